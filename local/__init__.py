@@ -1,0 +1,1 @@
+"""Google Cloud on one machine: what `make demo` and the tests run on."""

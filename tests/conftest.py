@@ -1,0 +1,57 @@
+"""What every test may ask for: Google's emulators, started once per worker, and a project of its own in them."""
+
+import os
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from local import emulators
+
+_LEFT_OUT = "needs Google's"
+
+
+@pytest.fixture(scope="session")
+def installed_emulators() -> emulators.Installed:
+    """Which of Google's emulators this machine has."""
+    return emulators.find()
+
+
+@pytest.fixture(scope="session")
+def pubsub_emulator(installed_emulators: emulators.Installed) -> Iterator[str]:
+    """`host:port` of Google's Pub/Sub emulator, one for all tests of this worker."""
+    yield from _started("Pub/Sub", installed_emulators.pubsub, installed_emulators.missing)
+
+
+@pytest.fixture(scope="session")
+def firestore_emulator(installed_emulators: emulators.Installed) -> Iterator[str]:
+    """`host:port` of Google's Firestore emulator, one for all tests of this worker."""
+    yield from _started("Firestore", installed_emulators.firestore, installed_emulators.missing)
+
+
+@pytest.fixture
+def project() -> str:
+    """A project id that no other test uses, so that tests can share an emulator."""
+    return f"test-{uuid.uuid4().hex[:12]}"
+
+
+def _started(name: str, command: emulators.Command | None, missing: str) -> Iterator[str]:
+    if command is None:
+        sentence = f"{_LEFT_OUT} {name} emulator: {missing}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{sentence}. On CI nothing may be left out.")
+        pytest.skip(sentence)
+    with emulators.started(command) as [address]:
+        yield address
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say at the very end what was left out, so that a green run is not taken for more than it is."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = [str(report.longrepr[2]) for report in skipped if isinstance(report.longrepr, tuple)]
+    left_out = [reason for reason in reasons if _LEFT_OUT in reason]
+    if left_out:
+        terminalreporter.section("left out")
+        terminalreporter.line(f"{len(left_out)} tests on Google's own emulators were left out:")
+        for reason in sorted(set(left_out)):
+            terminalreporter.line(f"  {left_out.count(reason)} times: {reason.removeprefix('Skipped: ')}")
