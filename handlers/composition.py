@@ -1,0 +1,140 @@
+"""The one place where real parts are built: in the worker, at its first delivery.
+
+The framework imports this program before it forks its workers, and a gRPC client does not survive a fork
+(https://github.com/grpc/grpc/blob/master/doc/fork_support.md), so nothing here is built earlier.
+"""
+
+import logging
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import Any
+
+import grpc.aio
+from google.cloud.firestore_v1.services.firestore.async_client import FirestoreAsyncClient
+from google.cloud.secretmanager_v1.services.secret_manager_service.async_client import SecretManagerServiceAsyncClient
+from google.pubsub_v1.services.publisher.async_client import PublisherAsyncClient
+from starlette.requests import Request
+from starlette.responses import Response
+
+from handlers import telemetry
+from handlers.delivery import NotADelivery, parse_delivery
+from handlers.firestore import FirestoreStore
+from handlers.http import HttpClient
+from handlers.ledger import Ledger, MemoryStore, Store
+from handlers.outcomes import Broken, Deferred, NotNow, Outcome, Rejected, Retried
+from handlers.portability import PortabilityApi
+from handlers.retry_failed_job import RetryFailedJob, Rules
+from handlers.secret_store import SecretStore
+from handlers.settings import Settings
+from handlers.topics import Topic
+from handlers.user_credentials import UserCredentials
+
+# A message can be redelivered, or redriven from the dead letters, for as long as Pub/Sub keeps any: 31 days.
+_LONGEST_RETENTION = timedelta(days=31)
+
+
+class Program:
+    """The function's entry points as HTTP sees them, and the parts behind them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        telemetry.configure_logs(settings.log_level)
+
+    async def retry_failed_archive_job(self, request: Request) -> Response:
+        """One delivery. The body of the answer is empty or one fixed word."""
+        if request.method != "POST":
+            return _answer(405, "post", {"Allow": "POST"})
+        try:
+            delivery = parse_delivery(request.headers, await request.body())
+        except NotADelivery as error:
+            telemetry.log.warning(str(error))
+            return _answer(400, "malformed")
+        journal = telemetry.Journal(
+            messageId=delivery.message_id,
+            deliveryAttempt=delivery.attempt,
+            **telemetry.trace_fields(request.headers, self._settings.project),
+        )
+        try:
+            outcome: Outcome = await self._retry_failed_job(delivery, journal)
+        except Exception as error:
+            # the framework's own page for this would do, were it not for its silence about the delivery
+            outcome = Broken(f"{type(error).__name__}, which nobody expected")
+            _write(journal, outcome, exc_info=True)
+        else:
+            _write(journal, outcome)
+        return _answer(outcome.status, _WORDS.get(outcome.status, ""))
+
+    @cached_property
+    def _retry_failed_job(self) -> RetryFailedJob:
+        settings, http = self._settings, HttpClient()
+        publisher = _client(PublisherAsyncClient, settings.pubsub_emulator)
+        secrets = _client(SecretManagerServiceAsyncClient, settings.secret_manager_emulator)
+        return RetryFailedJob(
+            rules=Rules(
+                budget=settings.retry_budget,
+                event_max_age=settings.event_max_age,
+                park_ambiguous=settings.park_ambiguous,
+                deadline=settings.handler_deadline,
+            ),
+            ledger=Ledger(
+                self._store(),
+                lease_seconds=settings.claim_lease,
+                keep=settings.event_max_age + _LONGEST_RETENTION,
+                now=_now,
+            ),
+            tokens=UserCredentials(
+                SecretStore(secrets, settings.project),
+                http,
+                secret_prefix=settings.refresh_token_secret_prefix,
+                client_secret_id=settings.oauth_client_secret,
+            ),
+            portability=PortabilityApi(http, settings.api_endpoint, _now),
+            retried=Topic(publisher, settings.project, settings.retried_topic),
+            rejected=Topic(publisher, settings.project, settings.rejected_topic),
+            now=_now,
+        )
+
+    def _store(self) -> Store:
+        settings = self._settings
+        if settings.ledger == "memory":
+            return MemoryStore()
+        return FirestoreStore(
+            _client(FirestoreAsyncClient, settings.firestore_emulator),
+            project=settings.project,
+            database=settings.firestore_database,
+            collection=settings.ledger_collection,
+        )
+
+
+def _client(kind: Any, emulator: str) -> Any:
+    """A generated client: of Google's service with the function's own account, or of an emulator in the clear."""
+    if not emulator:
+        return kind()
+    transport = kind.get_transport_class("grpc_asyncio")
+    return kind(transport=transport(channel=grpc.aio.insecure_channel(emulator)))
+
+
+_WORDS = {500: "fault", 503: "later"}
+
+
+def _answer(status: int, word: str, headers: dict[str, str] | None = None) -> Response:
+    return Response(word, status_code=status, headers=headers, media_type="text/plain" if word else None)
+
+
+def _write(journal: telemetry.Journal, outcome: Outcome, *, exc_info: bool = False) -> None:
+    """The delivery's log line: what is expected is INFO, what passes is WARNING, what is ours to mend is ERROR."""
+    match outcome:
+        case Retried(new_job_id):
+            journal.write(logging.INFO, f"retried as {new_job_id}", outcome="retried", newArchiveJobId=new_job_id)
+        case Rejected(reason, detail):
+            journal.write(logging.INFO, detail, outcome="rejected", reason=reason)
+        case Deferred(until):
+            journal.write(logging.INFO, f"deferred until {until}", outcome="deferred", notBefore=until)
+        case NotNow(detail):
+            journal.write(logging.WARNING, detail, outcome="not_now")
+        case Broken(detail):
+            journal.write(logging.ERROR, detail, outcome="fault", exc_info=exc_info)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,142 @@
+"""The messages of the contract: what comes in (section 1) and what goes out (sections 2 and 3)."""
+
+import base64
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+JobId = Annotated[str, Meta(pattern=r"^(archiveJobs/)?[A-Za-z0-9._~-]{1,256}\Z")]
+UserId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,128}\Z")]
+
+_LARGEST_ATTEMPT = 2**31 - 1  # beyond any budget, and still an integer to every consumer
+
+
+class MalformedEvent(ValueError):
+    """The data is not an `archive job failed` event. `known` holds those of its fields that are sound."""
+
+    def __init__(self, detail: str, known: dict[str, Any]) -> None:
+        super().__init__(detail)
+        self.known = known
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveJobFailed:
+    """A failed archive job. `root_job_id` is "" and `attempt` 0 where the event does not say."""
+
+    job_id: str
+    user_id: str
+    credential_id: str
+    root_job_id: str = ""
+    attempt: int = 0
+    failed_at: datetime | None = None
+
+
+class _Wire(Struct, rename="camel"):
+    archive_job_id: JobId
+    user_id: UserId
+    credential_id: UserId | UnsetType = UNSET
+    root_archive_job_id: JobId | UnsetType = UNSET
+    attempt: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
+    failed_at: Annotated[datetime, Meta(tz=True)] | UnsetType = UNSET
+
+
+_decode = msgspec.json.Decoder(_Wire).decode
+encode = msgspec.json.Encoder().encode
+
+
+def plain_job_id(name: str) -> str:
+    """The id of a job that may be given as a resource name, `archiveJobs/ID`."""
+    return name.removeprefix("archiveJobs/")
+
+
+def parse_failed(data: bytes) -> ArchiveJobFailed:
+    """Read the data of one message. Raises MalformedEvent, whose text never quotes the data."""
+    try:
+        data.decode()
+        event = _decode(data)
+    except UnicodeDecodeError:
+        raise MalformedEvent("The event is not UTF-8.", {}) from None
+    except RecursionError:
+        raise MalformedEvent("The event is nested too deeply.", {}) from None
+    except msgspec.ValidationError as error:
+        raise MalformedEvent(f"The event is malformed: {error}.", _sound_fields(data)) from None
+    except msgspec.DecodeError as error:
+        raise MalformedEvent(f"The event is not JSON: {error}.", {}) from None
+    return ArchiveJobFailed(
+        job_id=plain_job_id(event.archive_job_id),
+        user_id=event.user_id,
+        credential_id=event.credential_id or event.user_id,
+        root_job_id=plain_job_id(event.root_archive_job_id or ""),
+        attempt=min(event.attempt or 0, _LARGEST_ATTEMPT),
+        failed_at=event.failed_at or None,
+    )
+
+
+def _sound_fields(data: bytes) -> dict[str, Any]:
+    """What a malformed event still says, so that its rejection can be matched to a job and a user."""
+    loose = msgspec.json.decode(data)
+    sound: dict[str, Any] = {}
+    for field in msgspec.structs.fields(_Wire):
+        try:
+            sound[field.name] = msgspec.convert(loose[field.encode_name], field.type)
+        except (KeyError, TypeError, msgspec.ValidationError):
+            continue
+    return sound
+
+
+class ArchiveJobRetried(Struct, frozen=True, kw_only=True, rename="camel"):
+    """The follow-up. Itself a valid failed event, for when the new job fails too."""
+
+    archive_job_id: str
+    retried_archive_job_id: str
+    root_archive_job_id: str
+    user_id: str
+    credential_id: str
+    attempt: int
+    retried_at: str
+
+    def attributes(self) -> dict[str, str]:
+        return {
+            "eventType": "archive-job-retried",
+            "userId": self.user_id,
+            "dedupKey": self.retried_archive_job_id,
+        }
+
+
+class RetryRejected(Struct, frozen=True, kw_only=True, rename="camel"):
+    """The rejection. `event` is the delivery's data, whole."""
+
+    reason: str
+    detail: str
+    archive_job_id: str = ""
+    root_archive_job_id: str = ""
+    user_id: str = ""
+    credential_id: str = ""
+    attempt: int = 0
+    rejected_at: str
+    event: str
+    event_encoding: str
+
+    def attributes(self, message_id: str) -> dict[str, str]:
+        attributes = {
+            "eventType": "archive-job-retry-rejected",
+            "reason": self.reason,
+            "dedupKey": self.archive_job_id or message_id,
+        }
+        return attributes | {"userId": self.user_id} if self.user_id else attributes
+
+
+def as_text(data: bytes) -> tuple[str, str]:
+    """The data and its `eventEncoding`: as it is where it is UTF-8, else in base64."""
+    try:
+        return data.decode(), "text"
+    except UnicodeDecodeError:
+        return base64.b64encode(data).decode(), "base64"
+
+
+def timestamp(moment: datetime) -> str:
+    """RFC 3339 in UTC with milliseconds, as in `2026-11-23T18:00:00.000Z`."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

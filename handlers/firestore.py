@@ -1,0 +1,103 @@
+"""The ledger's entries in Firestore: one document each, named by the failed job's id."""
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from google.api_core.exceptions import AlreadyExists, FailedPrecondition, GoogleAPICallError, NotFound
+from google.cloud.firestore_v1.services.firestore.async_client import FirestoreAsyncClient
+from google.cloud.firestore_v1.types.document import Document, MapValue, Value
+from google.cloud.firestore_v1.types.firestore import BatchGetDocumentsRequest, CommitRequest
+
+from handlers.ledger import Conflict, Entry, Stored
+from handlers.rpc import fault_of
+
+_TIMEOUT = 10.0  # seconds for one call; the ledger tries again within the caller's own deadline
+_RESERVED = re.compile(r"\.|\.\.|__.*__")  # https://cloud.google.com/firestore/quotas#limits
+
+# The bare protobuf classes: the wrappers around them cost several times their work.
+_Commit, _Document, _MapValue, _Value = CommitRequest.pb(), Document.pb(), MapValue.pb(), Value.pb()
+
+
+class FirestoreStore:
+    """Atomicity is Firestore's: a write that expects no document fails where there is one, and a write that expects
+    an update time fails where it has moved on.
+
+    The age of a claim is read time less update time, both Firestore's, so no instance's clock comes into it.
+    """
+
+    def __init__(self, client: FirestoreAsyncClient, *, project: str, database: str, collection: str) -> None:
+        self._client = client
+        self._database = f"projects/{project}/databases/{database}"
+        self._collection = f"{self._database}/documents/{collection}"
+
+    async def load(self, job_id: str) -> Stored | None:
+        request = BatchGetDocumentsRequest(database=self._database, documents=[self._name(job_id)])
+        try:
+            answers = await self._client.batch_get_documents(request, retry=None, timeout=_TIMEOUT)
+            answer = (await anext(aiter(answers)))._pb
+        except GoogleAPICallError as error:
+            raise fault_of(error, "reading the ledger") from None
+        if not answer.HasField("found"):
+            return None
+        written_at = answer.found.update_time
+        age = (answer.read_time.ToNanoseconds() - written_at.ToNanoseconds()) / 1e9
+        fields = {name: _native(value) for name, value in answer.found.fields.items()}
+        return Stored(msgspec.convert(fields, Entry), written_at, age)
+
+    async def write(self, entry: Entry, version: Any, link: Entry | None = None) -> Any:
+        commit = _Commit(database=self._database)
+        self._add(commit, entry, version)
+        if link:
+            self._add(commit, link, None)
+        try:
+            answer = await self._client.commit(CommitRequest.wrap(commit), retry=None, timeout=_TIMEOUT)
+        except (AlreadyExists, FailedPrecondition, NotFound):
+            raise Conflict from None
+        except GoogleAPICallError as error:
+            raise fault_of(error, "writing the ledger") from None
+        return answer._pb.write_results[0].update_time
+
+    def _add(self, commit: Any, entry: Entry, version: Any) -> None:
+        write = commit.writes.add()
+        write.update.name = self._name(entry.job_id)
+        for name, value in msgspec.to_builtins(entry, builtin_types=(datetime, bytes)).items():
+            write.update.fields[name].CopyFrom(_value(value))
+        if version is None:
+            write.current_document.exists = False
+        else:
+            write.current_document.update_time.CopyFrom(version)
+
+    def _name(self, job_id: str) -> str:
+        # a colon cannot stand in a job's id, so the longer name is nobody else's
+        return f"{self._collection}/{f'job:{job_id}' if _RESERVED.fullmatch(job_id) else job_id}"
+
+
+def _value(native: Any) -> Any:
+    match native:
+        case str():
+            return _Value(string_value=native)
+        case int():
+            return _Value(integer_value=native)
+        case float():
+            return _Value(double_value=native)
+        case bytes():
+            return _Value(bytes_value=native)
+        case datetime():
+            value = _Value()
+            value.timestamp_value.FromDatetime(native)
+            return value
+        case dict():
+            return _Value(map_value=_MapValue(fields={name: _value(item) for name, item in native.items()}))
+    raise TypeError(f"no Firestore value for {type(native).__name__}")
+
+
+def _native(value: Any) -> Any:
+    kind = value.WhichOneof("value_type")
+    match kind:
+        case "timestamp_value":
+            return value.timestamp_value.ToDatetime(UTC)
+        case "map_value":
+            return {name: _native(item) for name, item in value.map_value.fields.items()}
+    return getattr(value, kind)

@@ -1,0 +1,56 @@
+"""One POST over google-auth's aiohttp transport: sent once, never repeated, never redirected."""
+
+from typing import Any
+
+import aiohttp
+from google.auth.aio.transport.aiohttp import Request
+from google.auth.exceptions import GoogleAuthError
+
+_LARGEST_ANSWER = 1 << 20  # bytes; what is longer is not an answer of Google's
+_CONNECT_SHARE = 0.5  # of a call's time: so that time spent on connecting is told from time spent on an answer
+_IDLE_SECONDS = 15  # a connection that rested longer may be half closed, and a POST on it would be in doubt
+
+# https://docs.aiohttp.org/en/stable/client_reference.html#hierarchy-of-exceptions
+_BEFORE_SENDING = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
+
+
+class NotSent(Exception):
+    """No connection was made: the other side has seen nothing."""
+
+
+class NoAnswer(Exception):
+    """The request may have been read, and carried out; no whole answer came back."""
+
+
+class HttpClient:
+    """Connections are kept and shared; the pool has no limit of its own, since concurrency is Cloud Run's to set."""
+
+    def __init__(self) -> None:
+        connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=_IDLE_SECONDS)
+        self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        self._request = Request(self._session)
+
+    async def post(self, url: str, *, headers: dict[str, str], body: bytes, seconds: float) -> tuple[int, bytes]:
+        """The answer's status and body. Raises NotSent or NoAnswer; neither tells what was in the request."""
+        timeout = aiohttp.ClientTimeout(total=seconds, connect=seconds * _CONNECT_SHARE)
+        try:
+            response = await self._request(
+                url, method="POST", body=body, headers=headers, timeout=timeout, allow_redirects=False
+            )
+            answer = bytearray()
+            try:
+                chunks: Any = response.content(1 << 16)  # an async iterator, whatever the library's types say
+                async for chunk in chunks:
+                    answer += chunk
+                    if len(answer) > _LARGEST_ANSWER:
+                        raise NoAnswer("the answer is too long")
+            finally:
+                await response.close()  # type: ignore[no-untyped-call]
+        except (GoogleAuthError, aiohttp.ClientError, TimeoutError, ValueError) as error:
+            cause = error.__cause__ or error
+            kind = NotSent if isinstance(cause, _BEFORE_SENDING) else NoAnswer
+            raise kind(type(cause).__name__) from None
+        return response.status_code, bytes(answer)
+
+    async def close(self) -> None:
+        await self._session.close()

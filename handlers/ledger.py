@@ -1,0 +1,244 @@
+"""The retry ledger: one entry per failed job, so that no delivery makes Google retry it a second time.
+
+    delivery A   claim ─ fence 1 ─────── POST ─────── record ✓
+    delivery B         claim: held → 503       claim: answered → republish
+
+    delivery A   claim ─ fence 1 ─── POST ✗ (process dies)
+    delivery B                          lease lapses ─ claim ─ fence 2, one call in doubt ─ POST ─ record ✓
+    delivery A   (was only frozen, wakes) ───────────────────────────────────────── record ✗ superseded
+
+An entry's states:
+
+    open ──claim──► claimed ──record──► retried | rejected | deferred
+     ▲                 │ release (nothing was sent), or an answer that never came (one call in doubt)
+     └─────────────────┘
+
+`retried` is final, and so is a rejection that Google's answer stands behind. Any other rejection, and a deferral
+whose time has come, can be claimed again: consent may have been given anew since.
+
+A lease is measured as the age of the claim on the store's own clock, never by comparing two instances' clocks.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal, Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from handlers.events import ArchiveJobFailed
+from handlers.outcomes import Reason, Unavailable
+
+_REVISABLE = (Reason.EVENT_EXPIRED, Reason.RETRY_BUDGET_EXHAUSTED, Reason.REAUTHORIZATION_REQUIRED)
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0  # seconds between tries to reach the store
+
+
+class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """What is known of one failed job. `attempt` is how many retries its chain had used before it failed."""
+
+    job_id: str
+    root_job_id: str
+    attempt: int
+    user_id: str = ""
+    credential_id: str = ""
+    state: Literal["open", "claimed", "retried", "rejected", "deferred"] = "open"
+    fence: int = 0  # how often it was claimed
+    holder: str = ""  # who holds the present claim: a random word of its own
+    lease_seconds: float = 0
+    calls_in_doubt: int = 0  # calls that may have been carried out, with no answer to tell
+    new_job_id: str = ""
+    reason: str = ""
+    detail: str = ""
+    not_before: datetime | None = None
+    event: bytes = b""  # of a deferral: the data to put back, and its attributes
+    attributes: dict[str, str] = {}
+    updated_at: datetime
+    expire_at: datetime  # when the store may forget it
+
+    @property
+    def used(self) -> int:
+        """Retries that the chain has used up to now; a call in doubt counts as one."""
+        return self.attempt + self.calls_in_doubt
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An entry as it was read. `age` is the seconds since it was written, on the store's clock."""
+
+    entry: Entry
+    version: Any
+    age: float
+
+
+class Conflict(Exception):
+    """The stored entry is not at the version that the write expected."""
+
+
+class Store(Protocol):
+    """Where entries are kept. Both methods raise Unavailable or Misconfigured where the store cannot be used."""
+
+    async def load(self, job_id: str) -> Stored | None: ...
+
+    async def write(self, entry: Entry, version: Any, link: Entry | None = None) -> Any:
+        """Store the entry, all or nothing, if it still has this version (None: if there is none), and the link
+        with it, if there is no entry for its job. Returns the new version; raises Conflict."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to call Google for this job, until the lease lapses."""
+
+    entry: Entry
+    version: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Another delivery holds the claim, and its lease has not lapsed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The job needs no call: it is answered for good, or it waits for its time."""
+
+    entry: Entry
+
+
+class Superseded(Exception):
+    """The lease lapsed and another delivery took the claim over: what this one learned was not recorded."""
+
+
+class Ledger:
+    """The protocol over a Store. It tries again until the store answers: callers set the deadline."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        lease_seconds: float,
+        keep: timedelta,
+        now: Callable[[], datetime],
+        new_holder: Callable[[], str] = lambda: secrets.token_hex(8),
+    ) -> None:
+        self._store = store
+        self._lease_seconds = lease_seconds
+        self._keep = keep
+        self._now = now
+        self._new_holder = new_holder
+
+    async def claim(self, event: ArchiveJobFailed) -> Claim | Held | Settled:
+        """Ask for the right to call Google for this job. Of any number that ask at once, one gets it."""
+        holder = self._new_holder()
+        found: Stored | None = None
+        unread, pause = False, _FIRST_PAUSE  # most jobs are new: the first try creates without reading
+        while True:
+            try:
+                if unread:
+                    found = await self._store.load(event.job_id)
+                if found and found.entry.holder == holder:
+                    return Claim(found.entry, found.version)  # our own write, whose answer was lost
+                verdict = self._judge(found, event, holder)
+                if not isinstance(verdict, Entry):
+                    return verdict
+                return Claim(verdict, await self._store.write(verdict, found.version if found else None))
+            except Conflict:
+                unread = True
+            except Unavailable:
+                unread, pause = True, await _wait(pause)
+
+    def _judge(self, found: Stored | None, event: ArchiveJobFailed, holder: str) -> Entry | Held | Settled:
+        """What a claim meets: the claimed entry to write, or the reason why there is none to be had."""
+        now = self._now()
+        unknown = Entry(job_id=event.job_id, root_job_id="", attempt=0, updated_at=now, expire_at=now)
+        old = found.entry if found else unknown
+        lapsed = False
+        match old.state:
+            case "claimed":
+                lapsed = found is not None and found.age > old.lease_seconds
+                if not lapsed:
+                    return Held()
+            case "retried":
+                return Settled(old)
+            case "rejected" if old.reason not in _REVISABLE:
+                return Settled(old)
+            case "deferred" if old.not_before and now < old.not_before:
+                return Settled(old)
+        return replace(
+            old,
+            root_job_id=event.root_job_id or old.root_job_id or event.job_id,
+            attempt=max(event.attempt, old.attempt),
+            user_id=event.user_id,
+            credential_id=event.credential_id,
+            state="claimed",
+            fence=old.fence + 1,
+            holder=holder,
+            lease_seconds=self._lease_seconds,
+            calls_in_doubt=old.calls_in_doubt + lapsed,
+            updated_at=now,
+            expire_at=now + self._keep,
+        )
+
+    async def record(self, claim: Claim, **changes: Any) -> Entry:
+        """Write what became of the claim, and give it up. Raises Superseded.
+
+        A new job gets an entry of its own with it, so that its chain is known should it fail too.
+        """
+        now = self._now()
+        entry = replace(claim.entry, **{"holder": "", "updated_at": now, "expire_at": now + self._keep} | changes)
+        link = None
+        if entry.new_job_id:
+            link = Entry(
+                job_id=entry.new_job_id,
+                root_job_id=entry.root_job_id,
+                attempt=entry.used,
+                user_id=entry.user_id,
+                credential_id=entry.credential_id,
+                updated_at=now,
+                expire_at=entry.expire_at,
+            )
+        version, unread, pause = claim.version, False, _FIRST_PAUSE
+        while True:
+            try:
+                if unread:
+                    found = await self._store.load(entry.job_id)
+                    if found and found.entry == entry:
+                        return entry  # our own write, whose answer was lost
+                    if not found or found.entry.holder != claim.entry.holder:
+                        raise Superseded
+                    version, link = found.version, None  # the link was in the way: the new job is known already
+                await self._store.write(entry, version, link)
+                return entry
+            except Conflict:
+                unread = True
+            except Unavailable:
+                pause = await _wait(pause)
+
+
+async def _wait(pause: float) -> float:
+    await asyncio.sleep(pause)
+    return min(pause * 2, _LONGEST_PAUSE)
+
+
+class MemoryStore:
+    """A store for one process: local use and tests."""
+
+    def __init__(self) -> None:
+        self._stored: dict[str, tuple[Entry, int, float]] = {}
+
+    async def load(self, job_id: str) -> Stored | None:
+        if job_id not in self._stored:
+            return None
+        entry, version, written_at = self._stored[job_id]
+        return Stored(entry, version, asyncio.get_running_loop().time() - written_at)
+
+    async def write(self, entry: Entry, version: Any, link: Entry | None = None) -> Any:
+        _, current, _ = self._stored.get(entry.job_id, (None, None, None))
+        if current != version or (link and link.job_id in self._stored):
+            raise Conflict
+        written_at = asyncio.get_running_loop().time()
+        for written in filter(None, (entry, link)):
+            self._stored[written.job_id] = (written, (version or 0) + 1, written_at)
+        return (version or 0) + 1

@@ -1,0 +1,98 @@
+"""How a delivery can end, and what can go wrong on the way there.
+
+Outcome                one delivery is ...                                 answered with
+├── Retried            done: its follow-up is published                    204
+├── Rejected           done: it can never succeed, and why is published    204
+├── Deferred           done: the job waits in the ledger                   204
+├── NotNow             to be delivered again                               503
+└── Broken             to be delivered again, and a fault of ours          500
+
+Fault                  a step brought no result, because of ...            and so the delivery is
+├── Refused            the user's grant or the job itself                  Rejected
+├── Unavailable        something that passes                               NotNow
+└── Misconfigured      our settings, permissions or OAuth client           Broken
+
+The texts of all these are logged and published: they name codes and resources, never a token or a payload.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import ClassVar
+
+
+class Reason(StrEnum):
+    """Why a retry was rejected (contract, section 3)."""
+
+    MALFORMED_EVENT = "MALFORMED_EVENT"
+    EVENT_EXPIRED = "EVENT_EXPIRED"
+    RETRY_BUDGET_EXHAUSTED = "RETRY_BUDGET_EXHAUSTED"
+    REAUTHORIZATION_REQUIRED = "REAUTHORIZATION_REQUIRED"
+    ACCESS_DENIED = "ACCESS_DENIED"
+    JOB_NOT_FOUND = "JOB_NOT_FOUND"
+    JOB_NOT_RETRYABLE = "JOB_NOT_RETRYABLE"
+    OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """Google made a new job, now or at an earlier delivery, and Pub/Sub has its follow-up."""
+
+    new_job_id: str
+    status: ClassVar = 204
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Pub/Sub has the rejection. `detail` is one sentence that a person can act on."""
+
+    reason: Reason
+    detail: str
+    status: ClassVar = 204
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """Google named a time before which it will not retry; the ledger holds the job until then."""
+
+    until: datetime
+    status: ClassVar = 204
+
+
+@dataclass(frozen=True, slots=True)
+class NotNow:
+    """Nothing is settled; Pub/Sub delivers again after its back-off."""
+
+    detail: str
+    status: ClassVar = 503
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """Somebody who runs this function has to mend it; until then the event stays with Pub/Sub."""
+
+    detail: str
+    status: ClassVar = 500
+
+
+Outcome = Retried | Rejected | Deferred | NotNow | Broken
+
+
+class Fault(Exception):
+    """A step brought no result. Its text is fit for logs."""
+
+
+class Refused(Fault):
+    """It can never succeed as it stands, and that is not our doing."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class Unavailable(Fault):
+    """It may well succeed later."""
+
+
+class Misconfigured(Fault):
+    """It cannot succeed until settings, permissions or the OAuth client are put right."""

@@ -1,0 +1,246 @@
+"""The use case: one delivery of a failed archive job in, one outcome out.
+
+parse ─► claim in the ledger ┐
+         access token        ┘ at the same time ─► archiveJobs.retry ─► record the answer ─► publish ─► done
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from handlers.delivery import Delivery
+from handlers.events import (
+    ArchiveJobFailed,
+    ArchiveJobRetried,
+    MalformedEvent,
+    RetryRejected,
+    as_text,
+    parse_failed,
+    timestamp,
+)
+from handlers.ledger import Claim, Entry, Held, Ledger, Settled, Superseded
+from handlers.outcomes import (
+    Broken,
+    Deferred,
+    Misconfigured,
+    NotNow,
+    Outcome,
+    Reason,
+    Refused,
+    Rejected,
+    Retried,
+    Unavailable,
+)
+from handlers.portability import Answer, Cooldown, NewJob, TokenRefused, Unknown
+from handlers.telemetry import Journal
+from handlers.user_credentials import AccessToken
+
+
+class Tokens(Protocol):
+    def begin(self, credential_id: str, refused: AccessToken | None = None) -> asyncio.Future[AccessToken]: ...
+
+
+class Portability(Protocol):
+    async def retry(self, job_id: str, *, token: str, seconds: float) -> Answer: ...
+
+
+class Publisher(Protocol):
+    async def publish(self, message: Any, attributes: dict[str, str]) -> None: ...
+
+
+# By when each step of a delivery has to be over, as shares of its deadline. The call to Google is begun only while
+# there is time left to record its answer and to publish it.
+PREPARED, ANSWERED, RECORDED, PUBLISHED = 3 / 9, 7 / 9, 8 / 9, 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What the settings say about retrying. `deadline` is in seconds, for one delivery."""
+
+    budget: int
+    event_max_age: timedelta
+    park_ambiguous: bool
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryFailedJob:
+    """The use case, with the parts that it works with."""
+
+    rules: Rules
+    ledger: Ledger
+    tokens: Tokens
+    portability: Portability
+    retried: Publisher
+    rejected: Publisher
+    now: Callable[[], datetime]
+
+    async def __call__(self, delivery: Delivery, journal: Journal) -> Outcome:
+        """Bring one delivery to its outcome. What it raises is a bug."""
+        work = _Work(self, delivery, journal)
+        try:
+            return await work.outcome()
+        except Unavailable as fault:
+            return NotNow(str(fault))
+        except Misconfigured as fault:
+            return Broken(str(fault))
+
+
+class _Work:
+    """One delivery at work."""
+
+    def __init__(self, case: RetryFailedJob, delivery: Delivery, journal: Journal) -> None:
+        self._case = case
+        self._delivery = delivery
+        self._journal = journal
+        self._begun = asyncio.get_running_loop().time()
+
+    async def outcome(self) -> Outcome:
+        try:
+            event = parse_failed(self._delivery.data)
+        except MalformedEvent as error:
+            return await self._reject_malformed(error)
+        self._journal.bind(archiveJobId=event.job_id, userId=event.user_id, credentialId=event.credential_id)
+        token = self._case.tokens.begin(event.credential_id)
+        async with self._step("claim", PREPARED):
+            claim = await self._case.ledger.claim(event)
+        match claim:
+            case Held():
+                return NotNow("another delivery of this job is at work")
+            case Settled(entry):
+                return await self._announce(entry)
+        entry = await self._settle(claim, event, token)
+        return NotNow(entry.detail) if entry.state == "open" else await self._announce(entry)
+
+    async def _settle(self, claim: Claim, event: ArchiveJobFailed, token: asyncio.Future[AccessToken]) -> Entry:
+        """Ask Google, and record what came of it before anything else happens."""
+        try:
+            learned = await self._ask(claim.entry, event, token)
+        except Exception:
+            await self._release(claim)
+            raise
+        async with self._step("record", RECORDED):
+            try:
+                return await self._case.ledger.record(claim, **learned)
+            except Superseded:
+                lost = learned.get("new_job_id", "none")
+                raise Unavailable(f"the claim was taken over meanwhile; new job not recorded: {lost}") from None
+
+    async def _ask(self, entry: Entry, event: ArchiveJobFailed, token: asyncio.Future[AccessToken]) -> dict[str, Any]:
+        """Decide, and call Google if that is the decision. Returns what to record.
+
+        It raises only where nothing was carried out: the claim can then be released, at no cost.
+        """
+        try:
+            self._check(entry, event)
+            answer = await self._call(entry, event, token)
+        except Refused as refusal:
+            answer = refusal
+        match answer:
+            case NewJob(job_id) if job_id != entry.job_id:
+                return {"state": "retried", "new_job_id": job_id, "calls_in_doubt": entry.calls_in_doubt + 1}
+            case NewJob():
+                return _rejected(Reason.JOB_NOT_RETRYABLE, "Google says that this very job is still running.")
+            case Refused(reason=reason):
+                return _rejected(reason, str(answer))
+            case Cooldown(until):
+                event_kept = {"event": self._delivery.data, "attributes": dict(self._delivery.attributes)}
+                return {"state": "deferred", "not_before": until, **event_kept}
+            case Unknown(detail):
+                doubt: dict[str, Any] = {"calls_in_doubt": entry.calls_in_doubt + 1}
+                parked = _rejected(Reason.OUTCOME_UNKNOWN, _PARKED)
+                return doubt | (parked if self._case.rules.park_ambiguous else {"state": "open", "detail": detail})
+            case Unavailable() | Misconfigured():
+                raise answer
+            case TokenRefused():
+                raise AssertionError("dealt with where the call is made")
+
+    def _check(self, entry: Entry, event: ArchiveJobFailed) -> None:
+        """What forbids a call to begin with. Raises Refused."""
+        rules = self._case.rules
+        failed_at = event.failed_at or self._delivery.published_at
+        if failed_at and self._case.now() - failed_at > rules.event_max_age:
+            days = rules.event_max_age / timedelta(days=1)
+            raise Refused(Reason.EVENT_EXPIRED, f"The job failed more than {days:g} days ago: start a new export.")
+        if entry.calls_in_doubt and rules.park_ambiguous:
+            raise Refused(Reason.OUTCOME_UNKNOWN, _PARKED)
+        if entry.used >= rules.budget:
+            said = f"This job and those before it have used {entry.used} of {rules.budget} retries: start a new export."
+            raise Refused(Reason.RETRY_BUDGET_EXHAUSTED, said)
+
+    async def _call(self, entry: Entry, event: ArchiveJobFailed, token: asyncio.Future[AccessToken]) -> Answer:
+        """archiveJobs.retry, once; a second time only after a 401, which was not carried out."""
+        refused: AccessToken | None = None
+        while True:
+            async with self._step("token", PREPARED):
+                access = await asyncio.shield(token)
+            seconds = self._moment(ANSWERED) - asyncio.get_running_loop().time()
+            if seconds <= 0:
+                raise Unavailable("no time was left for the call to Google")
+            with self._journal.step("retry"):
+                self._journal.calls += 1
+                answer = await self._case.portability.retry(entry.job_id, token=access.value, seconds=seconds)
+            if not isinstance(answer, TokenRefused):
+                return answer
+            if refused:
+                said = "Google refuses this grant's access tokens, new ones too (401): ask the user for consent again."
+                raise Refused(Reason.REAUTHORIZATION_REQUIRED, said)
+            refused = access
+            token = self._case.tokens.begin(event.credential_id, refused)
+
+    async def _release(self, claim: Claim) -> None:
+        """Give the claim back. Where that fails it lapses by itself, and counts as a call in doubt."""
+        with suppress(Superseded, Unavailable, Misconfigured):
+            async with self._step("release", RECORDED):
+                await self._case.ledger.record(claim, state="open")
+
+    async def _announce(self, entry: Entry) -> Outcome:
+        """Publish what the ledger holds, which is the same at every delivery."""
+        self._journal.bind(attempt=entry.used, rootArchiveJobId=entry.root_job_id)
+        if entry.state == "deferred" and entry.not_before:
+            return Deferred(entry.not_before)
+        chain: dict[str, Any] = {"root_archive_job_id": entry.root_job_id, "attempt": entry.used}
+        user: dict[str, Any] = {"user_id": entry.user_id, "credential_id": entry.credential_id}
+        at = timestamp(entry.updated_at)
+        if entry.state == "rejected":
+            known = {"archive_job_id": entry.job_id} | chain | user
+            return await self._reject(entry.reason, entry.detail, rejected_at=at, **known)
+        job: dict[str, Any] = {"archive_job_id": entry.new_job_id, "retried_archive_job_id": entry.job_id}
+        follow_up = ArchiveJobRetried(retried_at=at, **job, **chain, **user)
+        async with self._step("publish", PUBLISHED):
+            await self._case.retried.publish(follow_up, follow_up.attributes())
+        return Retried(entry.new_job_id)
+
+    async def _reject_malformed(self, error: MalformedEvent) -> Outcome:
+        at = timestamp(self._case.now())
+        return await self._reject(Reason.MALFORMED_EVENT, str(error), rejected_at=at, **error.known)
+
+    async def _reject(self, reason: str, detail: str, **known: Any) -> Outcome:
+        event, encoding = as_text(self._delivery.data)
+        rejection = RetryRejected(reason=reason, detail=detail, event=event, event_encoding=encoding, **known)
+        async with self._step("publish", PUBLISHED):
+            await self._case.rejected.publish(rejection, rejection.attributes(self._delivery.message_id))
+        return Rejected(Reason(reason), detail)
+
+    def _moment(self, share: float) -> float:
+        return self._begun + share * self._case.rules.deadline
+
+    @asynccontextmanager
+    async def _step(self, name: str, by: float) -> AsyncIterator[None]:
+        """One timed step, over by this share of the deadline. Raises Unavailable where it is not."""
+        try:
+            with self._journal.step(name):
+                async with asyncio.timeout_at(self._moment(by)):
+                    yield
+        except TimeoutError:
+            raise Unavailable(f"no time was left for the step: {name}") from None
+
+
+_PARKED = "A call to Google had no answer, so a retry may or may not be running: look before you try again."
+
+
+def _rejected(reason: Reason, detail: str) -> dict[str, Any]:
+    return {"state": "rejected", "reason": reason, "detail": detail}

@@ -1,0 +1,44 @@
+"""Secret Manager: one secret's latest version, checked for damage on the way.
+
+https://cloud.google.com/secret-manager/docs/access-secret-version and .../data-integrity
+"""
+
+from typing import Any
+
+import google_crc32c
+from google.api_core.exceptions import FailedPrecondition, GoogleAPICallError, NotFound
+from google.api_core.exceptions import ServiceUnavailable as RpcUnavailable
+from google.api_core.retry_async import AsyncRetry, if_exception_type
+from google.cloud.secretmanager_v1.services.secret_manager_service.async_client import SecretManagerServiceAsyncClient
+
+from handlers.outcomes import Unavailable
+from handlers.rpc import fault_of
+
+_TIMEOUT = 10.0  # seconds for all tries together
+_RETRY: Any = AsyncRetry(predicate=if_exception_type(RpcUnavailable), initial=0.2, maximum=2.0, timeout=_TIMEOUT)
+
+
+class NoSecret(Exception):
+    """There is no such secret, or its latest version is disabled or destroyed."""
+
+
+class SecretStore:
+    """The secrets of one project, by id."""
+
+    def __init__(self, client: SecretManagerServiceAsyncClient, project: str) -> None:
+        self._client = client
+        self._project = project
+
+    async def read(self, secret_id: str) -> bytes:
+        """The payload. Raises NoSecret, Unavailable or Misconfigured."""
+        name = f"projects/{self._project}/secrets/{secret_id}/versions/latest"
+        try:
+            version = await self._client.access_secret_version(name=name, retry=_RETRY, timeout=_TIMEOUT)
+        except (NotFound, FailedPrecondition) as error:
+            raise NoSecret("disabled or destroyed" if isinstance(error, FailedPrecondition) else "not there") from None
+        except GoogleAPICallError as error:
+            raise fault_of(error, f"reading secret {secret_id}") from None
+        payload = version.payload
+        if payload.data_crc32c and google_crc32c.value(payload.data) != payload.data_crc32c:
+            raise Unavailable(f"reading secret {secret_id}: its checksum does not match")
+        return payload.data

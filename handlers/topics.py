@@ -1,0 +1,40 @@
+"""Publishing: done when Pub/Sub has accepted the message, and not before."""
+
+from typing import Any
+
+import msgspec
+from google.api_core.exceptions import GoogleAPICallError, RetryError
+from google.api_core.retry_async import AsyncRetry
+from google.pubsub_v1.services.publisher.async_client import PublisherAsyncClient
+from google.pubsub_v1.types.pubsub import PubsubMessage
+
+from handlers.events import encode
+from handlers.outcomes import Unavailable
+from handlers.rpc import PASSING, fault_of
+
+
+def _passes(error: Exception) -> bool:
+    return isinstance(error, GoogleAPICallError) and error.grpc_status_code in PASSING
+
+
+# Publishing again is harmless (a follow-up names the same job), so it goes on until the caller's own deadline.
+_RETRY: Any = AsyncRetry(predicate=_passes, initial=0.1, maximum=5.0, timeout=600.0)
+_TIMEOUT = 10.0  # seconds for one try
+
+
+class Topic:
+    """One topic to publish to."""
+
+    def __init__(self, client: PublisherAsyncClient, project: str, name: str) -> None:
+        self._client = client
+        self.name = name if "/" in name else f"projects/{project}/topics/{name}"
+
+    async def publish(self, message: msgspec.Struct, attributes: dict[str, str]) -> None:
+        """Returns when the message is accepted. Raises Unavailable or Misconfigured."""
+        messages = [PubsubMessage(data=encode(message), attributes=attributes)]
+        try:
+            await self._client.publish(topic=self.name, messages=messages, retry=_RETRY, timeout=_TIMEOUT)
+        except RetryError:
+            raise Unavailable(f"publishing to {self.name}") from None
+        except GoogleAPICallError as error:
+            raise fault_of(error, f"publishing to {self.name}") from None

@@ -1,0 +1,221 @@
+"""A user's refresh token becomes an access token.
+
+The facts are from RFC 6749, sections 5 and 6, https://developers.google.com/identity/protocols/oauth2#expiration and
+https://developers.google.com/data-portability/user-guide/time-based.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+from urllib.parse import urlencode
+
+import msgspec
+from cachetools import LRUCache
+from msgspec import Struct
+
+from handlers.http import HttpClient, NoAnswer, NotSent
+from handlers.outcomes import Fault, Misconfigured, Reason, Refused, Unavailable
+from handlers.secret_store import NoSecret
+from handlers.settings import is_safe_url
+
+_SCOPE = "https://www.googleapis.com/auth/dataportability."
+_REMEMBERED = 10_000  # credentials; about 2 KB each
+_MARGIN = 120.0  # seconds before its end at which a token counts as expired: longer than any delivery takes
+_LIFETIME = 3599.0  # seconds, where the answer does not say
+_REFRESH_TIMEOUT = 15.0  # seconds
+
+_CONSENT = "ask the user for consent again, and store the new refresh token"
+_reauthorize = partial(Refused, Reason.REAUTHORIZATION_REQUIRED)
+
+# error of the token endpoint → whose fault it is; any other one passes on 408, 429 and 5xx, and is ours on the rest
+TABLE: dict[str, Callable[[], Fault]] = {
+    "invalid_grant": partial(_reauthorize, f"The refresh token is expired or revoked (invalid_grant): {_CONSENT}."),
+    "admin_policy_enforced": partial(
+        _reauthorize,
+        f"The user's administrator does not allow this access (admin_policy_enforced): once it is allowed, {_CONSENT}.",
+    ),
+    "invalid_client": partial(Misconfigured, "the OAuth client was refused: invalid_client"),
+    "unauthorized_client": partial(Misconfigured, "the OAuth client was refused: unauthorized_client"),
+    "invalid_scope": partial(Misconfigured, "the token request was refused: invalid_scope"),
+    "invalid_request": partial(Misconfigured, "the token request was refused: invalid_request"),
+    "unsupported_grant_type": partial(Misconfigured, "the token request was refused: unsupported_grant_type"),
+}
+# where what we remember may only be out of date, and the secrets are read again before anyone is told
+_OUTDATED = ("invalid_grant", "invalid_client", "unauthorized_client")
+
+log = logging.getLogger("handlers")
+
+
+class Secrets(Protocol):
+    async def read(self, secret_id: str) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class AccessToken:
+    value: str = field(repr=False)
+    refresh_token: str = field(repr=False)
+    expires_at: float  # in seconds, on the event loop's clock
+
+
+class OAuthClient(Struct, frozen=True):
+    client_id: str
+    client_secret: str
+    token_uri: str
+
+    def __repr__(self) -> str:  # secrets have no business in a traceback
+        return "OAuthClient(…)"
+
+
+class _ClientFile(Struct):
+    web: OAuthClient | None = None
+    installed: OAuthClient | None = None
+
+
+class _RefreshTokenFile(Struct):
+    refresh_token: str | None = None
+
+
+class _TokenAnswer(Struct):
+    access_token: str = ""
+    expires_in: float = _LIFETIME
+    scope: str | None = None
+    refresh_token: str = ""
+    error: str = ""
+
+
+class SingleFlight:
+    """Whoever asks for what is being fetched already waits for the same result."""
+
+    def __init__(self) -> None:
+        self._flights: dict[str, asyncio.Task[Any]] = {}
+
+    def join(self, key: str, fetch: Callable[[], Coroutine[Any, Any, Any]]) -> asyncio.Task[Any]:
+        """The task that fetches it. It is shared: await it under asyncio.shield."""
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = self._flights[key] = asyncio.create_task(fetch())
+            flight.add_done_callback(lambda done: self._land(key, done))
+        return flight
+
+    def _land(self, key: str, flight: asyncio.Task[Any]) -> None:
+        del self._flights[key]
+        if not flight.cancelled():
+            flight.exception()  # counts as seen, even if nobody waits for it any more
+
+
+class UserCredentials:
+    """Access tokens by credential: fetched once for all who need one at the same time, then kept while they live."""
+
+    def __init__(self, secrets: Secrets, http: HttpClient, *, secret_prefix: str, client_secret_id: str) -> None:
+        self._secrets = secrets
+        self._http = http
+        self._secret_prefix = secret_prefix
+        self._client_secret_id = client_secret_id
+        self._client: OAuthClient | None = None
+        self._tokens: LRUCache[str, AccessToken] = LRUCache(_REMEMBERED)
+        self._flights = SingleFlight()
+
+    def begin(self, credential_id: str, refused: AccessToken | None = None) -> asyncio.Future[AccessToken]:
+        """Start to get an access token, or join those who wait for it: await the result under asyncio.shield.
+
+        `refused` is a token that Google did not accept: it is not handed out again.
+        The result raises Refused, Unavailable or Misconfigured.
+        """
+        loop = asyncio.get_running_loop()
+        known: AccessToken | None = self._tokens.get(credential_id)
+        if known and known != refused and known.expires_at > loop.time():
+            ready = loop.create_future()
+            ready.set_result(known)
+            return ready
+        remembered = known.refresh_token if known else ""
+        return self._flights.join(credential_id, lambda: self._fetch(credential_id, remembered))
+
+    async def _fetch(self, credential_id: str, remembered: str) -> AccessToken:
+        outdated = bool(remembered or self._client)
+        client, refresh_token = await asyncio.gather(
+            self._oauth_client(), self._refresh_token(credential_id, remembered)
+        )
+        answer = await self._exchange(client, refresh_token)
+        if answer.error in _OUTDATED and outdated:
+            self._client = None
+            renewed = await asyncio.gather(self._oauth_client(), self._refresh_token(credential_id))
+            if (renewed[0], renewed[1]) != (client, refresh_token):
+                client, refresh_token = renewed[0], renewed[1]
+                answer = await self._exchange(client, refresh_token)
+        if answer.error:
+            self._client = None
+            raise TABLE[answer.error]()
+        if answer.scope is not None and not any(scope.startswith(_SCOPE) for scope in answer.scope.split()):
+            raise _reauthorize(f"The grant has no Data Portability scope: {_CONSENT}.")
+        if answer.refresh_token and answer.refresh_token != refresh_token:
+            log.warning("the token endpoint gave a new refresh token, which is not stored")
+        lifetime = max(answer.expires_in - _MARGIN, answer.expires_in / 2)
+        token = AccessToken(answer.access_token, refresh_token, asyncio.get_running_loop().time() + lifetime)
+        self._tokens[credential_id] = token
+        return token
+
+    async def _exchange(self, client: OAuthClient, refresh_token: str) -> _TokenAnswer:
+        """Ask the token endpoint. Returns a token, or an error that stands in TABLE; raises for any other."""
+        form = {
+            "grant_type": "refresh_token",
+            "client_id": client.client_id,
+            "client_secret": client.client_secret,
+            "refresh_token": refresh_token,
+        }
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        try:
+            status, body = await self._http.post(
+                client.token_uri, headers=headers, body=urlencode(form).encode(), seconds=_REFRESH_TIMEOUT
+            )
+        except (NotSent, NoAnswer) as error:
+            raise Unavailable(f"the token endpoint did not answer: {error}") from None
+        try:
+            answer = msgspec.json.decode(body, type=_TokenAnswer, strict=False)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            raise Unavailable(f"the token endpoint answered {status} without JSON") from None
+        if status in (408, 429) or status >= 500 or (status == 200 and not answer.access_token):
+            raise Unavailable(f"the token endpoint failed: {status}")
+        if status == 200:
+            answer.error = ""
+        elif answer.error not in TABLE:
+            raise Misconfigured(f"the token endpoint refused the request: {status}")
+        return answer
+
+    async def _oauth_client(self) -> OAuthClient:
+        if self._client:
+            return self._client
+        client: OAuthClient = await asyncio.shield(self._flights.join("", self._read_client))
+        self._client = client
+        return client
+
+    async def _read_client(self) -> OAuthClient:
+        where = f"the OAuth client file in secret {self._client_secret_id}"
+        try:
+            file = msgspec.json.decode(await self._secrets.read(self._client_secret_id), type=_ClientFile)
+        except NoSecret as error:
+            raise Misconfigured(f"{where} is {error}") from None
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            raise Misconfigured(f"{where} is not what Google's console downloads") from None
+        client = file.web or file.installed
+        if client is None or not is_safe_url(client.token_uri):
+            raise Misconfigured(f"{where} has no web or installed client with an https token_uri")
+        return client
+
+    async def _refresh_token(self, credential_id: str, remembered: str = "") -> str:
+        if remembered:
+            return remembered
+        secret_id = self._secret_prefix + credential_id
+        try:
+            payload = (await self._secrets.read(secret_id)).decode().strip()
+            if payload.startswith("{"):
+                payload = (msgspec.json.decode(payload, type=_RefreshTokenFile).refresh_token or "").strip()
+        except NoSecret as error:
+            raise _reauthorize(f"The refresh token of credential {credential_id} is {error}: {_CONSENT}.") from None
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            raise Misconfigured(f"secret {secret_id} holds neither a refresh token nor JSON with one") from None
+        if not payload:
+            raise _reauthorize(f"Credential {credential_id} has no refresh token: {_CONSENT}.")
+        return payload

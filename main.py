@@ -1,0 +1,25 @@
+"""The entry points of the function.
+
+functions-framework --target=retry_failed_archive_job
+"""
+
+import os
+import sys
+
+import functions_framework.aio
+from starlette.requests import Request
+from starlette.responses import Response
+
+from handlers.composition import Program
+from handlers.settings import WrongSettings, from_environment
+
+try:
+    program = Program(from_environment(os.environ))
+except WrongSettings as wrong:
+    sys.exit(str(wrong))
+
+
+@functions_framework.aio.http
+async def retry_failed_archive_job(request: Request) -> Response:
+    """A failed archive job comes in, Google is asked once to retry it, and the new job's id goes out."""
+    return await program.retry_failed_archive_job(request)
