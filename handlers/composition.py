@@ -52,7 +52,7 @@ class Program:
         journal = telemetry.Journal(
             messageId=delivery.message_id,
             deliveryAttempt=delivery.attempt,
-            **telemetry.trace_fields(request.headers, self._settings.project),
+            **telemetry.trace_fields(request.headers, self._settings.google_cloud_project),
         )
         try:
             outcome: Outcome = await self._retry_failed_job(delivery, journal)
@@ -67,42 +67,42 @@ class Program:
     @cached_property
     def _retry_failed_job(self) -> RetryFailedJob:
         settings, http = self._settings, HttpClient()
-        publisher = _client(PublisherAsyncClient, settings.pubsub_emulator)
-        secrets = _client(SecretManagerServiceAsyncClient, settings.secret_manager_emulator)
+        publisher = _client(PublisherAsyncClient, settings.pubsub_emulator_host)
+        secrets = _client(SecretManagerServiceAsyncClient, settings.secret_manager_emulator_host)
         return RetryFailedJob(
             rules=Rules(
                 budget=settings.retry_budget,
                 event_max_age=settings.event_max_age,
-                park_ambiguous=settings.park_ambiguous,
-                deadline=settings.handler_deadline,
+                park_ambiguous=settings.ambiguous_retry == "park",
+                deadline=settings.handler_deadline_seconds,
             ),
             ledger=Ledger(
                 self._store(),
-                lease_seconds=settings.claim_lease,
+                lease_seconds=settings.claim_lease_seconds,
                 keep=settings.event_max_age + _LONGEST_RETENTION,
                 now=_now,
             ),
             tokens=UserCredentials(
-                SecretStore(secrets, settings.project),
+                SecretStore(secrets, settings.google_cloud_project),
                 http,
                 secret_prefix=settings.refresh_token_secret_prefix,
                 client_secret_id=settings.oauth_client_secret,
             ),
-            portability=PortabilityApi(http, settings.api_endpoint, _now),
-            retried=Topic(publisher, settings.project, settings.retried_topic),
-            rejected=Topic(publisher, settings.project, settings.rejected_topic),
+            portability=PortabilityApi(http, settings.data_portability_api_endpoint, _now),
+            retried=Topic(publisher, settings.google_cloud_project, settings.retried_topic),
+            rejected=Topic(publisher, settings.google_cloud_project, settings.rejected_topic),
             now=_now,
         )
 
     def _store(self) -> Store:
         settings = self._settings
-        if settings.ledger == "memory":
+        if settings.retry_ledger == "memory":
             return MemoryStore()
         return FirestoreStore(
-            _client(FirestoreAsyncClient, settings.firestore_emulator),
-            project=settings.project,
+            _client(FirestoreAsyncClient, settings.firestore_emulator_host),
+            project=settings.google_cloud_project,
             database=settings.firestore_database,
-            collection=settings.ledger_collection,
+            collection=settings.retry_ledger_collection,
         )
 
 

@@ -94,7 +94,7 @@ class PortabilityApi:
 
     def __init__(self, http: HttpClient, endpoint: str, now: Callable[[], datetime]) -> None:
         self._http = http
-        self._endpoint = endpoint
+        self._endpoint = endpoint.rstrip("/")
         self._now = now
 
     async def retry(self, job_id: str, *, token: str, seconds: float) -> Answer:

@@ -236,7 +236,7 @@ class _Work:
                 async with asyncio.timeout_at(self._moment(by)):
                     yield
         except TimeoutError:
-            raise Unavailable(f"no time was left for the step: {name}") from None
+            raise Unavailable(f"not over in time: {name}") from None
 
 
 _PARKED = "A call to Google had no answer, so a retry may or may not be running: look before you try again."

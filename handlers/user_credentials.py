@@ -6,6 +6,7 @@ https://developers.google.com/data-portability/user-guide/time-based.
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,7 +20,7 @@ from msgspec import Struct
 from handlers.http import HttpClient, NoAnswer, NotSent
 from handlers.outcomes import Fault, Misconfigured, Reason, Refused, Unavailable
 from handlers.secret_store import NoSecret
-from handlers.settings import is_safe_url
+from handlers.settings import SAFE_URL
 
 _SCOPE = "https://www.googleapis.com/auth/dataportability."
 _REMEMBERED = 10_000  # credentials; about 2 KB each
@@ -200,7 +201,7 @@ class UserCredentials:
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             raise Misconfigured(f"{where} is not what Google's console downloads") from None
         client = file.web or file.installed
-        if client is None or not is_safe_url(client.token_uri):
+        if client is None or not re.match(SAFE_URL, client.token_uri):
             raise Misconfigured(f"{where} has no web or installed client with an https token_uri")
         return client
 
