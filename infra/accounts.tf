@@ -1,0 +1,25 @@
+# The accounts themselves, and who may act as them, are made by bootstrap/: the pipeline can create no identity and
+# act as none but these.
+
+data "google_project" "this" {}
+
+data "google_service_account" "build" {
+  account_id = "archive-job-retry-build"
+}
+
+data "google_service_account" "deploy" {
+  account_id = var.deploy_account_id
+}
+
+data "google_service_account" "invoke" {
+  account_id = "archive-job-retry-invoke"
+}
+
+data "google_service_account" "run" {
+  account_id = "archive-job-retry-run"
+}
+
+locals {
+  # Google's own account that delivers pushes and moves dead letters
+  pubsub_agent = "serviceAccount:service-${data.google_project.this.number}@gcp-sa-pubsub.iam.gserviceaccount.com"
+}

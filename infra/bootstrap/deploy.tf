@@ -1,0 +1,78 @@
+# What the pipeline may do in the project: make and change what infra/ declares. It holds no right to read a secret or
+# the ledger or to receive a message, it cannot delete a database or a secret, and the only rights on the project that
+# it can grant are the two roles that infra/ grants (which every grant's entry in the audit log shows). The resources
+# that a right could be tied to do not exist yet, hence rights on the project.
+resource "google_project_iam_custom_role" "deploy" {
+  role_id     = "archiveJobRetryDeploy"
+  title       = "Archive job retry: deploy"
+  description = "Make and change the topics, the ledger's database, the OAuth client's secret and the function's callers"
+
+  permissions = [
+    "datastore.databases.create",
+    "datastore.databases.getMetadata",
+    "datastore.databases.list",
+    "datastore.databases.update",
+    "datastore.indexes.create",
+    "datastore.indexes.delete",
+    "datastore.indexes.get",
+    "datastore.indexes.list",
+    "datastore.indexes.update",
+    "datastore.operations.get",
+    "datastore.operations.list",
+    "pubsub.schemas.attach",
+    "pubsub.schemas.commit",
+    "pubsub.schemas.create",
+    "pubsub.schemas.delete",
+    "pubsub.schemas.get",
+    "pubsub.schemas.list",
+    "pubsub.subscriptions.create",
+    "pubsub.subscriptions.delete",
+    "pubsub.subscriptions.get",
+    "pubsub.subscriptions.getIamPolicy",
+    "pubsub.subscriptions.list",
+    "pubsub.subscriptions.setIamPolicy",
+    "pubsub.subscriptions.update",
+    "pubsub.topics.attachSubscription",
+    "pubsub.topics.create",
+    "pubsub.topics.delete",
+    "pubsub.topics.detachSubscription",
+    "pubsub.topics.get",
+    "pubsub.topics.getIamPolicy",
+    "pubsub.topics.list",
+    "pubsub.topics.setIamPolicy",
+    "pubsub.topics.update",
+    "resourcemanager.projects.get",
+    "run.services.get",
+    "run.services.getIamPolicy",
+    "run.services.setIamPolicy",
+    "secretmanager.secrets.create",
+    "secretmanager.secrets.get",
+    "secretmanager.secrets.getIamPolicy",
+    "secretmanager.secrets.list",
+    "secretmanager.secrets.setIamPolicy",
+    "secretmanager.secrets.update",
+  ]
+}
+
+resource "google_project_iam_member" "deploy" {
+  for_each = {
+    resources = google_project_iam_custom_role.deploy.name
+    functions = "roles/cloudfunctions.developer"
+  }
+
+  project = var.project_id
+  role    = each.value
+  member  = google_service_account.this["deploy"].member
+}
+
+resource "google_project_iam_member" "deploy_grants" {
+  project = var.project_id
+  role    = "roles/resourcemanager.projectIamAdmin"
+  member  = google_service_account.this["deploy"].member
+
+  condition {
+    title       = "the roles that infra/ grants"
+    description = "Without this, the pipeline could make itself the owner of the project"
+    expression  = "api.getAttribute(\"iam.googleapis.com/modifiedGrantsByRole\", []).hasOnly([\"roles/datastore.user\", \"roles/secretmanager.secretAccessor\"])"
+  }
+}

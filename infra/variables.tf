@@ -1,0 +1,225 @@
+variable "ack_deadline_seconds" {
+  description = "How long Pub/Sub waits for the answer to a delivery before it delivers again. Not below the claim's lease, so that a delivery after a crash finds the claim lapsed."
+  type        = number
+  default     = 180
+
+  validation {
+    condition     = var.ack_deadline_seconds >= var.claim_lease_seconds && var.ack_deadline_seconds <= 600
+    error_message = "ack_deadline_seconds must be at least claim_lease_seconds, and at most 600, which is Pub/Sub's limit."
+  }
+}
+
+variable "ambiguous_retry" {
+  description = "What happens to a job when it is not known whether Google has carried out a retry: resend (within the budget) or park (publish it as OUTCOME_UNKNOWN)."
+  type        = string
+  default     = "resend"
+
+  validation {
+    condition     = contains(["resend", "park"], var.ambiguous_retry)
+    error_message = "ambiguous_retry must be resend or park."
+  }
+}
+
+variable "claim_lease_seconds" {
+  description = "How long one delivery's claim on a job is held. Another delivery takes it over after that."
+  type        = number
+  default     = 150
+
+  validation {
+    condition     = var.claim_lease_seconds >= var.function_timeout_seconds
+    error_message = "claim_lease_seconds must be at least function_timeout_seconds: a claim must not lapse under a request that still runs."
+  }
+}
+
+variable "concurrency" {
+  description = "Deliveries that one instance works on at the same time."
+  type        = number
+  default     = 80
+
+  validation {
+    condition     = var.concurrency >= 1 && var.concurrency <= 1000
+    error_message = "concurrency must be from 1 to 1000."
+  }
+}
+
+variable "deletion_protection" {
+  description = "Whether Google Cloud refuses to delete the ledger and the OAuth client's secret. Set it to false and apply before terraform destroy."
+  type        = bool
+  default     = true
+}
+
+variable "deploy_account_id" {
+  description = "Id of the account that the pipeline deploys with. It may publish the smoke test's event and read the answer to it. Made by bootstrap/."
+  type        = string
+  default     = "archive-job-retry-deploy"
+}
+
+variable "event_max_age_days" {
+  description = "Failures older than this are rejected as EVENT_EXPIRED. Google keeps an archive for 14 days."
+  type        = number
+  default     = 14
+
+  validation {
+    condition     = var.event_max_age_days > 0 && var.event_max_age_days <= 365
+    error_message = "event_max_age_days must be above 0 and at most 365."
+  }
+}
+
+variable "function_timeout_seconds" {
+  description = "When Cloud Run gives up on a request."
+  type        = number
+  default     = 120
+
+  validation {
+    condition     = var.function_timeout_seconds > var.handler_deadline_seconds && var.function_timeout_seconds <= 540
+    error_message = "function_timeout_seconds must be above handler_deadline_seconds, so that the function itself ends what takes too long, and at most 540."
+  }
+}
+
+variable "handler_deadline_seconds" {
+  description = "How long one delivery may take before the function itself gives up on it."
+  type        = number
+  default     = 90
+
+  validation {
+    condition     = var.handler_deadline_seconds >= 10
+    error_message = "handler_deadline_seconds must be at least 10: one delivery makes up to five calls over the network."
+  }
+}
+
+variable "kms_key_name" {
+  description = "Cloud KMS key in the region that encrypts the ledger, the topics, the OAuth client's secret and the function. The service agents need it first: give it to bootstrap/ as well. Null: Google's own keys."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.kms_key_name == null || can(regex("^projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+$", var.kms_key_name))
+    error_message = "kms_key_name must look like projects/P/locations/L/keyRings/R/cryptoKeys/K."
+  }
+}
+
+variable "ledger_database" {
+  description = "Name of the Firestore database that holds the retry ledger. It is made for the ledger alone."
+  type        = string
+  default     = "archive-job-retry"
+
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9-]{2,61}[a-z0-9]$", var.ledger_database))
+    error_message = "ledger_database must be 4 to 63 lower-case letters, digits and hyphens, and start with a letter."
+  }
+}
+
+variable "ledger_location" {
+  description = "Firestore location of the ledger. Null: the region. It cannot be changed later."
+  type        = string
+  default     = null
+}
+
+variable "log_level" {
+  description = "The least severe log lines that the function writes."
+  type        = string
+  default     = "INFO"
+
+  validation {
+    condition     = contains(["DEBUG", "INFO", "WARNING", "ERROR"], var.log_level)
+    error_message = "log_level must be DEBUG, INFO, WARNING or ERROR."
+  }
+}
+
+variable "max_delivery_attempts" {
+  description = "Deliveries after which an event goes to the dead letters. With the back-off from 10 to 600 seconds, 30 of them sit out an outage of four hours."
+  type        = number
+  default     = 30
+
+  validation {
+    condition     = var.max_delivery_attempts >= 10 && var.max_delivery_attempts <= 100
+    error_message = "max_delivery_attempts must be from 10 (a delivery that meets another one's claim counts as an attempt) to 100 (Pub/Sub's limit)."
+  }
+}
+
+variable "max_instances" {
+  description = "Instances that may run at the same time: what bounds the cost and the load on Google's API."
+  type        = number
+  default     = 10
+
+  validation {
+    condition     = var.max_instances >= 1 && var.max_instances <= 1000
+    error_message = "max_instances must be from 1 to 1000."
+  }
+}
+
+variable "memory" {
+  description = "Memory of one instance."
+  type        = string
+  default     = "512Mi"
+
+  validation {
+    condition     = can(regex("^[1-9][0-9]*(Mi|Gi)$", var.memory))
+    error_message = "memory must be a number with Mi or Gi, such as 512Mi."
+  }
+}
+
+variable "oauth_client_secret" {
+  description = "Id of the secret that holds the OAuth client file, as Google's console downloads it."
+  type        = string
+  default     = "dataportability-oauth-client"
+
+  validation {
+    condition     = can(regex("^[A-Za-z0-9_-]{1,255}$", var.oauth_client_secret))
+    error_message = "oauth_client_secret must be a secret's id: letters, digits, hyphens and underscores."
+  }
+}
+
+variable "project_id" {
+  description = "The project that everything is made in."
+  type        = string
+
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9-]{4,28}[a-z0-9]$", var.project_id))
+    error_message = "project_id must be a project's id (6 to 30 lower-case letters, digits and hyphens), not its name or number."
+  }
+}
+
+variable "refresh_token_secret_prefix" {
+  description = "What the id of every secret with a user's refresh token begins with. The function can read these secrets and, but for the OAuth client's, no others."
+  type        = string
+  default     = "dataportability-refresh-token-"
+
+  validation {
+    condition     = can(regex("^[A-Za-z0-9_-]{8,127}$", var.refresh_token_secret_prefix))
+    error_message = "refresh_token_secret_prefix must be 8 to 127 letters, digits, hyphens and underscores: a shorter one would open secrets that are not tokens."
+  }
+}
+
+variable "region" {
+  description = "Region of the function."
+  type        = string
+  default     = "us-central1"
+}
+
+variable "retry_budget" {
+  description = "Retries per chain of failed jobs. Google allows three."
+  type        = number
+  default     = 3
+
+  validation {
+    condition     = var.retry_budget >= 1 && var.retry_budget <= 3
+    error_message = "retry_budget must be from 1 to 3: Google allows a failed job three retries."
+  }
+}
+
+variable "source_bucket" {
+  description = "Bucket with the function's archives. Null: the one that bootstrap/ makes."
+  type        = string
+  default     = null
+}
+
+variable "source_object" {
+  description = "The archive to run, as make package names it. The name carries the content's SHA-256, so that a change of the source is a change of the name."
+  type        = string
+
+  validation {
+    condition     = can(regex("(^|/)archive-job-retry-[0-9a-f]{64}\\.zip$", var.source_object))
+    error_message = "source_object must end in archive-job-retry-<SHA-256 of the archive>.zip, as make package names it."
+  }
+}
