@@ -77,8 +77,11 @@ def parse_failed(data: bytes) -> ArchiveJobFailed:
 
 def _sound_fields(data: bytes) -> dict[str, Any]:
     """What a malformed event still says, so that its rejection can be matched to a job and a user."""
-    loose = msgspec.json.decode(data)
     sound: dict[str, Any] = {}
+    try:
+        loose = msgspec.json.decode(data)
+    except (msgspec.DecodeError, RecursionError):
+        return sound
     for field in msgspec.structs.fields(_Wire):
         try:
             sound[field.name] = msgspec.convert(loose[field.encode_name], field.type)

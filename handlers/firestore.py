@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from google.api_core.exceptions import AlreadyExists, FailedPrecondition, GoogleAPICallError, NotFound
 from google.cloud.firestore_v1.services.firestore.async_client import FirestoreAsyncClient
-from google.cloud.firestore_v1.types.document import Document, MapValue, Value
+from google.cloud.firestore_v1.types.document import Value
 from google.cloud.firestore_v1.types.firestore import BatchGetDocumentsRequest, CommitRequest
 
 from handlers.ledger import Conflict, Entry, Stored
@@ -17,7 +17,7 @@ _TIMEOUT = 10.0  # seconds for one call; the ledger tries again within the calle
 _RESERVED = re.compile(r"\.|\.\.|__.*__")  # https://cloud.google.com/firestore/quotas#limits
 
 # The bare protobuf classes: the wrappers around them cost several times their work.
-_Commit, _Document, _MapValue, _Value = CommitRequest.pb(), Document.pb(), MapValue.pb(), Value.pb()
+_Commit, _Value = CommitRequest.pb(), Value.pb()
 
 
 class FirestoreStore:
@@ -88,16 +88,9 @@ def _value(native: Any) -> Any:
             value = _Value()
             value.timestamp_value.FromDatetime(native)
             return value
-        case dict():
-            return _Value(map_value=_MapValue(fields={name: _value(item) for name, item in native.items()}))
     raise TypeError(f"no Firestore value for {type(native).__name__}")
 
 
 def _native(value: Any) -> Any:
     kind = value.WhichOneof("value_type")
-    match kind:
-        case "timestamp_value":
-            return value.timestamp_value.ToDatetime(UTC)
-        case "map_value":
-            return {name: _native(item) for name, item in value.map_value.fields.items()}
-    return getattr(value, kind)
+    return value.timestamp_value.ToDatetime(UTC) if kind == "timestamp_value" else getattr(value, kind)

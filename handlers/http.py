@@ -1,6 +1,6 @@
 """One POST over google-auth's aiohttp transport: sent once, never repeated, never redirected."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 from google.auth.aio.transport.aiohttp import Request
@@ -22,6 +22,11 @@ class NoAnswer(Exception):
     """The request may have been read, and carried out; no whole answer came back."""
 
 
+class Http(Protocol):
+    async def post(self, url: str, *, headers: dict[str, str], body: bytes, seconds: float) -> tuple[int, bytes]:
+        """The answer's status and body. Raises NotSent or NoAnswer; neither tells what was in the request."""
+
+
 class HttpClient:
     """Connections are kept and shared; the pool has no limit of its own, since concurrency is Cloud Run's to set."""
 
@@ -31,7 +36,6 @@ class HttpClient:
         self._request = Request(self._session)
 
     async def post(self, url: str, *, headers: dict[str, str], body: bytes, seconds: float) -> tuple[int, bytes]:
-        """The answer's status and body. Raises NotSent or NoAnswer; neither tells what was in the request."""
         timeout = aiohttp.ClientTimeout(total=seconds, connect=seconds * _CONNECT_SHARE)
         try:
             response = await self._request(

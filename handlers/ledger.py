@@ -53,8 +53,8 @@ class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel
     reason: str = ""
     detail: str = ""
     not_before: datetime | None = None
-    event: bytes = b""  # of a deferral: the data to put back, and its attributes
-    attributes: dict[str, str] = {}
+    event: bytes = b""  # of a deferral: the data to put back, and its attributes as JSON
+    attributes: str = ""
     updated_at: datetime
     expire_at: datetime  # when the store may forget it
 

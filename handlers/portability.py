@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from handlers.events import JobId, plain_job_id
-from handlers.http import HttpClient, NoAnswer, NotSent
+from handlers.http import Http, NoAnswer, NotSent
 from handlers.outcomes import Misconfigured, Reason, Refused, Unavailable
 
 
@@ -92,7 +92,7 @@ _CODE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 class PortabilityApi:
     """Google's Data Portability API, as far as this program needs it."""
 
-    def __init__(self, http: HttpClient, endpoint: str, now: Callable[[], datetime]) -> None:
+    def __init__(self, http: Http, endpoint: str, now: Callable[[], datetime]) -> None:
         self._http = http
         self._endpoint = endpoint.rstrip("/")
         self._now = now

@@ -18,6 +18,7 @@ from handlers.events import (
     MalformedEvent,
     RetryRejected,
     as_text,
+    encode,
     parse_failed,
     timestamp,
 )
@@ -147,8 +148,11 @@ class _Work:
             case Refused(reason=reason):
                 return _rejected(reason, str(answer))
             case Cooldown(until):
-                event_kept = {"event": self._delivery.data, "attributes": dict(self._delivery.attributes)}
-                return {"state": "deferred", "not_before": until, **event_kept}
+                if len(self._delivery.data) > _LARGEST_KEPT:
+                    raise Unavailable(f"held back by Google until {until}, and too large for the ledger to keep")
+                attributes = encode(self._delivery.attributes).decode()
+                kept = {"event": self._delivery.data, "attributes": attributes}
+                return {"state": "deferred", "not_before": until, **kept}
             case Unknown(detail):
                 doubt: dict[str, Any] = {"calls_in_doubt": entry.calls_in_doubt + 1}
                 parked = _rejected(Reason.OUTCOME_UNKNOWN, _PARKED)
@@ -239,6 +243,7 @@ class _Work:
             raise Unavailable(f"not over in time: {name}") from None
 
 
+_LARGEST_KEPT = 900_000  # bytes: a document of Firestore's holds a mebibyte (https://cloud.google.com/firestore/quotas)
 _PARKED = "A call to Google had no answer, so a retry may or may not be running: look before you try again."
 
 

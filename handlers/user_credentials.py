@@ -17,7 +17,7 @@ import msgspec
 from cachetools import LRUCache
 from msgspec import Struct
 
-from handlers.http import HttpClient, NoAnswer, NotSent
+from handlers.http import Http, NoAnswer, NotSent
 from handlers.outcomes import Fault, Misconfigured, Reason, Refused, Unavailable
 from handlers.secret_store import NoSecret
 from handlers.settings import SAFE_URL
@@ -110,7 +110,7 @@ class SingleFlight:
 class UserCredentials:
     """Access tokens by credential: fetched once for all who need one at the same time, then kept while they live."""
 
-    def __init__(self, secrets: Secrets, http: HttpClient, *, secret_prefix: str, client_secret_id: str) -> None:
+    def __init__(self, secrets: Secrets, http: Http, *, secret_prefix: str, client_secret_id: str) -> None:
         self._secrets = secrets
         self._http = http
         self._secret_prefix = secret_prefix

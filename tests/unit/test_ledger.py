@@ -1,0 +1,191 @@
+"""Rules of the ledger, held against both of its stores: memory, and Firestore on Google's emulator."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import grpc.aio
+import pytest
+from google.cloud.firestore_v1.services.firestore.async_client import FirestoreAsyncClient
+
+from handlers.events import ArchiveJobFailed
+from handlers.firestore import FirestoreStore
+from handlers.ledger import Claim, Conflict, Entry, Held, Ledger, MemoryStore, Settled, Store, Stored, Superseded
+from handlers.outcomes import Misconfigured, Reason, Unavailable
+from tests.unit.world import NOW
+
+MakeLedger = Callable[..., Ledger]
+
+
+@pytest.fixture(params=["memory", "firestore"])
+async def store(request: pytest.FixtureRequest, project: str) -> Store:
+    if request.param == "memory":
+        return MemoryStore()
+    return firestore_store(request.getfixturevalue("firestore_emulator"), project)
+
+
+def firestore_store(address: str, project: str) -> FirestoreStore:
+    transport = FirestoreAsyncClient.get_transport_class("grpc_asyncio")
+    client = FirestoreAsyncClient(transport=transport(channel=grpc.aio.insecure_channel(address)))
+    return FirestoreStore(client, project=project, database="(default)", collection="archiveJobRetries")
+
+
+def ledger(store: Store, lease_seconds: float = 150) -> Ledger:
+    """A ledger as another instance would have it: its own object over the same store."""
+    return Ledger(store, lease_seconds=lease_seconds, keep=timedelta(days=45), now=lambda: NOW)
+
+
+def failed(job_id: str = "job", **fields: Any) -> ArchiveJobFailed:
+    return ArchiveJobFailed(**{"job_id": job_id, "user_id": "alice", "credential_id": "alice"} | fields)
+
+
+async def claim(ledger: Ledger, event: ArchiveJobFailed | None = None) -> Claim:
+    claim = await ledger.claim(event or failed())
+    assert isinstance(claim, Claim)
+    return claim
+
+
+async def test_of_many_who_claim_at_once_one_gets_it(store: Store) -> None:
+    claims = await asyncio.gather(*(ledger(store).claim(failed()) for _ in range(20)))
+    assert [sum(isinstance(claim, kind) for claim in claims) for kind in (Claim, Held)] == [1, 19]
+
+
+async def test_a_job_is_its_own_root_with_nothing_used_until_more_is_known(store: Store) -> None:
+    entry = (await claim(ledger(store))).entry
+    assert (entry.root_job_id, entry.used, entry.fence) == ("job", 0, 1)
+
+
+async def test_a_released_claim_can_be_claimed_and_costs_nothing(store: Store) -> None:
+    first = await claim(ledger(store))
+    await ledger(store).record(first, state="open")
+    entry = (await claim(ledger(store))).entry
+    assert (entry.used, entry.fence) == (0, 2)
+
+
+async def test_a_lapsed_claim_is_taken_over_and_counts_as_a_call(store: Store) -> None:
+    await claim(ledger(store, lease_seconds=0.05))
+    await asyncio.sleep(0.1)
+    entry = (await claim(ledger(store))).entry
+    assert (entry.used, entry.fence) == (1, 2)
+
+
+async def test_the_lease_is_the_one_that_the_claim_was_made_with(store: Store) -> None:
+    await claim(ledger(store, lease_seconds=150))
+    await asyncio.sleep(0.1)
+    assert isinstance(await ledger(store, lease_seconds=0.05).claim(failed()), Held)
+
+
+async def test_who_was_taken_over_records_nothing(store: Store) -> None:
+    stale = await claim(ledger(store, lease_seconds=0.05))
+    await asyncio.sleep(0.1)
+    fresh = await claim(ledger(store))
+    with pytest.raises(Superseded):
+        await ledger(store).record(stale, state="retried", new_job_id="stale")
+    await ledger(store).record(fresh, state="retried", new_job_id="fresh")
+    with pytest.raises(Superseded):
+        await ledger(store).record(stale, state="open")
+    settled = await ledger(store).claim(failed())
+    assert isinstance(settled, Settled)
+    assert settled.entry.new_job_id == "fresh"
+
+
+async def test_an_answer_is_final_and_reads_back_as_it_was_written(store: Store) -> None:
+    entry = await ledger(store).record(await claim(ledger(store)), state="retried", new_job_id="new", calls_in_doubt=1)
+    assert Settled(entry) == await ledger(store).claim(failed(attempt=2, user_id="mallory"))
+
+
+@pytest.mark.parametrize("reason", list(Reason))
+async def test_a_rejection_is_final_where_googles_answer_stands_behind_it(store: Store, reason: Reason) -> None:
+    await ledger(store).record(await claim(ledger(store)), state="rejected", reason=reason, detail="words")
+    by_google = reason not in ("EVENT_EXPIRED", "RETRY_BUDGET_EXHAUSTED", "REAUTHORIZATION_REQUIRED")
+    assert by_google == isinstance(await ledger(store).claim(failed()), Settled)
+
+
+async def test_a_deferral_waits_for_its_time_with_its_event(store: Store) -> None:
+    until = NOW + timedelta(hours=1)
+    kept = {"event": b"\x00\xff", "attributes": '{"":"any key"}'}
+    deferred = await ledger(store).record(await claim(ledger(store)), state="deferred", not_before=until, **kept)
+    assert Settled(deferred) == await ledger(store).claim(failed())
+    later = Ledger(store, lease_seconds=1, keep=timedelta(1), now=lambda: until)
+    assert isinstance(await later.claim(failed()), Claim)
+
+
+async def test_the_new_job_of_a_retry_is_known_by_its_chain(store: Store) -> None:
+    first = await claim(ledger(store), failed(root_job_id="root", attempt=1))
+    await ledger(store).record(first, state="retried", new_job_id="new", calls_in_doubt=1)
+    entry = (await claim(ledger(store), failed("new"))).entry
+    assert (entry.root_job_id, entry.used) == ("root", 2)
+
+
+@pytest.mark.parametrize(("known", "told", "counted"), [(2, 1, 2), (1, 2, 2)])
+async def test_the_larger_attempt_counts(store: Store, known: int, told: int, counted: int) -> None:
+    first = await claim(ledger(store), failed(attempt=known - 1))
+    await ledger(store).record(first, state="retried", new_job_id="new", calls_in_doubt=1)
+    assert counted == (await claim(ledger(store), failed("new", attempt=told))).entry.used
+
+
+async def test_a_link_never_overwrites_what_is_known_of_the_new_job(store: Store) -> None:
+    new = await ledger(store).record(await claim(ledger(store), failed("new")), state="retried", new_job_id="newest")
+    await ledger(store).record(await claim(ledger(store)), state="retried", new_job_id="new")
+    assert Settled(new) == await ledger(store).claim(failed("new"))
+    assert isinstance(await ledger(store).claim(failed()), Settled)
+
+
+@pytest.mark.parametrize("job_id", [".", "..", "__a__", "~", "a" * 256, "A.z_0~-"])
+async def test_any_job_id_of_the_contract_can_be_kept(store: Store, job_id: str) -> None:
+    await claim(ledger(store), failed(job_id))
+    assert isinstance(await ledger(store).claim(failed(job_id)), Held)
+
+
+async def test_entries_expire_after_they_can_matter(store: Store) -> None:
+    assert NOW + timedelta(days=45) == (await claim(ledger(store))).entry.expire_at
+
+
+# a store that fails, or whose answers are lost
+
+
+class Shaky:
+    """A store whose first calls fail, before or after their effect."""
+
+    def __init__(self, store: Store, *failures: str) -> None:
+        self._store = store
+        self.failures = list(failures)
+
+    async def load(self, job_id: str) -> Stored | None:
+        self._fail("before")
+        return await self._store.load(job_id)
+
+    async def write(self, entry: Entry, version: Any, link: Entry | None = None) -> Any:
+        self._fail("before")
+        version = await self._store.write(entry, version, link)
+        self._fail("after")
+        return version
+
+    def _fail(self, when: str) -> None:
+        if self.failures[:1] == [when]:
+            self.failures.pop(0)
+            raise Unavailable("for a moment")
+
+
+@pytest.mark.parametrize("failures", [["before"], ["after"], ["before", "after"], ["after", "before"]])
+async def test_a_store_that_fails_for_a_moment_costs_no_claim_and_no_record(failures: list[str]) -> None:
+    shaky = Shaky(MemoryStore(), *failures)
+    claimed = await claim(ledger(shaky))
+    shaky.failures = list(failures)
+    await ledger(shaky).record(claimed, state="retried", new_job_id="new")
+    settled = await ledger(shaky).claim(failed())
+    assert isinstance(settled, Settled)
+    assert (settled.entry.new_job_id, settled.entry.fence) == ("new", 1)
+
+
+async def test_a_ledger_that_nobody_may_write_is_ours(project: str, firestore_emulator: str) -> None:
+    with pytest.raises(Misconfigured):
+        await ledger(firestore_store(firestore_emulator, f"{project}/no/such")).claim(failed())
+
+
+async def test_an_entry_is_not_created_twice(store: Store) -> None:
+    entry = Entry(job_id="job", root_job_id="job", attempt=0, updated_at=NOW, expire_at=NOW)
+    await store.write(entry, None)
+    with pytest.raises(Conflict):
+        await store.write(entry, None)

@@ -1,0 +1,419 @@
+"""Rules of the main job: what a delivery ends as, what Google is asked, what is published."""
+
+import asyncio
+import base64
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from handlers.http import NoAnswer, NotSent
+from handlers.outcomes import Broken, Deferred, Misconfigured, NotNow, Reason, Rejected, Retried, Unavailable
+from tests.unit.world import NOW, TOKEN_URI, World, error_info, failed, google_error
+
+
+async def test_a_failed_job_is_retried_once_and_its_follow_up_published() -> None:
+    world = World()
+    assert Retried("job-again") == await world.deliver(failed())
+    assert world.http.retries == ["job"]
+    assert world.retried.messages == [
+        {
+            "archiveJobId": "job-again",
+            "retriedArchiveJobId": "job",
+            "rootArchiveJobId": "job",
+            "userId": "alice",
+            "credentialId": "alice",
+            "attempt": 1,
+            "retriedAt": "2026-11-23T18:00:00.000Z",
+        }
+    ]
+    assert world.retried.attributes == [{"eventType": "archive-job-retried", "userId": "alice", "dedupKey": "job"}]
+
+
+async def test_the_call_carries_the_users_token_no_body_and_a_length_of_zero() -> None:
+    world = World()
+    await world.deliver(failed())
+    url, headers, body = world.http.requests[-1]
+    assert url == "https://portability.example/v1/archiveJobs/job:retry"
+    assert (headers["Authorization"], headers["Content-Length"], body) == ("Bearer access-1", "0", b"")
+
+
+async def test_a_job_delivered_again_is_answered_from_the_ledger_with_the_same_follow_up() -> None:
+    world = World()
+    await world.deliver(failed())
+    world.time += timedelta(hours=1)
+    assert Retried("job-again") == await world.deliver(failed())
+    assert world.http.retries == ["job"]
+    assert world.retried.messages[0] == world.retried.messages[1]
+
+
+async def test_of_ten_deliveries_at_once_one_calls_google_and_the_others_are_to_come_again() -> None:
+    world = World()
+    outcomes = await asyncio.gather(*(world.deliver(failed()) for _ in range(10)))
+    assert world.http.retries == ["job"]
+    assert outcomes.count(Retried("job-again")) == 1
+    assert sum(isinstance(outcome, NotNow) for outcome in outcomes) == 9
+
+
+async def test_a_follow_up_is_a_valid_failed_event_and_the_chain_ends_at_the_budget() -> None:
+    world = World()
+    await world.deliver(failed())
+    for _ in range(2):
+        await world.deliver(world.retried.messages[-1])
+    assert [message["attempt"] for message in world.retried.messages] == [1, 2, 3]
+    assert {"job"} == {message["rootArchiveJobId"] for message in world.retried.messages}
+    outcome = await world.deliver(world.retried.messages[-1])
+    assert isinstance(outcome, Rejected)
+    assert outcome.reason == Reason.RETRY_BUDGET_EXHAUSTED
+    assert len(world.http.retries) == 3
+
+
+async def test_the_ledger_knows_the_chain_of_a_job_that_a_retry_made() -> None:
+    world = World()
+    await world.deliver(failed())
+    await world.deliver(failed("job-again"))
+    assert (world.retried.messages[1]["rootArchiveJobId"], world.retried.messages[1]["attempt"]) == ("job", 2)
+
+
+@pytest.mark.parametrize(("told", "counted"), [(0, 2), (1, 2), (2, 3)])
+async def test_where_event_and_ledger_disagree_on_the_attempt_the_larger_counts(told: int, counted: int) -> None:
+    world = World()
+    await world.deliver(failed())
+    await world.deliver(failed("job-again", attempt=told))
+    assert counted == world.retried.messages[1]["attempt"]
+
+
+async def test_an_event_may_name_another_credential_and_a_resource_name() -> None:
+    world = World()
+    world.secrets.content["token-second"] = b"refresh-second"
+    await world.deliver(failed("archiveJobs/job", credentialId="second", rootArchiveJobId="archiveJobs/first"))
+    assert world.http.token_forms[0]["refresh_token"] == ["refresh-second"]
+    message = world.retried.messages[0]
+    assert (message["retriedArchiveJobId"], message["rootArchiveJobId"]) == ("job", "first")
+
+
+async def test_ten_jobs_of_one_user_at_once_cost_one_secret_access_and_one_refresh() -> None:
+    world = World()
+    await asyncio.gather(*(world.deliver(failed(f"job-{number}")) for number in range(10)))
+    assert sorted(world.secrets.reads) == ["client", "token-alice"]
+    assert len(world.http.token_forms) == 1
+    assert len(world.retried.messages) == 10
+
+
+# what goes wrong before the call, and costs nothing
+
+
+@pytest.mark.parametrize(
+    ("step", "outcome"),
+    [
+        ((503, b""), NotNow),
+        ((429, {"error": "rate_limit_exceeded"}), NotNow),
+        (NotSent("ClientConnectorError"), NotNow),
+        (NoAnswer("TimeoutError"), NotNow),
+        ((400, {"error": "invalid_request"}), Broken),
+        ((401, {"error": "invalid_client"}), Broken),
+    ],
+)
+async def test_a_fault_in_getting_the_token_releases_the_claim_and_counts_nothing(step: Any, outcome: type) -> None:
+    world = World()
+    world.http.token_script = [step]
+    assert outcome is type(await world.deliver(failed()))
+    world.http.token_script = []
+    assert Retried("job-again") == await world.deliver(failed())
+    assert (world.http.retries, world.retried.messages[0]["attempt"]) == (["job"], 1)
+
+
+async def test_a_call_that_was_not_sent_releases_the_claim_and_counts_nothing() -> None:
+    world = World()
+    world.script("job", NotSent("ClientConnectorError"), (200, {"archiveJobId": "new"}))
+    assert isinstance(await world.deliver(failed()), NotNow)
+    assert Retried("new") == await world.deliver(failed())
+    assert world.retried.messages[0]["attempt"] == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        google_error(429, "RESOURCE_EXHAUSTED", error_info("RATE_LIMIT_EXCEEDED")),
+        google_error(409, "ABORTED"),
+        google_error(403, "PERMISSION_DENIED", error_info("SERVICE_DISABLED")),
+    ],
+)
+async def test_an_answer_that_nothing_was_carried_out_counts_nothing(answer: Any) -> None:
+    world = World()
+    world.script("job", answer, answer, answer, answer, (200, {"archiveJobId": "new"}))
+    for _ in range(4):
+        assert isinstance(await world.deliver(failed()), NotNow | Broken)
+    assert Retried("new") == await world.deliver(failed())
+    assert world.retried.messages[0]["attempt"] == 1
+
+
+async def test_a_bug_before_the_call_releases_the_claim() -> None:
+    world = World()
+    world.secrets.content["token-alice"] = ZeroDivisionError("a bug")
+    with pytest.raises(ZeroDivisionError):
+        await world.deliver(failed())
+    world.secrets.content["token-alice"] = b"refresh-alice"
+    assert Retried("job-again") == await world.deliver(failed())
+
+
+# 401
+
+
+async def test_after_401_the_token_is_refreshed_once_and_the_call_sent_once_more() -> None:
+    world = World()
+    world.script("job", google_error(401, "UNAUTHENTICATED"), (200, {"archiveJobId": "new"}))
+    assert Retried("new") == await world.deliver(failed())
+    bearers = [headers["Authorization"] for url, headers, _ in world.http.requests if url != TOKEN_URI]
+    assert bearers == ["Bearer access-1", "Bearer access-2"]
+    assert world.retried.messages[0]["attempt"] == 1
+
+
+async def test_401_with_a_token_refreshed_just_now_asks_for_consent() -> None:
+    world = World()
+    world.script("job", google_error(401, "UNAUTHENTICATED"))
+    outcome = await world.deliver(failed())
+    assert isinstance(outcome, Rejected)
+    assert outcome.reason == Reason.REAUTHORIZATION_REQUIRED
+    assert len(world.http.retries) == 2
+
+
+# calls in doubt
+
+
+@pytest.mark.parametrize("doubtful", [(503, b"<html>"), (500, b""), (200, b"{}"), NoAnswer("TimeoutError")])
+async def test_a_call_in_doubt_is_sent_again_and_counted(doubtful: Any) -> None:
+    world = World()
+    world.script("job", doubtful, (200, {"archiveJobId": "new"}))
+    assert isinstance(await world.deliver(failed()), NotNow)
+    assert Retried("new") == await world.deliver(failed())
+    assert world.retried.messages[0]["attempt"] == 2
+
+
+async def test_calls_in_doubt_never_exceed_the_budget() -> None:
+    world = World()
+    world.script("job", (503, b""))
+    outcomes = [await world.deliver(failed()) for _ in range(6)]
+    assert len(world.http.retries) == 3
+    assert [o.reason for o in outcomes if isinstance(o, Rejected)] == [Reason.RETRY_BUDGET_EXHAUSTED] * 3
+    assert world.rejected.messages[-1]["attempt"] == 3
+
+
+async def test_a_call_in_doubt_is_parked_where_the_settings_say_so_and_never_sent_again() -> None:
+    world = World(park_ambiguous=True)
+    world.script("job", (503, b""))
+    outcomes = [await world.deliver(failed()) for _ in range(2)]
+    assert [o.reason for o in outcomes if isinstance(o, Rejected)] == [Reason.OUTCOME_UNKNOWN] * 2
+    assert (len(world.http.retries), len(world.rejected.messages)) == (1, 2)
+
+
+@pytest.mark.parametrize("park", [False, True])
+async def test_a_lapsed_claim_counts_as_a_call_in_doubt(park: bool) -> None:
+    world = World(lease_seconds=0.01, park_ambiguous=park)
+    died = asyncio.Event()
+
+    async def die() -> Any:
+        died.set()
+        await asyncio.Future()
+
+    world.script("job", die, (200, {"archiveJobId": "new"}))
+    delivery = asyncio.create_task(world.deliver(failed()))
+    await died.wait()
+    delivery.cancel()
+    await asyncio.sleep(0.02)
+    outcome = await world.deliver(failed())
+    if park:
+        assert isinstance(outcome, Rejected)
+        assert (outcome.reason, len(world.http.retries)) == (Reason.OUTCOME_UNKNOWN, 1)
+    else:
+        assert (Retried("new"), 2) == (outcome, world.retried.messages[0]["attempt"])
+
+
+async def test_an_answer_that_comes_after_the_claim_was_taken_over_is_not_recorded() -> None:
+    world = World(lease_seconds=0.01)
+    sent, late = asyncio.Event(), asyncio.Event()
+
+    async def answer_late() -> Any:
+        sent.set()
+        await late.wait()
+        return 200, {"archiveJobId": "late"}
+
+    world.script("job", answer_late, (200, {"archiveJobId": "second"}))
+    first = asyncio.create_task(world.deliver(failed()))
+    await sent.wait()
+    await asyncio.sleep(0.02)
+    assert Retried("second") == await world.deliver(failed())
+    late.set()
+    assert isinstance(await first, NotNow)
+    assert Retried("second") == await world.deliver(failed())
+    assert {"second"} == {message["archiveJobId"] for message in world.retried.messages}
+
+
+# deferrals
+
+
+async def test_a_cooldown_is_deferred_acknowledged_and_not_called_again_before_its_time() -> None:
+    world = World()
+    until = NOW + timedelta(hours=20)
+    info = error_info("RESOURCE_EXHAUSTED_TIME_BASED", timestamp_after_24hrs=until.isoformat())
+    world.script("job", google_error(429, "RESOURCE_EXHAUSTED", info), (200, {"archiveJobId": "new"}))
+    assert [Deferred(until)] * 2 == [await world.deliver(failed()) for _ in range(2)]
+    assert (world.http.retries, world.retried.messages + world.rejected.messages) == (["job"], [])
+    world.time = until
+    assert Retried("new") == await world.deliver(failed())
+    assert world.retried.messages[0]["attempt"] == 1
+
+
+async def test_a_deferral_keeps_the_event_exactly_as_it_came() -> None:
+    world = World()
+    info = error_info("RESOURCE_EXHAUSTED_ONE_TIME", timestamp_after_24hrs=(NOW + timedelta(hours=1)).isoformat())
+    world.script("job", google_error(400, "FAILED_PRECONDITION", info))
+    data = b' {"userId":"alice", "archiveJobId":"job","theirs":[1,{}]}'
+    await world.deliver(data, attributes={"own": "attribute"})
+    stored = await world.store.load("job")
+    assert stored
+    assert (data, '{"own":"attribute"}') == (stored.entry.event, stored.entry.attributes)
+
+
+# adoption
+
+
+async def test_an_export_that_runs_already_is_adopted() -> None:
+    world = World()
+    world.script("job", google_error(409, "ALREADY_EXISTS", error_info("ALREADY_EXISTS_ONE_TIME", job_id="running")))
+    assert Retried("running") == await world.deliver(failed())
+
+
+async def test_a_job_is_never_its_own_follow_up() -> None:
+    world = World()
+    world.script("job", google_error(409, "ALREADY_EXISTS", error_info("ALREADY_EXISTS_ONE_TIME", job_id="job")))
+    outcome = await world.deliver(failed())
+    assert isinstance(outcome, Rejected)
+    assert outcome.reason == Reason.JOB_NOT_RETRYABLE
+
+
+# rejections
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff", b"[]", b"{", b'{"userId":"alice"}', b'{"archiveJobId":5,"userId":"a"}'])
+async def test_a_malformed_event_is_rejected_whole_and_costs_nothing(data: bytes) -> None:
+    world = World()
+    outcome = await world.deliver(data)
+    assert isinstance(outcome, Rejected)
+    assert outcome.reason == Reason.MALFORMED_EVENT
+    assert (world.http.requests, world.secrets.reads) == ([], [])
+    message = world.rejected.messages[0]
+    read: dict[str, Callable[[str], bytes]] = {"text": str.encode, "base64": base64.b64decode}
+    assert data == read[message["eventEncoding"]](message["event"])
+
+
+async def test_a_rejection_says_everything_that_is_known() -> None:
+    world = World()
+    world.script("job", google_error(404, "NOT_FOUND"))
+    event = json.dumps(failed(attempt=1, rootArchiveJobId="first"))
+    await world.deliver(event.encode())
+    message = world.rejected.messages[0]
+    detail = message.pop("detail")
+    assert detail.startswith("Google knows no such archive job")
+    assert {
+        "reason": "JOB_NOT_FOUND",
+        "archiveJobId": "job",
+        "rootArchiveJobId": "first",
+        "userId": "alice",
+        "credentialId": "alice",
+        "attempt": 1,
+        "rejectedAt": "2026-11-23T18:00:00.000Z",
+        "event": event,
+        "eventEncoding": "text",
+    } == message
+    assert world.rejected.attributes == [
+        {"eventType": "archive-job-retry-rejected", "reason": "JOB_NOT_FOUND", "userId": "alice", "dedupKey": "job"}
+    ]
+
+
+async def test_a_malformed_event_is_matched_to_what_of_it_is_sound() -> None:
+    world = World()
+    await world.deliver({"archiveJobId": "job", "userId": "alice", "attempt": "one"})
+    await world.deliver({"userId": "a/b"})
+    assert [message["archiveJobId"] for message in world.rejected.messages] == ["job", ""]
+    assert [attributes["dedupKey"] for attributes in world.rejected.attributes] == ["job", "message-1"]
+    assert ["userId" in attributes for attributes in world.rejected.attributes] == [True, False]
+
+
+async def test_what_google_refused_for_good_is_answered_from_the_ledger() -> None:
+    world = World()
+    world.script("job", google_error(403, "PERMISSION_DENIED"), (200, {"archiveJobId": "new"}))
+    outcomes = [await world.deliver(failed()) for _ in range(2)]
+    assert [o.reason for o in outcomes if isinstance(o, Rejected)] == [Reason.ACCESS_DENIED] * 2
+    assert (len(world.http.retries), len(world.rejected.messages)) == (1, 2)
+
+
+async def test_a_job_rejected_for_consent_is_retried_when_consent_is_there_again() -> None:
+    world = World()
+    world.http.token_script = [(400, {"error": "invalid_grant"})]
+    outcome = await world.deliver(failed())
+    assert isinstance(outcome, Rejected)
+    assert (outcome.reason, world.http.retries) == (Reason.REAUTHORIZATION_REQUIRED, [])
+    world.http.token_script = []
+    assert Retried("job-again") == await world.deliver(failed())
+
+
+@pytest.mark.parametrize(("days", "expired"), [(13.9, False), (14.1, True)])
+async def test_an_event_expires_by_its_own_time_or_else_by_its_publish_time(days: float, expired: bool) -> None:
+    long_ago = NOW - timedelta(days=days)
+    world = World()
+    outcomes = [
+        await world.deliver(failed("said", failedAt=long_ago.isoformat())),
+        await world.deliver(failed("unsaid"), published_at=long_ago),
+    ]
+    reasons = [outcome.reason for outcome in outcomes if isinstance(outcome, Rejected)]
+    assert [Reason.EVENT_EXPIRED] * 2 * expired == reasons
+    assert Retried("both-again") == await world.deliver(failed("both", failedAt=NOW.isoformat()), published_at=long_ago)
+
+
+# publishing
+
+
+@pytest.mark.parametrize(("failure", "outcome"), [(Unavailable("down"), NotNow), (Misconfigured("no role"), Broken)])
+async def test_a_delivery_is_not_acknowledged_before_pubsub_has_the_follow_up(
+    failure: Exception, outcome: type
+) -> None:
+    world = World()
+    world.retried.failure = failure
+    assert outcome is type(await world.deliver(failed()))
+    world.retried.failure = None
+    assert Retried("job-again") == await world.deliver(failed())
+    assert world.http.retries == ["job"]
+
+
+async def test_the_answer_is_in_the_ledger_before_the_follow_up_is_published() -> None:
+    world = World()
+    world.retried.failure = Unavailable("down")
+    await world.deliver(failed())
+    stored = await world.store.load("job")
+    assert stored
+    assert (stored.entry.state, stored.entry.new_job_id) == ("retried", "job-again")
+
+
+async def test_a_call_is_not_begun_without_time_to_record_its_answer() -> None:
+    world = World(deadline=0.05)
+
+    async def slow() -> Any:
+        await asyncio.sleep(0.03)
+        return 200, {"access_token": "late"}
+
+    world.http.token_script = [slow]
+    assert isinstance(await world.deliver(failed()), NotNow)
+    assert world.http.retries == []
+
+
+async def test_an_event_too_large_for_the_ledger_is_not_deferred_but_stays_with_pubsub() -> None:
+    world = World()
+    info = error_info("RESOURCE_EXHAUSTED_ONE_TIME", timestamp_after_24hrs=(NOW + timedelta(hours=1)).isoformat())
+    world.script("job", google_error(429, "RESOURCE_EXHAUSTED", info))
+    assert isinstance(await world.deliver(failed(theirs="x" * 1_000_000)), NotNow)
+    stored = await world.store.load("job")
+    assert stored
+    assert ("open", 0) == (stored.entry.state, stored.entry.used)
