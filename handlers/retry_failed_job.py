@@ -113,6 +113,7 @@ class _Work:
                 return NotNow("another delivery of this job is at work")
             case Settled(entry):
                 return await self._announce(entry)
+        self._journal.bind(attempt=claim.entry.used, rootArchiveJobId=claim.entry.root_job_id)
         entry = await self._settle(claim, event, token)
         return NotNow(entry.detail) if entry.state == "open" else await self._announce(entry)
 

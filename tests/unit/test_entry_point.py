@@ -1,0 +1,149 @@
+"""Rules of the HTTP side: status codes, fixed words, one log line a delivery, nothing built before the first one."""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+
+from handlers.composition import Program
+from handlers.settings import from_environment
+
+ROOT = Path(__file__).parents[2]
+NOWHERE = {  # a function whose every neighbour is out of reach
+    "GOOGLE_CLOUD_PROJECT": "a-project",
+    "PUBSUB_EMULATOR_HOST": "127.0.0.1:1",
+    "SECRET_MANAGER_EMULATOR_HOST": "127.0.0.1:1",
+    "RETRY_LEDGER": "memory",
+    "HANDLER_DEADLINE_SECONDS": "0.6",
+}
+
+
+@pytest.fixture
+async def program(capsys: pytest.CaptureFixture[str]) -> Program:
+    """A program that logs to the standard error that the test reads."""
+    return Program(from_environment(NOWHERE))
+
+
+async def send(program: Program, body: bytes, method: str = "POST", **headers: str) -> Response:
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body}
+
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    scope = {"type": "http", "method": method, "path": "/", "query_string": b"", "headers": raw}
+    return await program.retry_failed_archive_job(Request(scope, receive))
+
+
+def push(event: Any) -> bytes:
+    data = base64.b64encode(json.dumps(event).encode()).decode()
+    return json.dumps({"message": {"data": data, "messageId": "42"}, "deliveryAttempt": 2}).encode()
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "OPTIONS", "HEAD", "PATCH"])
+async def test_another_method_than_post_is_405(program: Program, method: str) -> None:
+    answer = await send(program, b"", method)
+    assert (405, "POST") == (answer.status_code, answer.headers["allow"])
+
+
+async def test_a_body_that_is_no_envelope_is_400_and_neither_answer_nor_log_repeats_it(
+    program: Program, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = await send(program, b"a-secret", authorization="Bearer a-secret")
+    assert (400, b"malformed") == (answer.status_code, answer.body)
+    assert "a-secret" not in f"{lines(capsys)} {answer.headers}"
+
+
+async def test_what_passes_is_503_with_one_word_and_one_warning(
+    program: Program, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = await send(program, push({"archiveJobId": "job", "userId": "alice"}))
+    assert (503, b"later") == (answer.status_code, answer.body)
+    [line] = lines(capsys)
+    expected = {
+        "severity": "WARNING",
+        "outcome": "not_now",
+        "archiveJobId": "job",
+        "userId": "alice",
+        "messageId": "42",
+        "deliveryAttempt": 2,
+        "attempt": 0,
+        "calls": 0,
+    }
+    assert expected == {name: line.get(name) for name in expected}
+    assert {"claim", "token", "release"} == set(line["stepsMs"])
+
+
+async def test_a_log_line_carries_the_trace_of_its_request(
+    program: Program, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace, span = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    await send(program, push("not an event"), traceparent=f"00-{trace}-{span}-01")
+    [line] = lines(capsys)
+    assert f"projects/a-project/traces/{trace}" == line["logging.googleapis.com/trace"]
+    assert (span, True) == (line["logging.googleapis.com/spanId"], line["logging.googleapis.com/trace_sampled"])
+
+
+def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_wrong_settings_end_the_start_with_one_message_that_lists_them_all() -> None:
+    ended = run("import main", RETRY_BUDGET="many")
+    assert 1 == ended.returncode
+    assert ["The settings are wrong:", "- GOOGLE_CLOUD_PROJECT has to be set."] == ended.stderr.splitlines()[:2]
+    assert 3 == len(ended.stderr.splitlines())
+
+
+def test_importing_main_keeps_no_socket_starts_no_thread_and_builds_no_client() -> None:
+    code = """
+import sys, threading
+used = set()
+sys.addaudithook(lambda name, args: used.add((name, args[1])) if name in ("socket.bind", "socket.connect") else None)
+import main
+# urllib3, which comes with google-api-core, looks whether the machine has IPv6, and closes that socket at once
+assert used <= {("socket.bind", ("::1", 0))}, used
+assert threading.active_count() == 1
+assert list(vars(main.program)) == ["_settings"]
+"""
+    ended = run(code, GOOGLE_CLOUD_PROJECT="a-project")
+    assert (0, "") == (ended.returncode, ended.stderr)
+
+
+NOT_NEEDED = [
+    "google.cloud.pubsub_v1",  # threads, flow control and leasing for pulling
+    "google.cloud.firestore",  # the client for documents, queries, listeners
+    "google.cloud.firestore_admin_v1",
+    "google.oauth2._client_async",
+    "opentelemetry.sdk",
+    "pandas",
+    "unittest.mock",
+]
+
+
+@pytest.mark.parametrize("module", NOT_NEEDED)
+def test_importing_main_leaves_out_what_is_not_needed(module: str, loaded: set[str]) -> None:
+    assert module not in loaded
+
+
+@pytest.fixture(scope="module")
+def loaded() -> set[str]:
+    ended = run("import sys, main; print(*sys.modules)", GOOGLE_CLOUD_PROJECT="a-project")
+    return set(ended.stdout.split())

@@ -1,0 +1,143 @@
+"""Rules of the one POST, on real sockets: what is known to precede the sending, and what is not."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from handlers.http import HttpClient, NoAnswer, NotSent
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def server(serve: Serve) -> AsyncIterator[str]:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await serve(reader, writer)
+        writer.close()
+
+    running = await asyncio.start_server(handle, "127.0.0.1", 0)
+    async with running:
+        yield f"http://127.0.0.1:{running.sockets[0].getsockname()[1]}/path"
+
+
+def answering(answer: bytes, seen: list[bytes] | None = None) -> Serve:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await reader.readuntil(b"\r\n\r\n")
+        if seen is not None:
+            seen.append(request)
+        writer.write(answer)
+        await writer.drain()
+
+    return serve
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[HttpClient]:
+    client = HttpClient()
+    yield client
+    await client.close()
+
+
+async def post(http: HttpClient, url: str, seconds: float = 5) -> tuple[int, bytes]:
+    return await http.post(url, headers={"Content-Length": "0"}, body=b"", seconds=seconds)
+
+
+async def test_an_empty_post_has_a_length_of_zero_and_no_body(http: HttpClient) -> None:
+    seen: list[bytes] = []
+    async with server(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", seen)) as url:
+        assert (200, b"{}") == await post(http, url)
+    assert seen[0].startswith(b"POST /path HTTP/1.1\r\n")
+    assert 1 == seen[0].lower().count(b"content-length: 0\r\n")
+    assert b"transfer-encoding" not in seen[0].lower()
+
+
+async def test_a_redirect_is_not_followed(http: HttpClient) -> None:
+    seen: list[bytes] = []
+    redirect = b"HTTP/1.1 307 Temporary\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n"
+    async with server(answering(redirect, seen)) as url:
+        assert 307 == (await post(http, url))[0]
+    assert 1 == len(seen)
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 503])
+async def test_no_answer_makes_the_library_send_it_again(http: HttpClient, status: int) -> None:
+    seen: list[bytes] = []
+    async with server(answering(b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % status, seen)) as url:
+        assert status == (await post(http, url))[0]
+    assert 1 == len(seen)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"rubbish\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nrubb",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2000000\r\n\r\n" + b"x" * 2_000_000,
+    ],
+    ids=["dropped", "not HTTP", "cut off", "bad gzip", "too long"],
+)
+async def test_once_it_is_sent_a_broken_answer_leaves_it_in_doubt(http: HttpClient, answer: bytes) -> None:
+    seen: list[bytes] = []
+    async with server(answering(answer, seen)) as url:
+        with pytest.raises(NoAnswer):
+            await post(http, url)
+    assert 1 == len(seen)
+
+
+async def test_a_kept_connection_that_was_dropped_leaves_it_in_doubt_and_is_not_tried_again(http: HttpClient) -> None:
+    seen: list[bytes] = []
+
+    async def one_answer_then_drop(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await answering(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", seen)(reader, writer)
+        seen.append(await reader.readuntil(b"\r\n\r\n"))
+
+    async with server(one_answer_then_drop) as url:
+        await post(http, url)
+        with pytest.raises(NoAnswer):
+            await post(http, url)
+    assert 2 == len(seen)
+
+
+async def test_an_answer_that_never_comes_leaves_it_in_doubt(http: HttpClient) -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with server(silent) as url:
+        with pytest.raises(NoAnswer):
+            await post(http, url, seconds=0.2)
+
+
+async def test_without_a_connection_nothing_was_sent(http: HttpClient) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        with pytest.raises(NotSent):
+            await post(http, f"http://127.0.0.1:{port}/")
+
+
+async def test_a_name_that_does_not_resolve_means_that_nothing_was_sent(http: HttpClient) -> None:
+    with pytest.raises(NotSent):
+        await post(http, "http://no-such-host.invalid/")
+
+
+async def test_a_handshake_that_fails_or_never_ends_means_that_nothing_was_sent(http: HttpClient) -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    for serve in (silent, answering(b"no TLS here")):
+        async with server(serve) as url:
+            with pytest.raises(NotSent):
+                await post(http, url.replace("http:", "https:"), seconds=0.4)
+
+
+async def test_no_exception_tells_a_header_or_a_body(http: HttpClient) -> None:
+    headers = {"Authorization": "Bearer a-secret-token"}
+    with pytest.raises(NotSent) as caught:
+        await http.post("http://no-such-host.invalid/", headers=headers, body=b"a-secret-body", seconds=1)
+    told = f"{caught.value!r} {caught.value.__cause__!r}"
+    assert "a-secret" not in told
