@@ -26,7 +26,7 @@ NOWHERE = {  # a function whose every neighbour is out of reach
 
 
 @pytest.fixture
-async def program(capsys: pytest.CaptureFixture[str]) -> Program:
+def program(capsys: pytest.CaptureFixture[str]) -> Program:
     """A program that logs to the standard error that the test reads."""
     return Program(from_environment(NOWHERE))
 
