@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TextIO
 
 import msgspec
 
@@ -30,9 +30,9 @@ class _JsonLines(logging.Formatter):
         return msgspec.json.encode(line).decode()
 
 
-def configure_logs(level: str) -> None:
-    """Log to standard error, once, whatever the framework has made of the root logger."""
-    handler = logging.StreamHandler(sys.stderr)
+def configure_logs(level: str, stream: TextIO = sys.stderr) -> None:
+    """Log to one stream, once, whatever the framework has made of the root logger."""
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(_JsonLines())
     log.handlers[:] = [handler]
     log.propagate = False

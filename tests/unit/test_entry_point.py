@@ -1,6 +1,7 @@
 """Rules of the HTTP side: status codes, fixed words, one log line a delivery, nothing built before the first one."""
 
 import base64
+import io
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ from starlette.responses import Response
 
 from handlers.composition import Program
 from handlers.settings import from_environment
+from handlers.telemetry import configure_logs
 
 ROOT = Path(__file__).parents[2]
 NOWHERE = {  # a function whose every neighbour is out of reach
@@ -26,9 +28,16 @@ NOWHERE = {  # a function whose every neighbour is out of reach
 
 
 @pytest.fixture
-def program(capsys: pytest.CaptureFixture[str]) -> Program:
-    """A program that logs to the standard error that the test reads."""
+def program() -> Program:
     return Program(from_environment(NOWHERE))
+
+
+@pytest.fixture
+def log(program: Program) -> io.StringIO:
+    """What the program logs from here on."""
+    stream = io.StringIO()
+    configure_logs("INFO", stream)
+    return stream
 
 
 async def send(program: Program, body: bytes, method: str = "POST", **headers: str) -> Response:
@@ -45,8 +54,8 @@ def push(event: Any) -> bytes:
     return json.dumps({"message": {"data": data, "messageId": "42"}, "deliveryAttempt": 2}).encode()
 
 
-def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+def lines(log: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.getvalue().splitlines()]
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "OPTIONS", "HEAD", "PATCH"])
@@ -56,19 +65,17 @@ async def test_another_method_than_post_is_405(program: Program, method: str) ->
 
 
 async def test_a_body_that_is_no_envelope_is_400_and_neither_answer_nor_log_repeats_it(
-    program: Program, capsys: pytest.CaptureFixture[str]
+    program: Program, log: io.StringIO
 ) -> None:
     answer = await send(program, b"a-secret", authorization="Bearer a-secret")
     assert (400, b"malformed") == (answer.status_code, answer.body)
-    assert "a-secret" not in f"{lines(capsys)} {answer.headers}"
+    assert "a-secret" not in f"{lines(log)} {answer.headers}"
 
 
-async def test_what_passes_is_503_with_one_word_and_one_warning(
-    program: Program, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_what_passes_is_503_with_one_word_and_one_warning(program: Program, log: io.StringIO) -> None:
     answer = await send(program, push({"archiveJobId": "job", "userId": "alice"}))
     assert (503, b"later") == (answer.status_code, answer.body)
-    [line] = lines(capsys)
+    [line] = lines(log)
     expected = {
         "severity": "WARNING",
         "outcome": "not_now",
@@ -83,12 +90,10 @@ async def test_what_passes_is_503_with_one_word_and_one_warning(
     assert {"claim", "token", "release"} == set(line["stepsMs"])
 
 
-async def test_a_log_line_carries_the_trace_of_its_request(
-    program: Program, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_a_log_line_carries_the_trace_of_its_request(program: Program, log: io.StringIO) -> None:
     trace, span = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
     await send(program, push("not an event"), traceparent=f"00-{trace}-{span}-01")
-    [line] = lines(capsys)
+    [line] = lines(log)
     assert f"projects/a-project/traces/{trace}" == line["logging.googleapis.com/trace"]
     assert (span, True) == (line["logging.googleapis.com/spanId"], line["logging.googleapis.com/trace_sampled"])
 
