@@ -41,10 +41,62 @@ upgrade: UV_COMPILE += --upgrade
 upgrade: requirements ## the same, with the newest versions
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-* build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(READY): requirements.txt requirements-dev.txt
 	@echo "Installing into $(VENV) with $(PYTHON) ..."
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt -r requirements-dev.txt
 	@touch $@
+
+# --- infrastructure and delivery: infra/README.md tells the whole way ---
+# Environments of their own: the delivery's tools, the policy scanner (it needs older versions of the same packages),
+# the function alone (only requirements.txt), and Terraform's stand-in provider where it lies beside the project.
+STANDIN_REQUIREMENTS := $(wildcard ../shared/terraform-google-standin/requirements.txt)
+ENVIRONMENTS := $(addsuffix /.ready,.venv-tools .venv-checkov .venv-runtime $(if $(STANDIN_REQUIREMENTS),.venv-standin))
+INSTALL = $(BIN)/uv venv --quiet --clear --python $(BIN)/python $(@D) && \
+	VIRTUAL_ENV=$(@D) $(BIN)/uv pip $(1) $< --quiet && touch $@
+
+.PHONY: package sbom audit scan plan deploy smoke rollback prices infra-requirements
+unit: $(ENVIRONMENTS)
+requirements: infra-requirements
+
+package: $(READY) ## the function's archive, named by its content's hash, into build/
+	@$(BIN)/python infra/delivery/package.py
+
+sbom: .venv-tools/.ready .venv-runtime/.ready ## what the function is made of (CycloneDX), into build/
+	@mkdir -p build
+	@.venv-tools/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o build/sbom.json .venv-runtime/bin/python
+
+audit: .venv-tools/.ready ## fail on known vulnerabilities in what the function is made of
+	@.venv-tools/bin/python infra/delivery/audit.py
+
+scan: .venv-checkov/.ready ## policy check of infra/
+	@.venv-checkov/bin/checkov --config-file infra/checkov.yaml
+
+plan: $(READY) ## upload the archive, show what a deployment would change (PROJECT_ID=...)
+	@$(BIN)/python infra/delivery/deploy.py plan
+
+deploy: $(READY) ## carry out the plan, verify it with a real event, put the last verified archive back if that fails
+	@$(BIN)/python infra/delivery/deploy.py apply
+
+smoke: $(READY) ## one event through the deployed function and back (PROJECT_ID=...)
+	@$(BIN)/python infra/delivery/smoke.py
+
+rollback: $(READY) ## put the last verified archive back, or OBJECT=archive-job-retry-....zip
+	@$(BIN)/python infra/delivery/deploy.py rollback $(OBJECT)
+
+prices: $(READY) ## what it costs, with the arithmetic
+	@$(BIN)/python infra/delivery/prices.py
+
+infra-requirements: $(READY)
+	@for name in tools checkov; do $(UV_COMPILE) infra/requirements-$$name.in -o infra/requirements-$$name.txt || exit 1; done
+
+.venv-tools/.ready .venv-checkov/.ready: .venv-%/.ready: infra/requirements-%.txt | $(READY)
+	@$(call INSTALL,sync --require-hashes)
+
+.venv-runtime/.ready: requirements.txt | $(READY)
+	@$(call INSTALL,sync --require-hashes)
+
+.venv-standin/.ready: $(STANDIN_REQUIREMENTS) | $(READY)
+	@$(call INSTALL,install --requirement)

@@ -49,7 +49,7 @@ resource "google_cloudfunctions2_function" "retry" {
       GOOGLE_CLOUD_PROJECT          = var.project_id
       HANDLER_DEADLINE_SECONDS      = tostring(var.handler_deadline_seconds)
       LOG_LEVEL                     = var.log_level
-      OAUTH_CLIENT_SECRET           = google_secret_manager_secret.oauth_client.secret_id
+      OAUTH_CLIENT_SECRET           = var.oauth_client_secret
       REFRESH_TOKEN_SECRET_PREFIX   = var.refresh_token_secret_prefix
       REJECTED_TOPIC                = google_pubsub_topic.this["archive-job-retry-rejected"].name
       RETRIED_TOPIC                 = google_pubsub_topic.this["archive-job-retried"].name
@@ -64,7 +64,6 @@ resource "google_cloudfunctions2_function" "retry" {
     google_project_iam_member.ledger,
     google_project_iam_member.refresh_tokens,
     google_pubsub_topic_iam_member.run_publishes,
-    google_secret_manager_secret_iam_member.oauth_client,
   ]
 }
 

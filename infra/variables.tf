@@ -43,7 +43,7 @@ variable "concurrency" {
 }
 
 variable "deletion_protection" {
-  description = "Whether Google Cloud refuses to delete the ledger and the OAuth client's secret. Set it to false and apply before terraform destroy."
+  description = "Whether Google Cloud refuses to delete the ledger. Set it to false and apply before terraform destroy."
   type        = bool
   default     = true
 }
@@ -88,7 +88,7 @@ variable "handler_deadline_seconds" {
 }
 
 variable "kms_key_name" {
-  description = "Cloud KMS key in the region that encrypts the ledger, the topics, the OAuth client's secret and the function. The service agents need it first: give it to bootstrap/ as well. Null: Google's own keys."
+  description = "Cloud KMS key in the region that encrypts the ledger, the topics and the function. The service agents need it first: give it to bootstrap/ as well. Null: Google's own keys."
   type        = string
   default     = null
 
@@ -160,7 +160,7 @@ variable "memory" {
 }
 
 variable "oauth_client_secret" {
-  description = "Id of the secret that holds the OAuth client file, as Google's console downloads it."
+  description = "Id of the secret that holds the OAuth client file, as Google's console downloads it. Made by bootstrap/."
   type        = string
   default     = "dataportability-oauth-client"
 

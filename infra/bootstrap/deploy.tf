@@ -1,11 +1,11 @@
 # What the pipeline may do in the project: make and change what infra/ declares. It holds no right to read a secret or
-# the ledger or to receive a message, it cannot delete a database or a secret, and the only rights on the project that
+# the ledger or to receive a message, it cannot delete the database, and the only rights on the project that
 # it can grant are the two roles that infra/ grants (which every grant's entry in the audit log shows). The resources
 # that a right could be tied to do not exist yet, hence rights on the project.
 resource "google_project_iam_custom_role" "deploy" {
   role_id     = "archiveJobRetryDeploy"
   title       = "Archive job retry: deploy"
-  description = "Make and change the topics, the ledger's database, the OAuth client's secret and the function's callers"
+  description = "Make and change the topics, the ledger's database and who may call the function"
 
   permissions = [
     "datastore.databases.create",
@@ -45,12 +45,6 @@ resource "google_project_iam_custom_role" "deploy" {
     "run.services.get",
     "run.services.getIamPolicy",
     "run.services.setIamPolicy",
-    "secretmanager.secrets.create",
-    "secretmanager.secrets.get",
-    "secretmanager.secrets.getIamPolicy",
-    "secretmanager.secrets.list",
-    "secretmanager.secrets.setIamPolicy",
-    "secretmanager.secrets.update",
   ]
 }
 

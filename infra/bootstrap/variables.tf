@@ -4,14 +4,31 @@ variable "branch" {
   default     = "^main$"
 }
 
+variable "deletion_protection" {
+  description = "Whether Google Cloud refuses to delete the OAuth client's secret. Set it to false and apply before terraform destroy."
+  type        = bool
+  default     = true
+}
+
 variable "kms_key_name" {
-  description = "Cloud KMS key in the region that encrypts the buckets and the images. Google's service agents are allowed to use it, for infra/ as well. Null: Google's own keys."
+  description = "Cloud KMS key in the region that encrypts the buckets, the images and the OAuth client's secret. Google's service agents are allowed to use it, for infra/ as well. Null: Google's own keys."
   type        = string
   default     = null
 
   validation {
     condition     = var.kms_key_name == null || can(regex("^projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+$", var.kms_key_name))
     error_message = "kms_key_name must look like projects/P/locations/L/keyRings/R/cryptoKeys/K."
+  }
+}
+
+variable "oauth_client_secret" {
+  description = "Id of the secret that holds the OAuth client file, as Google's console downloads it."
+  type        = string
+  default     = "dataportability-oauth-client"
+
+  validation {
+    condition     = can(regex("^[A-Za-z0-9_-]{1,255}$", var.oauth_client_secret))
+    error_message = "oauth_client_secret must be a secret's id: letters, digits, hyphens and underscores."
   }
 }
 

@@ -1,8 +1,9 @@
-# Applies terraform.tfvars.example against a mocked provider, so that values are there which are known after apply only.
-# tests/infra/ reads the state that comes of it and holds it against the code.
+# Plans terraform.tfvars.example with a mocked provider, which makes values up that are known after apply only.
+# tests/infra/ reads this plan and holds it against the code.
 
 mock_provider "google" {
-  source = "./tests/mocks"
+  override_during = plan
+  source          = "./tests/mocks"
 }
 
 override_data {
@@ -44,6 +45,8 @@ override_data {
 }
 
 run "example" {
+  command = plan
+
   assert {
     condition     = google_pubsub_subscription.push.push_config[0].push_endpoint == google_cloudfunctions2_function.retry.service_config[0].uri
     error_message = "Pub/Sub must push to the function's run.app address."

@@ -25,11 +25,6 @@ run "own_key" {
   }
 
   assert {
-    condition     = google_secret_manager_secret.oauth_client.replication[0].user_managed[0].replicas[0].customer_managed_encryption[0].kms_key_name == var.kms_key_name
-    error_message = "The OAuth client's secret must be encrypted with the key."
-  }
-
-  assert {
     condition     = google_cloudfunctions2_function.retry.kms_key_name == var.kms_key_name
     error_message = "The function must be encrypted with the key."
   }
@@ -43,7 +38,7 @@ run "googles_keys" {
   }
 
   assert {
-    condition     = length(google_secret_manager_secret.oauth_client.replication[0].auto) == 1 && length(google_firestore_database.ledger.cmek_config) == 0
+    condition     = length(google_firestore_database.ledger.cmek_config) == 0
     error_message = "Without a key, Google's own are used."
   }
 }

@@ -34,52 +34,22 @@ run "ack_deadline_below_the_lease" {
   expect_failures = [var.ack_deadline_seconds]
 }
 
-run "dead_letters_too_soon" {
+run "values_out_of_bounds" {
   command = plan
 
   variables {
-    max_delivery_attempts = 5
+    ambiguous_retry             = "hope"
+    max_delivery_attempts       = 5
+    refresh_token_secret_prefix = "data"         # would open other secrets
+    retry_budget                = 4              # Google allows three
+    source_object               = "function.zip" # no hash: a changed source would not be deployed
   }
 
-  expect_failures = [var.max_delivery_attempts]
-}
-
-run "archive_without_its_hash" {
-  command = plan
-
-  variables {
-    source_object = "function.zip"
-  }
-
-  expect_failures = [var.source_object]
-}
-
-run "prefix_that_opens_other_secrets" {
-  command = plan
-
-  variables {
-    refresh_token_secret_prefix = "data"
-  }
-
-  expect_failures = [var.refresh_token_secret_prefix]
-}
-
-run "more_retries_than_google_allows" {
-  command = plan
-
-  variables {
-    retry_budget = 4
-  }
-
-  expect_failures = [var.retry_budget]
-}
-
-run "unknown_way_with_unknown_outcomes" {
-  command = plan
-
-  variables {
-    ambiguous_retry = "hope"
-  }
-
-  expect_failures = [var.ambiguous_retry]
+  expect_failures = [
+    var.ambiguous_retry,
+    var.max_delivery_attempts,
+    var.refresh_token_secret_prefix,
+    var.retry_budget,
+    var.source_object,
+  ]
 }

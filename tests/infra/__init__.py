@@ -1,0 +1,1 @@
+"""infra/, cloudbuild.yaml and the delivery's scripts, offline."""

@@ -1,0 +1,161 @@
+"""Terraform on a copy of infra/: by the stand-in provider where it lies beside the project, else by the genuine one."""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+INFRA = ROOT / "infra"
+STANDIN = ROOT.parent / "shared" / "terraform-google-standin"
+_STANDIN_PYTHON = ROOT / ".venv-standin" / "bin" / "python"
+_PROJECT = "my-portability-project"  # the example's
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A copy of infra/ that `terraform init` has been run in, bootstrap/ included."""
+
+    folder: Path
+    environment: Mapping[str, str]
+
+    def run(self, *arguments: str, within: str = ".") -> subprocess.CompletedProcess[str]:
+        """Run terraform in the copy, or in a folder within it."""
+        return subprocess.run(
+            ["terraform", *arguments],
+            cwd=self.folder / within,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def copy(self, folder: Path) -> "Module":
+        """Another copy, for a mistake to be made in."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return Module(folder, self.environment)
+
+    def replace(self, file: str, old: str, new: str) -> None:
+        """Make a mistake: `old` has to be there, exactly once."""
+        path = self.folder / file
+        text = path.read_text()
+        assert text.count(old) == 1, f"{old!r} is in {file} {text.count(old)} times"
+        path.write_text(text.replace(old, new))
+
+    def plan(self, within: str = ".") -> "Plan":
+        """The plan of the example, with a mocked provider that makes up what is known after apply only."""
+        done = self.run(
+            "test",
+            "-json",
+            "-verbose",
+            "-var-file=terraform.tfvars.example",
+            "-filter=tests/example.tftest.hcl",
+            within=within,
+        )
+        messages = [json.loads(line) for line in done.stdout.splitlines()]
+        plan = next((message["test_plan"] for message in messages if message["type"] == "test_plan"), None)
+        assert plan, "\n".join(message["@message"] for message in messages) + done.stderr
+        return Plan(tuple(_resources(plan["resource_changes"])))
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    type: str
+    name: str
+    address: str
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The resources (not the data sources) that are to be made."""
+
+    resources: tuple[Resource, ...]
+
+    def of(self, kind: str) -> list[Resource]:
+        return [resource for resource in self.resources if resource.type == f"google_{kind}"]
+
+    def one(self, kind: str, name: str | None = None) -> Mapping[str, Any]:
+        """The values of the only resource of this type (and this name, as Google Cloud knows it)."""
+        found = [resource for resource in self.of(kind) if name is None or resource.values["name"] == name]
+        assert len(found) == 1, f"{len(found)} of {kind} {name or ''}"
+        return found[0].values
+
+    @property
+    def function(self) -> Mapping[str, Any]:
+        return dict(self.one("cloudfunctions2_function")["service_config"][0])
+
+    def grants(self) -> set[tuple[str, str, str, str]]:
+        """Every grant: on what, to whom, which role, under which condition ("" for none)."""
+        return {
+            (_target(resource), _short(resource.values["member"]), resource.values["role"], _condition(resource))
+            for resource in self.resources
+            if "_iam_" in resource.type and "role" in resource.values
+        }
+
+
+def _resources(found: list[dict[str, Any]]) -> Iterator[Resource]:
+    for resource in found:
+        if resource["mode"] == "managed":
+            yield Resource(resource["type"], resource["name"], resource["address"], resource["change"]["after"])
+
+
+def _target(grant: Resource) -> str:
+    for key in ("topic", "subscription", "secret_id", "service", "bucket", "repository", "crypto_key_id"):
+        if key in grant.values:
+            return f"{key.removesuffix('_id')} {grant.values[key]}"
+    if "service_account_id" in grant.values:
+        return f"account {_short(grant.values['service_account_id'].rpartition('/')[2])}"
+    return "project"
+
+
+def _short(member: str) -> str:
+    return (
+        member.removeprefix("serviceAccount:")
+        .removesuffix(".iam.gserviceaccount.com")
+        .removesuffix(f"@{_PROJECT}")
+        .removeprefix("archive-job-retry-")
+    )
+
+
+def _condition(grant: Resource) -> str:
+    return " ".join(condition["expression"] for condition in grant.values.get("condition") or [])
+
+
+def prepare(folder: Path) -> Module:
+    """Copy infra/ and initialise it. Skips where that is not possible; on CI that is a failure."""
+    if shutil.which("terraform") is None:
+        _leave_out("terraform is not on the path")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "GOOGLE_"))}
+    environment |= {"CHECKPOINT_DISABLE": "1", "TF_IN_AUTOMATION": "1", "NO_COLOR": "1"}
+    if STANDIN.exists():
+        setup = subprocess.run(
+            [_STANDIN_PYTHON, STANDIN / "setup_mirror.py", folder / "mirror"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        environment["TF_CLI_CONFIG_FILE"] = shlex.split(setup.stdout)[1].partition("=")[2]
+    ignored = shutil.ignore_patterns(".terraform*", "*.tfstate*", "__pycache__")
+    shutil.copytree(INFRA, folder / "infra", ignore=ignored)
+    module = Module(folder / "infra", environment)
+    for within in (".", "bootstrap"):
+        done = module.run("init", "-input=false", "-backend=false", "-no-color", within=within)
+        if done.returncode:
+            _leave_out(f"terraform init found neither the stand-in provider nor the network: {done.stderr}")
+    return module
+
+
+def _leave_out(sentence: str) -> None:
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{sentence}. On CI nothing may be left out.")
+    pytest.skip(sentence)

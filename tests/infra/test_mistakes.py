@@ -1,0 +1,201 @@
+"""Each deliberate mistake in a copy of infra/ breaks the rule that is there against it.
+
+To save time, one plan shows many mistakes: those of a round, which do not get in each other's way.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from tests.infra import rules
+from tests.infra.terraform import Module, Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    what: str
+    file: str
+    old: str
+    new: str
+    breaks: Callable[[Plan], rules.Problems]
+    said: str
+    round: int = 1
+
+
+_SMOKE_GRANT = 'role         = "roles/pubsub.subscriber"\n  member       = data.google_service_account.deploy.member'
+_PUBLISHES = 'each.key].name\n  role   = "roles/pubsub.publisher"\n  member = data.google_service_account.run.member'
+_DEAD_LETTERS = """  dead_letter_policy {
+    dead_letter_topic     = "projects/${var.project_id}/topics/${google_pubsub_topic.this["archive-job-dead"].name}"
+    max_delivery_attempts = var.max_delivery_attempts
+  }
+"""
+_OIDC = """
+    oidc_token {
+      service_account_email = data.google_service_account.invoke.email
+      audience              = google_cloudfunctions2_function.retry.service_config[0].uri
+    }
+"""
+_TOKENS = """
+  condition {
+    title       = "refresh tokens only"
+    description = "Secrets whose id begins with ${var.refresh_token_secret_prefix}"
+    expression  = "resource.name.startsWith(\\"projects/${data.google_project.this.number}/secrets/\
+${var.refresh_token_secret_prefix}\\")"
+  }
+"""
+
+MISTAKES = (
+    Mistake("dead letters dropped", "subscriptions.tf", _DEAD_LETTERS, "", rules.nothing_is_lost, "no dead-letter"),
+    Mistake(
+        "dead letters that nobody can read",
+        "subscriptions.tf",
+        'archive-job-dead           = { topic = "archive-job-dead", filter = "" }',
+        "",
+        rules.nothing_is_lost,
+        "archive-job-dead can land nowhere",
+        round=2,
+    ),
+    Mistake(
+        "back-off shortened",
+        "subscriptions.tf",
+        'maximum_backoff = "600s"',
+        'maximum_backoff = "60s"',
+        rules.nothing_is_lost,
+        "backed off",
+    ),
+    Mistake("no token shown", "subscriptions.tf", _OIDC, "", rules.private, "shows no token"),
+    Mistake(
+        "the function in the open",
+        "function.tf",
+        "ALLOW_INTERNAL_ONLY",
+        "ALLOW_ALL",
+        rules.private,
+        "from the internet",
+        round=2,
+    ),
+    Mistake(
+        "allUsers may invoke",
+        "function.tf",
+        "member   = data.google_service_account.invoke.member",
+        'member   = "allUsers"',
+        rules.private,
+        "granted to the public",
+    ),
+    Mistake("condition on the tokens dropped", "secrets.tf", _TOKENS, "", rules.no_broad_role, "secretAccessor"),
+    Mistake(
+        "condition on the tokens widened",
+        "secrets.tf",
+        '${var.refresh_token_secret_prefix}\\")',
+        '\\")',
+        rules.grants_are_what_is_used,
+        "Too much: ('project', 'run', 'roles/secretmanager.secretAccessor'",
+        round=2,
+    ),
+    Mistake(
+        "an editor", "firestore.tf", "roles/datastore.user", "roles/editor", rules.no_broad_role, "primitive", round=2
+    ),
+    Mistake(
+        "a right that nothing uses",
+        "topics.tf",
+        "for_each = local.schemas\n\n  topic ",
+        "for_each = local.topics\n\n  topic ",
+        rules.grants_are_what_is_used,
+        "Too much: ('topic archive-job-dead', 'run'",
+    ),
+    Mistake(
+        "a right dropped",
+        "topics.tf",
+        _PUBLISHES,
+        _PUBLISHES.replace("publisher", "viewer"),
+        rules.grants_are_what_is_used,
+        "Missing: ('topic archive-job-retried', 'run', 'roles/pubsub.publisher'",
+        round=2,
+    ),
+    Mistake(
+        "the lease shortened in the function alone",
+        "function.tf",
+        "CLAIM_LEASE_SECONDS           = tostring(var.claim_lease_seconds)",
+        'CLAIM_LEASE_SECONDS           = "100"',
+        rules.times_are_ordered,
+        "above the claim's lease",
+    ),
+    Mistake(
+        "a variable that the code does not know",
+        "function.tf",
+        "RETRY_BUDGET  ",
+        "RETRY_BUGDET  ",
+        rules.environment_is_the_settings,
+        "RETRY_BUGDET is no setting",
+    ),
+    Mistake(
+        "an emulator in the cloud",
+        "function.tf",
+        'RETRY_LEDGER                  = "firestore"',
+        'RETRY_LEDGER                  = "firestore"\n      PUBSUB_EMULATOR_HOST = "localhost:8085"',
+        rules.environment_is_the_settings,
+        "that is for tests",
+        round=2,
+    ),
+    Mistake(
+        "the ledger in memory",
+        "function.tf",
+        '= "firestore"',
+        '= "memory"',
+        rules.settings_name_what_is_made,
+        "retried twice",
+        round=2,
+    ),
+    Mistake(
+        "no time to live",
+        "firestore.tf",
+        'each.key == "expireAt"',
+        'each.key == "never"',
+        rules.the_ledger_is_kept_and_forgotten,
+        "do not expire",
+    ),
+    Mistake(
+        "a field that is not exempted",
+        "firestore.tf",
+        ' "fence",',
+        "",
+        rules.the_ledger_is_kept_and_forgotten,
+        "field fence is indexed",
+    ),
+    Mistake(
+        "a topic without its schema",
+        "topics.tf",
+        "each.value == null ? [] : [google_pubsub_schema.this[each.key].name]",
+        "[]",
+        rules.schemas_are_enforced,
+        "messages of any form",
+    ),
+    Mistake(
+        "the ack deadline lowered",
+        "subscriptions.tf",
+        "= var.ack_deadline_seconds",
+        "= 120",
+        rules.times_are_ordered,
+        "above the ack deadline",
+        round=2,
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def wrong_plans(module: Module, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Plan]:
+    """The example's plan with all mistakes of a round made, by round."""
+    plans = {}
+    for made in sorted({mistake.round for mistake in MISTAKES}):
+        copy = module.copy(tmp_path_factory.mktemp("mistakes") / "infra")
+        for mistake in MISTAKES:
+            if mistake.round == made:
+                copy.replace(mistake.file, mistake.old, mistake.new)
+        plans[made] = copy.plan()
+    return plans
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.what)
+def test_a_mistake_breaks_its_rule(mistake: Mistake, wrong_plans: dict[int, Plan]) -> None:
+    problems = list(mistake.breaks(wrong_plans[mistake.round]))
+    assert [problem for problem in problems if mistake.said in problem], problems
