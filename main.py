@@ -1,6 +1,7 @@
 """The entry points of the function.
 
-functions-framework --target=retry_failed_archive_job
+functions-framework --target=retry_failed_archive_job   # pushed to by Pub/Sub
+functions-framework --target=resume_deferred_retries    # called by Cloud Scheduler
 """
 
 import os
@@ -23,3 +24,9 @@ except WrongSettings as wrong:
 async def retry_failed_archive_job(request: Request) -> Response:
     """A failed archive job comes in, Google is asked once to retry it, and the new job's id goes out."""
     return await program.retry_failed_archive_job(request)
+
+
+@functions_framework.aio.http
+async def resume_deferred_retries(request: Request) -> Response:
+    """Jobs that Google would not retry before a certain time go back to the failed topic when it has come."""
+    return await program.resume_deferred_retries(request)

@@ -21,8 +21,9 @@ from handlers.delivery import NotADelivery, parse_delivery
 from handlers.firestore import FirestoreStore
 from handlers.http import HttpClient
 from handlers.ledger import Ledger, MemoryStore, Store
-from handlers.outcomes import Broken, Deferred, NotNow, Outcome, Rejected, Retried
+from handlers.outcomes import Broken, Deferred, Misconfigured, NotNow, Outcome, Rejected, Retried, Unavailable
 from handlers.portability import PortabilityApi
+from handlers.resume_deferred import ResumeDeferred
 from handlers.retry_failed_job import RetryFailedJob, Rules
 from handlers.secret_store import SecretStore
 from handlers.settings import Settings
@@ -31,6 +32,7 @@ from handlers.user_credentials import UserCredentials
 
 # A message can be redelivered, or redriven from the dead letters, for as long as Pub/Sub keeps any: 31 days.
 _LONGEST_RETENTION = timedelta(days=31)
+_RESUMED_AT_MOST = 1000  # deferrals in one run of the schedule; what is left is due again at the next one
 
 
 class Program:
@@ -64,10 +66,33 @@ class Program:
             _write(journal, outcome)
         return _answer(outcome.status, _WORDS.get(outcome.status, ""))
 
+    async def resume_deferred_retries(self, request: Request) -> Response:
+        """One run of the schedule."""
+        if request.method != "POST":
+            return _answer(405, "post", {"Allow": "POST"})
+        journal = telemetry.Journal(**telemetry.trace_fields(request.headers, self._settings.google_cloud_project))
+        status = 204
+        try:
+            resumed = await self._resume_deferred()
+            journal.write(logging.INFO, f"{resumed} deferred retries put back", outcome="resumed", resumed=resumed)
+        except (Unavailable, TimeoutError) as fault:
+            status = 503
+            journal.write(logging.WARNING, str(fault) or "not over in time", outcome="not_now")
+        except Misconfigured as fault:
+            status = 500
+            journal.write(logging.ERROR, str(fault), outcome="fault")
+        return _answer(status, _WORDS.get(status, ""))
+
+    @cached_property
+    def _resume_deferred(self) -> ResumeDeferred:
+        settings = self._settings
+        failed = Topic(self._publisher, settings.google_cloud_project, settings.failed_topic)
+        deadline = settings.handler_deadline_seconds
+        return ResumeDeferred(ledger=self._ledger, failed=failed, limit=_RESUMED_AT_MOST, deadline=deadline)
+
     @cached_property
     def _retry_failed_job(self) -> RetryFailedJob:
         settings, http = self._settings, HttpClient()
-        publisher = _client(PublisherAsyncClient, settings.pubsub_emulator_host)
         secrets = _client(SecretManagerServiceAsyncClient, settings.secret_manager_emulator_host)
         return RetryFailedJob(
             rules=Rules(
@@ -76,12 +101,7 @@ class Program:
                 park_ambiguous=settings.ambiguous_retry == "park",
                 deadline=settings.handler_deadline_seconds,
             ),
-            ledger=Ledger(
-                self._store(),
-                lease_seconds=settings.claim_lease_seconds,
-                keep=settings.event_max_age + _LONGEST_RETENTION,
-                now=_now,
-            ),
+            ledger=self._ledger,
             tokens=UserCredentials(
                 SecretStore(secrets, settings.google_cloud_project),
                 http,
@@ -89,10 +109,20 @@ class Program:
                 client_secret_id=settings.oauth_client_secret,
             ),
             portability=PortabilityApi(http, settings.data_portability_api_endpoint, _now),
-            retried=Topic(publisher, settings.google_cloud_project, settings.retried_topic),
-            rejected=Topic(publisher, settings.google_cloud_project, settings.rejected_topic),
+            retried=Topic(self._publisher, settings.google_cloud_project, settings.retried_topic),
+            rejected=Topic(self._publisher, settings.google_cloud_project, settings.rejected_topic),
             now=_now,
         )
+
+    @cached_property
+    def _publisher(self) -> Any:
+        return _client(PublisherAsyncClient, self._settings.pubsub_emulator_host)
+
+    @cached_property
+    def _ledger(self) -> Ledger:
+        settings = self._settings
+        keep = settings.event_max_age + _LONGEST_RETENTION
+        return Ledger(self._store(), lease_seconds=settings.claim_lease_seconds, keep=keep, now=_now)
 
     def _store(self) -> Store:
         settings = self._settings

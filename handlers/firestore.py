@@ -8,11 +8,12 @@ import msgspec
 from google.api_core.exceptions import AlreadyExists, FailedPrecondition, GoogleAPICallError, NotFound
 from google.cloud.firestore_v1.services.firestore.async_client import FirestoreAsyncClient
 from google.cloud.firestore_v1.types.document import Value
-from google.cloud.firestore_v1.types.firestore import BatchGetDocumentsRequest, CommitRequest
+from google.cloud.firestore_v1.types.firestore import BatchGetDocumentsRequest, CommitRequest, RunQueryRequest
 
 from handlers.ledger import Conflict, Entry, Stored
 from handlers.rpc import fault_of
 
+_NOT_BEFORE = {"field_path": "notBefore"}
 _TIMEOUT = 10.0  # seconds for one call; the ledger tries again within the caller's own deadline
 _RESERVED = re.compile(r"\.|\.\.|__.*__")  # https://cloud.google.com/firestore/quotas#limits
 
@@ -41,10 +42,24 @@ class FirestoreStore:
             raise fault_of(error, "reading the ledger") from None
         if not answer.HasField("found"):
             return None
-        written_at = answer.found.update_time
-        age = (answer.read_time.ToNanoseconds() - written_at.ToNanoseconds()) / 1e9
-        fields = {name: _native(value) for name, value in answer.found.fields.items()}
-        return Stored(msgspec.convert(fields, Entry), written_at, age)
+        return _stored(answer.found, answer.read_time)
+
+    async def due(self, now: datetime, limit: int) -> list[Stored]:
+        # Only deferrals have a `notBefore`, so its own index finds them.
+        query: dict[str, Any] = {
+            "from_": [{"collection_id": self._collection.rpartition("/")[2]}],
+            "where": {
+                "field_filter": {"field": _NOT_BEFORE, "op": "LESS_THAN_OR_EQUAL", "value": {"timestamp_value": now}}
+            },
+            "order_by": [{"field": _NOT_BEFORE}],
+            "limit": limit,
+        }
+        request = RunQueryRequest(parent=self._collection.rpartition("/")[0], structured_query=query)
+        try:
+            answers = await self._client.run_query(request, retry=None, timeout=_TIMEOUT)
+            return [_stored(answer._pb.document, answer._pb.read_time) async for answer in answers if answer.document]
+        except GoogleAPICallError as error:
+            raise fault_of(error, "reading the ledger") from None
 
     async def write(self, entry: Entry, version: Any, link: Entry | None = None) -> Any:
         commit = _Commit(database=self._database)
@@ -72,6 +87,12 @@ class FirestoreStore:
     def _name(self, job_id: str) -> str:
         # a colon cannot stand in a job's id, so the longer name is nobody else's
         return f"{self._collection}/{f'job:{job_id}' if _RESERVED.fullmatch(job_id) else job_id}"
+
+
+def _stored(document: Any, read_at: Any) -> Stored:
+    fields = {name: _native(value) for name, value in document.fields.items()}
+    age = (read_at.ToNanoseconds() - document.update_time.ToNanoseconds()) / 1e9
+    return Stored(msgspec.convert(fields, Entry), document.update_time, age)
 
 
 def _value(native: Any) -> Any:

@@ -22,8 +22,9 @@ A lease is measured as the age of the claim on the store's own clock, never by c
 import asyncio
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Protocol
 
 from msgspec import Struct
@@ -52,7 +53,7 @@ class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel
     new_job_id: str = ""
     reason: str = ""
     detail: str = ""
-    not_before: datetime | None = None
+    not_before: datetime | None = None  # of a deferral, and of nothing else
     event: bytes = b""  # of a deferral: the data to put back, and its attributes as JSON
     attributes: str = ""
     updated_at: datetime
@@ -78,9 +79,12 @@ class Conflict(Exception):
 
 
 class Store(Protocol):
-    """Where entries are kept. Both methods raise Unavailable or Misconfigured where the store cannot be used."""
+    """Where entries are kept. Its methods raise Unavailable or Misconfigured where the store cannot be used."""
 
     async def load(self, job_id: str) -> Stored | None: ...
+
+    async def due(self, now: datetime, limit: int) -> list[Stored]:
+        """Deferrals whose time has come, the longest due first, up to this many."""
 
     async def write(self, entry: Entry, version: Any, link: Entry | None = None) -> Any:
         """Store the entry, all or nothing, if it still has this version (None: if there is none), and the link
@@ -177,6 +181,7 @@ class Ledger:
             holder=holder,
             lease_seconds=self._lease_seconds,
             calls_in_doubt=old.calls_in_doubt + lapsed,
+            not_before=None,
             updated_at=now,
             expire_at=now + self._keep,
         )
@@ -216,6 +221,16 @@ class Ledger:
             except Unavailable:
                 pause = await _wait(pause)
 
+    async def due(self, limit: int) -> list[Stored]:
+        """Deferrals whose time has come, with their events to put back."""
+        return await self._store.due(self._now(), limit)
+
+    async def put_back(self, stored: Stored) -> None:
+        """The deferral's event is published again: it is open. A delivery that has claimed it already is left alone."""
+        entry = replace(stored.entry, state="open", not_before=None, event=b"", attributes="", updated_at=self._now())
+        with suppress(Conflict):
+            await self._store.write(entry, stored.version)
+
 
 async def _wait(pause: float) -> float:
     await asyncio.sleep(pause)
@@ -234,6 +249,11 @@ class MemoryStore:
         entry, version, written_at = self._stored[job_id]
         return Stored(entry, version, asyncio.get_running_loop().time() - written_at)
 
+    async def due(self, now: datetime, limit: int) -> list[Stored]:
+        waiting = [job_id for job_id, (entry, _, _) in self._stored.items() if entry.not_before]
+        due = [stored for job_id in waiting if (stored := await self.load(job_id)) and _not_before(stored) <= now]
+        return sorted(due, key=_not_before)[:limit]
+
     async def write(self, entry: Entry, version: Any, link: Entry | None = None) -> Any:
         _, current, _ = self._stored.get(entry.job_id, (None, None, None))
         if current != version or (link and link.job_id in self._stored):
@@ -242,3 +262,7 @@ class MemoryStore:
         for written in filter(None, (entry, link)):
             self._stored[written.job_id] = (written, (version or 0) + 1, written_at)
         return (version or 0) + 1
+
+
+def _not_before(stored: Stored) -> datetime:
+    return stored.entry.not_before or datetime.max.replace(tzinfo=UTC)

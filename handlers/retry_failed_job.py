@@ -37,6 +37,7 @@ from handlers.outcomes import (
 )
 from handlers.portability import Answer, Cooldown, NewJob, TokenRefused, Unknown
 from handlers.telemetry import Journal
+from handlers.topics import Publisher
 from handlers.user_credentials import AccessToken
 
 
@@ -46,10 +47,6 @@ class Tokens(Protocol):
 
 class Portability(Protocol):
     async def retry(self, job_id: str, *, token: str, seconds: float) -> Answer: ...
-
-
-class Publisher(Protocol):
-    async def publish(self, message: Any, attributes: dict[str, str]) -> None: ...
 
 
 # By when each step of a delivery has to be over, as shares of its deadline. The call to Google is begun only while
@@ -216,7 +213,7 @@ class _Work:
         job: dict[str, Any] = {"archive_job_id": entry.new_job_id, "retried_archive_job_id": entry.job_id}
         follow_up = ArchiveJobRetried(retried_at=at, **job, **chain, **user)
         async with self._step("publish", PUBLISHED):
-            await self._case.retried.publish(follow_up, follow_up.attributes())
+            await self._case.retried.publish(encode(follow_up), follow_up.attributes())
         return Retried(entry.new_job_id)
 
     async def _reject_malformed(self, error: MalformedEvent) -> Outcome:
@@ -227,7 +224,7 @@ class _Work:
         event, encoding = as_text(self._delivery.data)
         rejection = RetryRejected(reason=reason, detail=detail, event=event, event_encoding=encoding, **known)
         async with self._step("publish", PUBLISHED):
-            await self._case.rejected.publish(rejection, rejection.attributes(self._delivery.message_id))
+            await self._case.rejected.publish(encode(rejection), rejection.attributes(self._delivery.message_id))
         return Rejected(Reason(reason), detail)
 
     def _moment(self, share: float) -> float:

@@ -1,14 +1,13 @@
 """Publishing: done when Pub/Sub has accepted the message, and not before."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
-import msgspec
 from google.api_core.exceptions import GoogleAPICallError, RetryError
 from google.api_core.retry_async import AsyncRetry
 from google.pubsub_v1.services.publisher.async_client import PublisherAsyncClient
 from google.pubsub_v1.types.pubsub import PubsubMessage
 
-from handlers.events import encode
 from handlers.outcomes import Unavailable
 from handlers.rpc import PASSING, fault_of
 
@@ -22,6 +21,11 @@ _RETRY: Any = AsyncRetry(predicate=_passes, initial=0.1, maximum=5.0, timeout=60
 _TIMEOUT = 10.0  # seconds for one try
 
 
+class Publisher(Protocol):
+    async def publish(self, data: bytes, attributes: Mapping[str, str]) -> None:
+        """Returns when the message is accepted. Raises Unavailable or Misconfigured."""
+
+
 class Topic:
     """One topic to publish to."""
 
@@ -29,9 +33,8 @@ class Topic:
         self._client = client
         self.name = name if "/" in name else f"projects/{project}/topics/{name}"
 
-    async def publish(self, message: msgspec.Struct, attributes: dict[str, str]) -> None:
-        """Returns when the message is accepted. Raises Unavailable or Misconfigured."""
-        messages = [PubsubMessage(data=encode(message), attributes=attributes)]
+    async def publish(self, data: bytes, attributes: Mapping[str, str]) -> None:
+        messages = [PubsubMessage(data=data, attributes=attributes)]
         try:
             await self._client.publish(topic=self.name, messages=messages, retry=_RETRY, timeout=_TIMEOUT)
         except RetryError:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import grpc.aio
@@ -142,23 +142,55 @@ async def test_entries_expire_after_they_can_matter(store: Store) -> None:
     assert NOW + timedelta(days=45) == (await claim(ledger(store))).entry.expire_at
 
 
+async def deferred(store: Store, job_id: str, until: datetime, **kept: Any) -> Entry:
+    claimed = await claim(ledger(store), failed(job_id))
+    return await ledger(store).record(claimed, state="deferred", not_before=until, **kept)
+
+
+async def test_due_are_the_deferrals_whose_time_has_come_the_longest_due_first(store: Store) -> None:
+    for minutes in (5, 1, -1, 0, -5):
+        await deferred(store, f"job{minutes}", NOW + timedelta(minutes=minutes))
+    await claim(ledger(store), failed("claimed"))
+    due = await ledger(store).due(limit=100)
+    assert ["job-5", "job-1", "job0"] == [stored.entry.job_id for stored in due]
+    assert ["job-5"] == [stored.entry.job_id for stored in await ledger(store).due(limit=1)]
+
+
+async def test_what_was_put_back_is_no_longer_due_and_can_be_claimed(store: Store) -> None:
+    await deferred(store, "job", NOW)
+    [stored] = await ledger(store).due(limit=100)
+    await ledger(store).put_back(stored)
+    assert [] == await ledger(store).due(limit=100)
+    assert isinstance(await ledger(store).claim(failed()), Claim)
+
+
+async def test_putting_back_leaves_a_claim_alone_that_was_faster(store: Store) -> None:
+    await deferred(store, "job", NOW)
+    [stored] = await ledger(store).due(limit=100)
+    claimed = await claim(ledger(store))
+    await ledger(store).put_back(stored)
+    assert isinstance(await ledger(store).claim(failed()), Held)
+    await ledger(store).record(claimed, state="retried", new_job_id="new")
+    assert [] == await ledger(store).due(limit=100)
+
+
 # a store that fails, or whose answers are lost
 
 
-class Shaky:
+class Shaky(MemoryStore):
     """A store whose first calls fail, before or after their effect."""
 
-    def __init__(self, store: Store, *failures: str) -> None:
-        self._store = store
+    def __init__(self, *failures: str) -> None:
+        super().__init__()
         self.failures = list(failures)
 
     async def load(self, job_id: str) -> Stored | None:
         self._fail("before")
-        return await self._store.load(job_id)
+        return await super().load(job_id)
 
     async def write(self, entry: Entry, version: Any, link: Entry | None = None) -> Any:
         self._fail("before")
-        version = await self._store.write(entry, version, link)
+        version = await super().write(entry, version, link)
         self._fail("after")
         return version
 
@@ -170,7 +202,7 @@ class Shaky:
 
 @pytest.mark.parametrize("failures", [["before"], ["after"], ["before", "after"], ["after", "before"]])
 async def test_a_store_that_fails_for_a_moment_costs_no_claim_and_no_record(failures: list[str]) -> None:
-    shaky = Shaky(MemoryStore(), *failures)
+    shaky = Shaky(*failures)
     claimed = await claim(ledger(shaky))
     shaky.failures = list(failures)
     await ledger(shaky).record(claimed, state="retried", new_job_id="new")

@@ -5,12 +5,10 @@ Everything between them is the real code: parsing, ledger protocol, credentials,
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs
-
-import msgspec
 
 from handlers.delivery import Delivery
 from handlers.ledger import Ledger, MemoryStore
@@ -103,12 +101,12 @@ class FakeTopic:
         self.attributes: list[dict[str, str]] = []
         self.failure: Exception | None = None
 
-    async def publish(self, message: Any, attributes: dict[str, str]) -> None:
+    async def publish(self, data: bytes, attributes: Mapping[str, str]) -> None:
         await asyncio.sleep(0)
         if self.failure:
             raise self.failure
-        self.messages.append(json.loads(msgspec.json.encode(message)))
-        self.attributes.append(attributes)
+        self.messages.append(json.loads(data))
+        self.attributes.append(dict(attributes))
 
 
 class World:

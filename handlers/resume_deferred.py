@@ -1,0 +1,40 @@
+"""The scheduled use case: jobs whose cooldown is over go back to the failed topic.
+
+    due in the ledger ─► publish the event as it came ─► mark as open
+
+An event that is published twice, because a run died before its mark or two ran at once, is one more delivery of a job
+that the ledger knows: it costs nothing.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+import msgspec
+
+from handlers.ledger import Ledger, Stored
+from handlers.topics import Publisher
+
+_AT_ONCE = 50  # deferrals in hand at the same time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResumeDeferred:
+    """`limit` is how many deferrals one run puts back, `deadline` the seconds that it may take for them."""
+
+    ledger: Ledger
+    failed: Publisher
+    limit: int
+    deadline: float
+
+    async def __call__(self) -> int:
+        """How many were put back. Raises Unavailable, Misconfigured or TimeoutError; what is left is due again."""
+        async with asyncio.timeout(self.deadline):
+            due = await self.ledger.due(self.limit)
+            for start in range(0, len(due), _AT_ONCE):
+                await asyncio.gather(*(self._put_back(stored) for stored in due[start : start + _AT_ONCE]))
+        return len(due)
+
+    async def _put_back(self, stored: Stored) -> None:
+        attributes = msgspec.json.decode(stored.entry.attributes or "{}", type=dict[str, str])
+        await self.failed.publish(stored.entry.event, attributes)
+        await self.ledger.put_back(stored)

@@ -1,0 +1,89 @@
+"""Rules of what a schedule puts back."""
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from handlers.ledger import Ledger, Stored
+from handlers.outcomes import Retried, Unavailable
+from handlers.resume_deferred import ResumeDeferred
+from tests.unit.world import NOW, FakeTopic, World, error_info, failed, google_error
+
+
+def resume(world: World, topic: FakeTopic, limit: int = 100) -> ResumeDeferred:
+    return ResumeDeferred(ledger=world.ledger, failed=topic, limit=limit, deadline=5)
+
+
+async def defer(world: World, job: str = "job", **delivery: Any) -> None:
+    info = error_info("RESOURCE_EXHAUSTED_TIME_BASED", timestamp_after_24hrs=(NOW + timedelta(hours=1)).isoformat())
+    world.script(job, google_error(429, "RESOURCE_EXHAUSTED", info), (200, {"archiveJobId": f"{job}-new"}))
+    await world.deliver(failed(job, theirs=1), **delivery)
+
+
+async def test_a_deferral_goes_back_exactly_as_it_came_when_it_is_due_and_is_then_retried() -> None:
+    world, topic = World(), FakeTopic()
+    await defer(world, attributes={"own": "attribute"})
+    assert 0 == await resume(world, topic)()
+    world.time += timedelta(hours=1)
+    assert 1 == await resume(world, topic)()
+    assert ([failed(theirs=1)], [{"own": "attribute"}]) == (topic.messages, topic.attributes)
+    assert 0 == await resume(world, topic)()
+    assert Retried("job-new") == await world.deliver(topic.messages[0])
+
+
+async def test_one_run_puts_back_no_more_than_its_limit() -> None:
+    world, topic = World(), FakeTopic()
+    for number in range(120):
+        await defer(world, f"job-{number}")
+    world.time += timedelta(hours=1)
+    assert [100, 20, 0] == [await resume(world, topic)() for _ in range(3)]
+    assert 120 == len({message["archiveJobId"] for message in topic.messages})
+
+
+async def test_two_runs_at_once_cost_google_one_call() -> None:
+    world, topic = World(), FakeTopic()
+    await defer(world)
+    world.time += timedelta(hours=1)
+    await asyncio.gather(*(resume(world, topic)() for _ in range(2)))
+    for message in topic.messages:
+        await world.deliver(message)
+    assert ["job", "job"] == world.http.retries  # the one that was deferred, and the one that was due
+
+
+async def test_what_could_not_be_published_is_due_again() -> None:
+    world, topic = World(), FakeTopic()
+    await defer(world)
+    world.time += timedelta(hours=1)
+    topic.failure = Unavailable("down")
+    with pytest.raises(Unavailable):
+        await resume(world, topic)()
+    topic.failure = None
+    assert 1 == await resume(world, topic)()
+
+
+async def test_a_run_that_dies_before_its_mark_leaves_the_deferral_due() -> None:
+    world, topic = World(), FakeTopic()
+    await defer(world)
+    world.time += timedelta(hours=1)
+
+    class Dies(Ledger):
+        async def put_back(self, stored: Stored) -> None:
+            raise asyncio.CancelledError
+
+    dying = Dies(world.store, lease_seconds=1, keep=timedelta(1), now=lambda: world.time)
+    with pytest.raises(asyncio.CancelledError):
+        await ResumeDeferred(ledger=dying, failed=topic, limit=1, deadline=5)()
+    assert (1, 1) == (len(topic.messages), await resume(world, topic)())
+
+
+async def test_a_redelivery_that_is_faster_than_the_schedule_is_not_disturbed() -> None:
+    world = World()
+    await defer(world)
+    world.time += timedelta(hours=1)
+    [stored] = await world.ledger.due(1)
+    assert Retried("job-new") == await world.deliver(failed())
+    await world.ledger.put_back(stored)
+    assert Retried("job-new") == await world.deliver(failed())
+    assert 2 == len(world.http.retries)
