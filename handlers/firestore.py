@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from google.api_core.exceptions import AlreadyExists, FailedPrecondition, GoogleAPICallError, NotFound
+from google.api_core.exceptions import AlreadyExists, FailedPrecondition, GoogleAPIError, NotFound
 from google.cloud.firestore_v1.services.firestore.async_client import FirestoreAsyncClient
 from google.cloud.firestore_v1.types.document import Value
 from google.cloud.firestore_v1.types.firestore import BatchGetDocumentsRequest, CommitRequest, RunQueryRequest
@@ -38,7 +38,7 @@ class FirestoreStore:
         try:
             answers = await self._client.batch_get_documents(request, retry=None, timeout=_TIMEOUT)
             answer = (await anext(aiter(answers)))._pb
-        except GoogleAPICallError as error:
+        except GoogleAPIError as error:
             raise fault_of(error, "reading the ledger") from None
         if not answer.HasField("found"):
             return None
@@ -58,7 +58,7 @@ class FirestoreStore:
         try:
             answers = await self._client.run_query(request, retry=None, timeout=_TIMEOUT)
             return [_stored(answer._pb.document, answer._pb.read_time) async for answer in answers if answer.document]
-        except GoogleAPICallError as error:
+        except GoogleAPIError as error:
             raise fault_of(error, "reading the ledger") from None
 
     async def write(self, entry: Entry, version: Any, link: Entry | None = None) -> Any:
@@ -70,7 +70,7 @@ class FirestoreStore:
             answer = await self._client.commit(CommitRequest.wrap(commit), retry=None, timeout=_TIMEOUT)
         except (AlreadyExists, FailedPrecondition, NotFound):
             raise Conflict from None
-        except GoogleAPICallError as error:
+        except GoogleAPIError as error:
             raise fault_of(error, "writing the ledger") from None
         return answer._pb.write_results[0].update_time
 

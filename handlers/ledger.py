@@ -21,7 +21,7 @@ A lease is measured as the age of the claim on the store's own clock, never by c
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -34,6 +34,7 @@ from handlers.events import ArchiveJobFailed
 from handlers.outcomes import Reason, Unavailable
 
 _REVISABLE = (Reason.EVENT_EXPIRED, Reason.RETRY_BUDGET_EXHAUSTED, Reason.REAUTHORIZATION_REQUIRED)
+_NOT_DEFERRED: dict[str, Any] = {"not_before": None, "event": b"", "attributes": ""}
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0  # seconds between tries to reach the store
 
 
@@ -181,7 +182,7 @@ class Ledger:
             holder=holder,
             lease_seconds=self._lease_seconds,
             calls_in_doubt=old.calls_in_doubt + lapsed,
-            not_before=None,
+            **_NOT_DEFERRED,
             updated_at=now,
             expire_at=now + self._keep,
         )
@@ -225,11 +226,17 @@ class Ledger:
         """Deferrals whose time has come, with their events to put back."""
         return await self._store.due(self._now(), limit)
 
-    async def put_back(self, stored: Stored) -> None:
-        """The deferral's event is published again: it is open. A delivery that has claimed it already is left alone."""
-        entry = replace(stored.entry, state="open", not_before=None, event=b"", attributes="", updated_at=self._now())
+    async def put_back(self, stored: Stored, publish: Callable[[], Awaitable[None]]) -> None:
+        """Put a deferral's event back with `publish`. One that a delivery has claimed meanwhile is left alone.
+
+        It is open before it is published: a delivery on whose clock it is not yet due would find it deferred, and
+        acknowledge it. And it stays due until it is published: a run that dies in between is done again by the next.
+        """
+        opened = replace(stored.entry, state="open", updated_at=self._now())
         with suppress(Conflict):
-            await self._store.write(entry, stored.version)
+            version = await self._store.write(opened, stored.version)
+            await publish()
+            await self._store.write(replace(opened, **_NOT_DEFERRED), version)
 
 
 async def _wait(pause: float) -> float:

@@ -1,8 +1,8 @@
 """The scheduled use case: jobs whose cooldown is over go back to the failed topic.
 
-    due in the ledger ─► publish the event as it came ─► mark as open
+    due in the ledger ─► open ─► publish the event as it came ─► no longer due
 
-An event that is published twice, because a run died before its mark or two ran at once, is one more delivery of a job
+An event that is published twice, because a run died or two ran at once, is one more delivery of a job
 that the ledger knows: it costs nothing.
 """
 
@@ -36,5 +36,4 @@ class ResumeDeferred:
 
     async def _put_back(self, stored: Stored) -> None:
         attributes = msgspec.json.decode(stored.entry.attributes or "{}", type=dict[str, str])
-        await self.failed.publish(stored.entry.event, attributes)
-        await self.ledger.put_back(stored)
+        await self.ledger.put_back(stored, lambda: self.failed.publish(stored.entry.event, attributes))

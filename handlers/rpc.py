@@ -3,7 +3,7 @@
 https://cloud.google.com/apis/design/errors#handling_errors
 """
 
-from google.api_core.exceptions import GoogleAPICallError
+from google.api_core.exceptions import GoogleAPIError
 from grpc import StatusCode
 
 from handlers.outcomes import Fault, Misconfigured, Unavailable
@@ -22,9 +22,9 @@ PASSING = frozenset(
 )
 
 
-def fault_of(error: GoogleAPICallError, doing: str) -> Fault:
+def fault_of(error: GoogleAPIError, doing: str) -> Fault:
     """The fault behind a failed call. Everything that does not pass by itself is ours: a role, a name, a request."""
-    code = error.grpc_status_code
+    code = getattr(error, "grpc_status_code", None)  # a RetryError has none: its time ran out on passing faults
     if code is None or code in PASSING:
         return Unavailable(f"{doing}: {code.name if code else 'no answer'}")
     return Misconfigured(f"{doing}: {code.name}")

@@ -6,7 +6,7 @@ https://cloud.google.com/secret-manager/docs/access-secret-version and .../data-
 from typing import Any
 
 import google_crc32c
-from google.api_core.exceptions import FailedPrecondition, GoogleAPICallError, NotFound
+from google.api_core.exceptions import FailedPrecondition, GoogleAPIError, NotFound
 from google.api_core.exceptions import ServiceUnavailable as RpcUnavailable
 from google.api_core.retry_async import AsyncRetry, if_exception_type
 from google.cloud.secretmanager_v1.services.secret_manager_service.async_client import SecretManagerServiceAsyncClient
@@ -36,7 +36,7 @@ class SecretStore:
             version = await self._client.access_secret_version(name=name, retry=_RETRY, timeout=_TIMEOUT)
         except (NotFound, FailedPrecondition) as error:
             raise NoSecret("disabled or destroyed" if isinstance(error, FailedPrecondition) else "not there") from None
-        except GoogleAPICallError as error:
+        except GoogleAPIError as error:
             raise fault_of(error, f"reading secret {secret_id}") from None
         payload = version.payload
         if payload.data_crc32c and google_crc32c.value(payload.data) != payload.data_crc32c:

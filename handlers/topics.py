@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from google.api_core.exceptions import GoogleAPICallError, RetryError
+from google.api_core.exceptions import GoogleAPICallError, GoogleAPIError
 from google.api_core.retry_async import AsyncRetry
 from google.pubsub_v1.services.publisher.async_client import PublisherAsyncClient
 from google.pubsub_v1.types.pubsub import PubsubMessage
 
-from handlers.outcomes import Unavailable
 from handlers.rpc import PASSING, fault_of
 
 
@@ -37,7 +36,5 @@ class Topic:
         messages = [PubsubMessage(data=data, attributes=attributes)]
         try:
             await self._client.publish(topic=self.name, messages=messages, retry=_RETRY, timeout=_TIMEOUT)
-        except RetryError:
-            raise Unavailable(f"publishing to {self.name}") from None
-        except GoogleAPICallError as error:
+        except GoogleAPIError as error:
             raise fault_of(error, f"publishing to {self.name}") from None

@@ -156,10 +156,18 @@ async def test_due_are_the_deferrals_whose_time_has_come_the_longest_due_first(s
     assert ["job-5"] == [stored.entry.job_id for stored in await ledger(store).due(limit=1)]
 
 
+async def nothing() -> None:
+    pass
+
+
+async def not_again() -> None:
+    pytest.fail("published, though a delivery has claimed it")
+
+
 async def test_what_was_put_back_is_no_longer_due_and_can_be_claimed(store: Store) -> None:
     await deferred(store, "job", NOW)
     [stored] = await ledger(store).due(limit=100)
-    await ledger(store).put_back(stored)
+    await ledger(store).put_back(stored, nothing)
     assert [] == await ledger(store).due(limit=100)
     assert isinstance(await ledger(store).claim(failed()), Claim)
 
@@ -168,7 +176,7 @@ async def test_putting_back_leaves_a_claim_alone_that_was_faster(store: Store) -
     await deferred(store, "job", NOW)
     [stored] = await ledger(store).due(limit=100)
     claimed = await claim(ledger(store))
-    await ledger(store).put_back(stored)
+    await ledger(store).put_back(stored, not_again)
     assert isinstance(await ledger(store).claim(failed()), Held)
     await ledger(store).record(claimed, state="retried", new_job_id="new")
     assert [] == await ledger(store).due(limit=100)

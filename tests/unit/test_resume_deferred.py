@@ -1,12 +1,12 @@
 """Rules of what a schedule puts back."""
 
 import asyncio
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from handlers.ledger import Ledger, Stored
 from handlers.outcomes import Retried, Unavailable
 from handlers.resume_deferred import ResumeDeferred
 from tests.unit.world import NOW, FakeTopic, World, error_info, failed, google_error
@@ -63,19 +63,42 @@ async def test_what_could_not_be_published_is_due_again() -> None:
     assert 1 == await resume(world, topic)()
 
 
-async def test_a_run_that_dies_before_its_mark_leaves_the_deferral_due() -> None:
+class DiesPublishing(FakeTopic):
+    """Its process dies when the message is out, or just before."""
+
+    def __init__(self, *, out: bool) -> None:
+        super().__init__()
+        self.out = out
+
+    async def publish(self, data: bytes, attributes: Mapping[str, str]) -> None:
+        if self.out:
+            await super().publish(data, attributes)
+        raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize("out", [False, True])
+async def test_a_run_that_dies_leaves_the_deferral_due(out: bool) -> None:
     world, topic = World(), FakeTopic()
     await defer(world)
     world.time += timedelta(hours=1)
-
-    class Dies(Ledger):
-        async def put_back(self, stored: Stored) -> None:
-            raise asyncio.CancelledError
-
-    dying = Dies(world.store, lease_seconds=1, keep=timedelta(1), now=lambda: world.time)
     with pytest.raises(asyncio.CancelledError):
-        await ResumeDeferred(ledger=dying, failed=topic, limit=1, deadline=5)()
-    assert (1, 1) == (len(topic.messages), await resume(world, topic)())
+        await resume(world, DiesPublishing(out=out))()
+    assert (1, 1) == (await resume(world, topic)(), len(topic.messages))
+
+
+async def test_a_delivery_whose_clock_is_behind_loses_no_deferral() -> None:
+    world = World()
+    await defer(world)
+    due = world.time + timedelta(hours=1)
+
+    class DeliveredAtOnce(FakeTopic):
+        async def publish(self, data: bytes, attributes: Mapping[str, str]) -> None:
+            world.time = due - timedelta(seconds=1)
+            self.outcome = await world.deliver(data)
+
+    world.time, topic = due, DeliveredAtOnce()
+    await resume(world, topic)()
+    assert Retried("job-new") == topic.outcome
 
 
 async def test_a_redelivery_that_is_faster_than_the_schedule_is_not_disturbed() -> None:
@@ -84,6 +107,10 @@ async def test_a_redelivery_that_is_faster_than_the_schedule_is_not_disturbed() 
     world.time += timedelta(hours=1)
     [stored] = await world.ledger.due(1)
     assert Retried("job-new") == await world.deliver(failed())
-    await world.ledger.put_back(stored)
+    await resume(world, FakeTopic()).ledger.put_back(stored, never)
     assert Retried("job-new") == await world.deliver(failed())
     assert 2 == len(world.http.retries)
+
+
+async def never() -> None:
+    pytest.fail("published, though a delivery has claimed it")
