@@ -96,7 +96,7 @@ infra-requirements: $(READY)
 	@$(call INSTALL,sync --require-hashes)
 
 .venv-runtime/.ready: requirements.txt | $(READY)
-	@$(call INSTALL,sync --require-hashes)
+	@$(call INSTALL,sync --compile-bytecode --require-hashes)
 
 .venv-standin/.ready: $(STANDIN_REQUIREMENTS) | $(READY)
 	@$(call INSTALL,install --requirement)
