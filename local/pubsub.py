@@ -8,10 +8,8 @@ that acknowledges, the limit of a message's size, and many pushes of one subscri
 """
 
 import asyncio
-import inspect
 import re
 import time
-from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +19,7 @@ import grpc
 from google.protobuf.empty_pb2 import Empty
 from google.pubsub_v1 import types
 
+from local.grpc_service import Methods, Refused, service
 from local.pubsub_push import push_all
 from local.pubsub_subscription import PULL_PATIENCE_SECONDS, Message, Subscription
 
@@ -30,14 +29,6 @@ RETENTION_SECONDS = 7 * 24 * 3600  # Google's default
 
 _NAME = re.compile(r"projects/[^/]+/(?:topics|subscriptions)/(?!goog)[A-Za-z][A-Za-z0-9._~+%-]{2,254}")
 _DELETED_TOPIC = "_deleted-topic_"
-
-
-class Refused(Exception):
-    """A request that Google would refuse."""
-
-    def __init__(self, code: grpc.StatusCode, detail: str) -> None:
-        super().__init__(detail)
-        self.code = code
 
 
 class PubSub(AbstractAsyncContextManager["PubSub"]):
@@ -58,8 +49,8 @@ class PubSub(AbstractAsyncContextManager["PubSub"]):
         self._server = grpc.aio.server(options=[("grpc.max_receive_message_length", 2 * MOST_MESSAGE_BYTES)])
         self._server.add_generic_rpc_handlers(
             (
-                _service("google.pubsub.v1.Publisher", self._publisher_methods()),
-                _service("google.pubsub.v1.Subscriber", self._subscriber_methods()),
+                service("google.pubsub.v1.Publisher", self._publisher_methods()),
+                service("google.pubsub.v1.Subscriber", self._subscriber_methods()),
             )
         )
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
@@ -78,7 +69,7 @@ class PubSub(AbstractAsyncContextManager["PubSub"]):
             subscription.close()
         await self._http.close()
 
-    def _publisher_methods(self) -> dict[str, tuple[Any, Any]]:
+    def _publisher_methods(self) -> Methods:
         return {
             "CreateTopic": (types.Topic, self._create_topic),
             "GetTopic": (types.GetTopicRequest, lambda request: self._topic(request.topic)),
@@ -86,7 +77,7 @@ class PubSub(AbstractAsyncContextManager["PubSub"]):
             "Publish": (types.PublishRequest, self._publish),
         }
 
-    def _subscriber_methods(self) -> dict[str, tuple[Any, Any]]:
+    def _subscriber_methods(self) -> Methods:
         return {
             "CreateSubscription": (types.Subscription, self._create_subscription),
             "GetSubscription": (types.GetSubscriptionRequest, lambda request: self._subscription(request).config),
@@ -176,10 +167,12 @@ class PubSub(AbstractAsyncContextManager["PubSub"]):
             task.cancel()
         return Empty()
 
-    async def _pull(self, request: Any, patience_seconds: float) -> Any:
+    async def _pull(self, request: Any, caller_waits_seconds: float | None) -> Any:
         subscription = self._subscription(request)
         if request.max_messages < 1:
             raise Refused(grpc.StatusCode.INVALID_ARGUMENT, "No max_messages specified")
+        # Answer shortly before the caller gives up, so that nothing is leased out to nobody.
+        patience_seconds = min(PULL_PATIENCE_SECONDS, (caller_waits_seconds or PULL_PATIENCE_SECONDS) * 0.9)
         leases = await subscription.take(request.max_messages, 0 if request.return_immediately else patience_seconds)
         counted = bool(subscription.config.dead_letter_policy.dead_letter_topic)
         response = types.PullResponse.pb()()
@@ -211,34 +204,3 @@ def _checked_ack_ids(subscription: Subscription, request: Any) -> list[str]:
         if not subscription.is_ack_id(ack_id):
             raise Refused(grpc.StatusCode.INVALID_ARGUMENT, f"Invalid ack id (ack_id={ack_id})")
     return list(request.ack_ids)
-
-
-def _service(name: str, methods: dict[str, tuple[Any, Any]]) -> grpc.GenericRpcHandler:
-    """Each method: the proto-plus class of its request, and what answers it (raises Refused)."""
-    return grpc.method_handlers_generic_handler(
-        name,
-        {
-            method: grpc.unary_unary_rpc_method_handler(
-                _answering(answer),
-                request_deserializer=request.pb().FromString,
-                response_serializer=lambda response: response.SerializeToString(),
-            )
-            for method, (request, answer) in methods.items()
-        },
-    )
-
-
-def _answering(answer: Callable[..., Any]) -> Callable[[Any, Any], Any]:
-    async def handle(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        try:
-            if not inspect.iscoroutinefunction(answer):
-                return answer(request)
-            # Answer shortly before the caller gives up, so that nothing is leased out to nobody.
-            left = context.time_remaining()
-            return await answer(
-                request, PULL_PATIENCE_SECONDS if left is None else min(PULL_PATIENCE_SECONDS, left * 0.9)
-            )
-        except Refused as refusal:
-            await context.abort(refusal.code, str(refusal))
-
-    return handle

@@ -113,7 +113,7 @@ async def endpoint() -> AsyncIterator[Endpoint]:
     endpoint = Endpoint()
     app = web.Application(client_max_size=20_000_000)
     app.router.add_route("*", "/{path:.*}", endpoint.handle)
-    runner = web.AppRunner(app, shutdown_timeout=0)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     endpoint.url = f"http://127.0.0.1:{runner.addresses[0][1]}/push"
@@ -345,7 +345,7 @@ async def test_a_push_endpoint_that_is_down_is_tried_until_it_is_up(world: World
         return web.Response(status=204)
 
     app.router.add_post("/push", handle)
-    runner = web.AppRunner(app, shutdown_timeout=0)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()
     async with asyncio.timeout(30):
