@@ -15,6 +15,10 @@ data "google_service_account" "invoke" {
   account_id = "archive-job-retry-invoke"
 }
 
+data "google_service_account" "resume" {
+  account_id = "archive-job-retry-resume"
+}
+
 data "google_service_account" "run" {
   account_id = "archive-job-retry-run"
 }

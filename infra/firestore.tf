@@ -1,9 +1,10 @@
 locals {
   ledger_collection = "archiveJobRetries"
 
-  # Every field of a ledger entry. Firestore indexes each by default; the ledger looks entries up by their name, so
-  # these indexes would only make writes slower, and hot where times are ever increasing. (A wildcard is not possible:
-  # the provider asks for a TTL change with it, which Firestore refuses.)
+  # Every field of a ledger entry. Firestore indexes each by default; the ledger looks entries up by their name, and asks
+  # for one field only, when it looks for deferrals whose time has come. The other indexes would make writes slower, and
+  # hot where times are ever increasing. (A wildcard is not possible: the provider asks for a TTL change with it, which
+  # Firestore refuses.)
   ledger_fields = toset([
     "attempt", "attributes", "callsInDoubt", "credentialId", "detail", "event", "expireAt", "fence", "holder", "jobId",
     "leaseSeconds", "newJobId", "notBefore", "reason", "rootJobId", "state", "updatedAt", "userId",
@@ -34,7 +35,15 @@ resource "google_firestore_field" "ledger" {
   collection = local.ledger_collection
   field      = each.key
 
-  index_config {} # none
+  index_config {
+    dynamic "indexes" {
+      for_each = each.key == "notBefore" ? ["ASCENDING"] : []
+
+      content {
+        order = indexes.value
+      }
+    }
+  }
 
   # Entries are forgotten when this time has passed (within a day, usually).
   dynamic "ttl_config" {
@@ -43,27 +52,16 @@ resource "google_firestore_field" "ledger" {
   }
 }
 
-# For the ledger's one query: deferrals whose time has come (state == deferred, notBefore <= now).
-resource "google_firestore_index" "due_deferrals" {
-  database   = google_firestore_database.ledger.name
-  collection = local.ledger_collection
-
-  fields {
-    field_path = "state"
-    order      = "ASCENDING"
-  }
-
-  fields {
-    field_path = "notBefore"
-    order      = "ASCENDING"
-  }
-}
-
 # Firestore has no rights below the project; the condition narrows this one to the ledger's own database.
 resource "google_project_iam_member" "ledger" {
+  for_each = {
+    resume = data.google_service_account.resume.member
+    run    = data.google_service_account.run.member
+  }
+
   project = var.project_id
   role    = "roles/datastore.user"
-  member  = data.google_service_account.run.member
+  member  = each.value
 
   condition {
     title       = "retry ledger only"

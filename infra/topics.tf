@@ -33,13 +33,19 @@ resource "google_pubsub_topic" "this" {
   }
 }
 
-# The function publishes its results, and nothing else.
+# The function publishes its results, and the scheduled one puts events back: nothing else.
 resource "google_pubsub_topic_iam_member" "run_publishes" {
   for_each = local.schemas
 
   topic  = google_pubsub_topic.this[each.key].name
   role   = "roles/pubsub.publisher"
   member = data.google_service_account.run.member
+}
+
+resource "google_pubsub_topic_iam_member" "resume_publishes" {
+  topic  = google_pubsub_topic.this["archive-job-failed"].name
+  role   = "roles/pubsub.publisher"
+  member = data.google_service_account.resume.member
 }
 
 resource "google_pubsub_topic_iam_member" "pubsub_moves_dead_letters" {

@@ -192,9 +192,15 @@ variable "refresh_token_secret_prefix" {
 }
 
 variable "region" {
-  description = "Region of the function."
+  description = "Region of the functions."
   type        = string
   default     = "us-central1"
+}
+
+variable "resume_schedule" {
+  description = "When deferred retries are looked for, in cron's notation, UTC. A deferral waits up to a day."
+  type        = string
+  default     = "*/10 * * * *"
 }
 
 variable "retry_budget" {

@@ -2,7 +2,8 @@ locals {
   accounts = {
     build  = "Builds the function's image from its archive"
     deploy = "Runs the pipeline: tests, applies infra/, verifies"
-    invoke = "Pub/Sub shows a token of this account to the function"
+    invoke = "Pub/Sub and Cloud Scheduler show a token of this account to the functions"
+    resume = "The scheduled function: looks into the ledger, puts events back"
     run    = "The function itself: reads refresh tokens, keeps the ledger, publishes"
   }
 }
@@ -17,9 +18,9 @@ resource "google_service_account" "this" {
   depends_on = [google_project_service.this]
 }
 
-# The pipeline gives the function its accounts, and so has to be allowed to act as them; as no others.
+# The pipeline gives the functions their accounts, and so has to be allowed to act as them; as no others.
 resource "google_service_account_iam_member" "deploy_acts_as" {
-  for_each = toset(["build", "invoke", "run"])
+  for_each = toset(["build", "invoke", "resume", "run"])
 
   service_account_id = google_service_account.this[each.key].name
   role               = "roles/iam.serviceAccountUser"

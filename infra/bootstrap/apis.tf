@@ -5,6 +5,7 @@ resource "google_project_service" "this" {
     "cloudbuild.googleapis.com",
     "cloudfunctions.googleapis.com",
     "cloudresourcemanager.googleapis.com",
+    "cloudscheduler.googleapis.com",
     "dataportability.googleapis.com",
     "firestore.googleapis.com",
     "iam.googleapis.com",

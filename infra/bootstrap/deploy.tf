@@ -5,9 +5,16 @@
 resource "google_project_iam_custom_role" "deploy" {
   role_id     = "archiveJobRetryDeploy"
   title       = "Archive job retry: deploy"
-  description = "Make and change the topics, the ledger's database and who may call the function"
+  description = "Make and change the topics, the ledger's database, the schedule and who may call the functions"
 
   permissions = [
+    "cloudscheduler.jobs.create",
+    "cloudscheduler.jobs.delete",
+    "cloudscheduler.jobs.enable",
+    "cloudscheduler.jobs.get",
+    "cloudscheduler.jobs.list",
+    "cloudscheduler.jobs.pause",
+    "cloudscheduler.jobs.update",
     "datastore.databases.create",
     "datastore.databases.getMetadata",
     "datastore.databases.list",

@@ -1,5 +1,5 @@
 output "accounts" {
-  description = "The four accounts, by what they do."
+  description = "The accounts, by what they do."
   value       = { for name, account in google_service_account.this : name => account.email }
 }
 

@@ -37,6 +37,14 @@ override_data {
 }
 
 override_data {
+  target = data.google_service_account.resume
+  values = {
+    email  = "archive-job-retry-resume@my-portability-project.iam.gserviceaccount.com"
+    member = "serviceAccount:archive-job-retry-resume@my-portability-project.iam.gserviceaccount.com"
+  }
+}
+
+override_data {
   target = data.google_service_account.run
   values = {
     email  = "archive-job-retry-run@my-portability-project.iam.gserviceaccount.com"
@@ -58,7 +66,7 @@ run "example" {
   }
 
   assert {
-    condition     = google_cloudfunctions2_function.retry.build_config[0].runtime == trimspace(file("runtime.txt"))
+    condition     = google_cloudfunctions2_function.retry.build_config[0].runtime == trimspace(file("runtime.txt")) && google_cloudfunctions2_function.resume.build_config[0].runtime == trimspace(file("runtime.txt"))
     error_message = "The runtime is named in runtime.txt, and nowhere else."
   }
 }

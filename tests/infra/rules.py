@@ -1,16 +1,20 @@
 """The rules that the infrastructure keeps. Each takes what the example makes and says in sentences what breaks it."""
 
+import asyncio
 import importlib
 import json
 import pkgutil
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+from google.cloud.firestore_v1.types.firestore import RunQueryRequest
 
 import handlers
 from handlers import settings, user_credentials
+from handlers.firestore import FirestoreStore
 from handlers.ledger import Entry
 from tests.infra.terraform import ROOT, Plan
 
@@ -26,7 +30,7 @@ def _seconds(duration: str) -> float:
 
 def _code_settings(plan: Plan) -> settings.Settings:
     """The function's settings, as the code itself reads them from the environment that it will have."""
-    return settings.from_environment(plan.function["environment_variables"])
+    return settings.from_environment(plan.function()["environment_variables"])
 
 
 def _push(plan: Plan) -> Mapping[str, Any]:
@@ -44,7 +48,7 @@ def _code_timeouts() -> Iterator[tuple[str, float]]:
 
 def times_are_ordered(plan: Plan) -> Problems:
     """call < handler deadline < function timeout <= lease <= ack deadline, in the code's numbers and in these."""
-    code, function, push = _code_settings(plan), plan.function, _push(plan)
+    code, function, push = _code_settings(plan), plan.function(), _push(plan)
     calls = dict(_code_timeouts())
     deadline, timeout = code.handler_deadline_seconds, function["timeout_seconds"]
     lease, ack = code.claim_lease_seconds, push["ack_deadline_seconds"]
@@ -65,7 +69,9 @@ def times_are_ordered(plan: Plan) -> Problems:
 
 def environment_is_the_settings(plan: Plan) -> Problems:
     """Each environment variable is a setting of the code, and each setting but the emulators' is set."""
-    given = set(plan.function["environment_variables"])
+    given = set(plan.function()["environment_variables"])
+    if plan.function()["environment_variables"] != plan.function("archive-job-retry-resume")["environment_variables"]:
+        yield "The two functions have different settings."
     known = {field.encode_name for field in msgspec.structs.fields(settings.Settings)}
     emulators = {name for name in known if name.endswith("_EMULATOR_HOST")}
     yield from (f"{name} is no setting of the code." for name in sorted(given - known))
@@ -116,16 +122,21 @@ def nothing_is_lost(plan: Plan) -> Problems:
 
 def private(plan: Plan) -> Problems:
     """Only Pub/Sub reaches the function, with a token for it."""
-    function, push = plan.function, _push(plan)["push_config"][0]
-    if function["ingress_settings"] != "ALLOW_INTERNAL_ONLY":
-        yield "The function can be reached from the internet."
-    if not re.fullmatch(r"https://[a-z0-9.-]+\.run\.app", push["push_endpoint"]):
-        yield "Cloud Run takes Pub/Sub's pushes for internal at a run.app address only."
-    token = (push["oidc_token"] or [{"service_account_email": "", "audience": ""}])[0]
-    if not token["service_account_email"].startswith("archive-job-retry-invoke@"):
-        yield "Pub/Sub shows no token of the invoker's account."
-    if token["audience"] != push["push_endpoint"]:
-        yield "Pub/Sub's token is not for the function alone."
+    push, job = _push(plan)["push_config"][0], plan.one("cloud_scheduler_job")["http_target"][0]
+    for function in plan.of("cloudfunctions2_function"):
+        if function.values["service_config"][0]["ingress_settings"] != "ALLOW_INTERNAL_ONLY":
+            yield f"{function.address} can be reached from the internet."
+    for caller, address, shown in (
+        ("Pub/Sub", push["push_endpoint"], push["oidc_token"]),
+        ("Cloud Scheduler", job["uri"], job["oidc_token"]),
+    ):
+        if not re.fullmatch(r"https://[a-z0-9.-]+\.run\.app", address):
+            yield f"Cloud Run takes {caller} for internal at a run.app address only."
+        token = (shown or [{"service_account_email": "", "audience": ""}])[0]
+        if not token["service_account_email"].startswith("archive-job-retry-invoke@"):
+            yield f"{caller} shows no token of the invoker's account."
+        if token["audience"] != address:
+            yield f"{caller}'s token is not for the function alone."
     for target, member, role, _ in plan.grants():
         if member in ("allUsers", "allAuthenticatedUsers"):
             yield f"{target}: {role} is granted to the public."
@@ -147,20 +158,21 @@ def no_broad_role(plan: Plan) -> Problems:
 def grants_are_what_is_used(plan: Plan) -> Problems:
     """Every topic, secret and database that the code uses is granted, and nothing more."""
     code = _code_settings(plan)
-    handlers_source = "".join(path.read_text() for path in (ROOT / "handlers").glob("*.py") if path.stem != "settings")
-    publishes = [code.retried_topic, code.rejected_topic]
-    if "failed_topic" in handlers_source:  # what puts deferred jobs back
-        publishes.append(code.failed_topic)
     prefix = f"projects/{NUMBER}/secrets/{code.refresh_token_secret_prefix}"
     database = f"projects/{code.google_cloud_project}/databases/{code.firestore_database}"
-    wanted = {(f"topic {topic}", "run", "roles/pubsub.publisher", "") for topic in publishes} | {
+    wanted = {
+        ("project", "resume", "roles/datastore.user", f'resource.name == "{database}"'),
         ("project", "run", "roles/datastore.user", f'resource.name == "{database}"'),
         ("project", "run", "roles/secretmanager.secretAccessor", f'resource.name.startsWith("{prefix}")'),
         ("service archive-job-retry", "invoke", "roles/run.invoker", ""),
+        ("service archive-job-retry-resume", "invoke", "roles/run.invoker", ""),
         ("subscription archive-job-failed-push", PUBSUB_AGENT, "roles/pubsub.subscriber", ""),
         ("subscription archive-job-retry-smoke", "deploy", "roles/pubsub.subscriber", ""),
         ("topic archive-job-dead", PUBSUB_AGENT, "roles/pubsub.publisher", ""),
-        ("topic archive-job-failed", "deploy", "roles/pubsub.publisher", ""),
+        (f"topic {code.failed_topic}", "deploy", "roles/pubsub.publisher", ""),
+        (f"topic {code.failed_topic}", "resume", "roles/pubsub.publisher", ""),
+        (f"topic {code.rejected_topic}", "run", "roles/pubsub.publisher", ""),
+        (f"topic {code.retried_topic}", "run", "roles/pubsub.publisher", ""),
     }
     yield from (f"Missing: {grant}" for grant in sorted(wanted - plan.grants()))
     yield from (f"Too much: {grant}" for grant in sorted(plan.grants() - wanted))
@@ -191,19 +203,44 @@ def the_ledger_is_kept_and_forgotten(plan: Plan) -> Problems:
     yield from (f"The ledger has no field {name}." for name in sorted(set(fields) - written))
     if [name for name, field in fields.items() if field["ttl_config"]] != ["expireAt"]:
         yield "Entries do not expire by expireAt, and by nothing else."
+    asked_for = _asked_for()
+    if len(asked_for) > 1:
+        yield f"The ledger asks for {asked_for} at once: that needs an index of these fields together."
     for name, field in fields.items():
         if (field["collection"], field["database"]) != (collection, database["name"]):
             yield f"The field {name} is not configured in the ledger's collection."
-        if not field["index_config"] or field["index_config"][0]["indexes"]:
+        indexes = (
+            [index["order"] for index in field["index_config"][0]["indexes"]] if field["index_config"] else ["all"]
+        )
+        if name in asked_for and indexes != ["ASCENDING"]:
+            yield f"The ledger asks for {name}, which is not indexed."
+        if name not in asked_for and indexes:
             yield f"The ledger's field {name} is indexed, and never asked for."
-    index = plan.one("firestore_index")
-    if [field["field_path"] for field in index["fields"]] != ["state", "notBefore"]:
-        yield "There is no index for the deferrals that are due."
+
+
+def _asked_for() -> set[str]:
+    """The fields that the ledger's query filters and orders by, from the request that it really makes."""
+    requests: list[RunQueryRequest] = []
+
+    async def nothing() -> AsyncIterator[Any]:
+        return
+        yield
+
+    class Recorder:
+        async def run_query(self, request: RunQueryRequest, **_: Any) -> AsyncIterator[Any]:
+            requests.append(request)
+            return nothing()
+
+    store = FirestoreStore(Recorder(), project="p", database="d", collection="c")  # type: ignore[arg-type]
+    asyncio.run(store.due(datetime.now(UTC), 1))
+    query = requests[0].structured_query
+    filtered = query.where.composite_filter.filters or [query.where]
+    return {part.field_filter.field.field_path for part in filtered} | {o.field.field_path for o in query.order_by}
 
 
 def small_enough_and_big_enough(plan: Plan) -> Problems:
     """One CPU (more than one request at a time needs it whole), and a bound on what it can cost."""
-    function = plan.function
+    function = plan.function()
     if function["available_cpu"] != "1":
         yield "The function does not have one CPU."
     if not 1 <= function["max_instance_count"] <= 100:

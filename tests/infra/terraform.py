@@ -89,9 +89,9 @@ class Plan:
         assert len(found) == 1, f"{len(found)} of {kind} {name or ''}"
         return found[0].values
 
-    @property
-    def function(self) -> Mapping[str, Any]:
-        return dict(self.one("cloudfunctions2_function")["service_config"][0])
+    def function(self, name: str = "archive-job-retry") -> Mapping[str, Any]:
+        """The `service_config` of a function."""
+        return dict(self.one("cloudfunctions2_function", name)["service_config"][0])
 
     def grants(self) -> set[tuple[str, str, str, str]]:
         """Every grant: on what, to whom, which role, under which condition ("" for none)."""

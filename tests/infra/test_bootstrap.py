@@ -9,6 +9,7 @@ from tests.infra.terraform import Plan
 _SERVICES = {
     "artifact_registry": {"artifactregistry"},
     "cloud_run": {"run"},
+    "cloud_scheduler": {"cloudscheduler"},
     "cloudbuild": {"cloudbuild"},
     "cloudfunctions2": {"cloudfunctions", "cloudbuild", "run", "artifactregistry"},
     "firestore": {"firestore"},
@@ -61,7 +62,7 @@ def test_the_pipeline_can_grant_the_roles_that_infra_grants_on_the_project_and_n
 
 def test_the_pipeline_can_act_as_the_accounts_that_infra_uses_and_no_others(bootstrap_plan: Plan) -> None:
     acts_as = {target for target, member, role, _ in bootstrap_plan.grants() if role == "roles/iam.serviceAccountUser"}
-    assert acts_as == {"account build", "account invoke", "account run"}
+    assert acts_as == {"account build", "account invoke", "account resume", "account run"}
 
 
 def test_the_function_can_read_the_oauth_client(bootstrap_plan: Plan) -> None:

@@ -155,6 +155,15 @@ MISTAKES = (
         "do not expire",
     ),
     Mistake(
+        "the query without its index",
+        "firestore.tf",
+        'each.key == "notBefore"',
+        'each.key == "never"',
+        rules.the_ledger_is_kept_and_forgotten,
+        "asks for notBefore",
+        round=2,
+    ),
+    Mistake(
         "a field that is not exempted",
         "firestore.tf",
         ' "fence",',

@@ -118,7 +118,7 @@ def _compiled_at_start(unpacked: Path, folder: Path, build_environment: dict[str
 
 def test_a_cold_start_compiles_nothing_of_ours(unpacked: Path, tmp_path: Path, plan: Plan) -> None:
     """Bytecode that goes by the source's time is stale in every image; the plan's build variable makes it last."""
-    build = plan.one("cloudfunctions2_function")["build_config"][0]["environment_variables"]
+    build = plan.one("cloudfunctions2_function", "archive-job-retry")["build_config"][0]["environment_variables"]
     assert _compiled_at_start(unpacked, tmp_path / "without", {}) != []
     assert _compiled_at_start(unpacked, tmp_path / "with", build) == []
 

@@ -40,6 +40,16 @@ override_resource {
 
 override_resource {
   override_during = plan
+  target          = google_service_account.this["resume"]
+  values = {
+    email  = "archive-job-retry-resume@my-portability-project.iam.gserviceaccount.com"
+    member = "serviceAccount:archive-job-retry-resume@my-portability-project.iam.gserviceaccount.com"
+    name   = "projects/my-portability-project/serviceAccounts/archive-job-retry-resume@my-portability-project.iam.gserviceaccount.com"
+  }
+}
+
+override_resource {
+  override_during = plan
   target          = google_service_account.this["run"]
   values = {
     email  = "archive-job-retry-run@my-portability-project.iam.gserviceaccount.com"
