@@ -18,6 +18,7 @@ from starlette.responses import Response
 
 from handlers import telemetry
 from handlers.delivery import NotADelivery, parse_delivery
+from handlers.draining import Draining
 from handlers.firestore import FirestoreStore
 from handlers.http import HttpClient
 from handlers.ledger import Ledger, MemoryStore, Store
@@ -92,7 +93,8 @@ class Program:
 
     @cached_property
     def _retry_failed_job(self) -> RetryFailedJob:
-        settings, http = self._settings, HttpClient()
+        settings, http, draining = self._settings, HttpClient(), Draining()
+        draining.begin_at_sigterm()
         secrets = _client(SecretManagerServiceAsyncClient, settings.secret_manager_emulator_host)
         return RetryFailedJob(
             rules=Rules(
@@ -112,6 +114,7 @@ class Program:
             retried=Topic(self._publisher, settings.google_cloud_project, settings.retried_topic),
             rejected=Topic(self._publisher, settings.google_cloud_project, settings.rejected_topic),
             now=_now,
+            draining=draining,
         )
 
     @cached_property

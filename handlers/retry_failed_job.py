@@ -7,11 +7,12 @@ parse ─► claim in the ledger ┐
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from handlers.delivery import Delivery
+from handlers.draining import Draining
 from handlers.events import (
     ArchiveJobFailed,
     ArchiveJobRetried,
@@ -75,6 +76,7 @@ class RetryFailedJob:
     retried: Publisher
     rejected: Publisher
     now: Callable[[], datetime]
+    draining: Draining = field(default_factory=Draining)
 
     async def __call__(self, delivery: Delivery, journal: Journal) -> Outcome:
         """Bring one delivery to its outcome. What it raises is a bug."""
@@ -180,11 +182,14 @@ class _Work:
             async with self._step("token", PREPARED):
                 access = await asyncio.shield(token)
             seconds = self._moment(ANSWERED) - asyncio.get_running_loop().time()
-            if seconds <= 0:
+            if seconds <= 0 or self._case.draining.began:
                 raise Unavailable("no time was left for the call to Google")
-            with self._journal.step("retry"):
-                self._journal.calls += 1
-                answer = await self._case.portability.retry(entry.job_id, token=access.value, seconds=seconds)
+            self._journal.calls += 1
+            try:
+                async with self._step("retry", ANSWERED):
+                    answer = await self._case.portability.retry(entry.job_id, token=access.value, seconds=seconds)
+            except Unavailable as late:
+                return Unknown(str(late))
             if not isinstance(answer, TokenRefused):
                 return answer
             if refused:
@@ -228,15 +233,16 @@ class _Work:
         return Rejected(Reason(reason), detail)
 
     def _moment(self, share: float) -> float:
-        return self._begun + share * self._case.rules.deadline
+        return self._case.draining.moment(self._begun + share * self._case.rules.deadline, share)
 
     @asynccontextmanager
     async def _step(self, name: str, by: float) -> AsyncIterator[None]:
         """One timed step, over by this share of the deadline. Raises Unavailable where it is not."""
         try:
             with self._journal.step(name):
-                async with asyncio.timeout_at(self._moment(by)):
-                    yield
+                async with asyncio.timeout_at(self._moment(by)) as timeout:
+                    with self._case.draining.holding(timeout, by):
+                        yield
         except TimeoutError:
             raise Unavailable(f"not over in time: {name}") from None
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from handlers.draining import Draining
 from handlers.http import NoAnswer, NotSent
 from handlers.outcomes import Broken, Deferred, Misconfigured, NotNow, Reason, Rejected, Retried, Unavailable
 from tests.unit.world import NOW, TOKEN_URI, World, error_info, failed, google_error
@@ -417,3 +418,48 @@ async def test_an_event_too_large_for_the_ledger_is_not_deferred_but_stays_with_
     stored = await world.store.load("job")
     assert stored
     assert ("open", 0) == (stored.entry.state, stored.entry.used)
+
+
+# SIGTERM
+
+
+async def test_a_delivery_that_has_not_called_google_when_the_instance_is_to_end_is_handed_back() -> None:
+    world = World()
+    begin = world.case.draining.begin
+
+    async def end_of_instance() -> Any:
+        begin()
+        return 200, {"access_token": "token"}
+
+    world.http.token_script = [end_of_instance]
+    assert isinstance(await world.deliver(failed()), NotNow)
+    assert [] == world.http.retries
+    stored = await world.store.load("job")
+    assert stored
+    assert ("open", 0) == (stored.entry.state, stored.entry.used)
+
+
+async def test_a_call_in_hand_when_the_instance_is_to_end_is_finished() -> None:
+    world = World()
+
+    async def end_of_instance() -> Any:
+        world.case.draining.begin()
+        await asyncio.sleep(0.01)
+        return 200, {"archiveJobId": "new"}
+
+    world.script("job", end_of_instance)
+    assert Retried("new") == await world.deliver(failed())
+
+
+async def test_a_call_that_is_not_answered_before_the_instance_ends_is_recorded_as_in_doubt() -> None:
+    world = World(draining=Draining(seconds=0.02))
+
+    async def silence() -> Any:
+        world.case.draining.begin()
+        await asyncio.Future()
+
+    world.script("job", silence)
+    assert isinstance(await world.deliver(failed()), NotNow)
+    stored = await world.store.load("job")
+    assert stored
+    assert ("open", 1) == (stored.entry.state, stored.entry.used)

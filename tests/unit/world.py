@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from handlers.delivery import Delivery
+from handlers.draining import Draining
 from handlers.ledger import Ledger, MemoryStore
 from handlers.outcomes import Outcome
 from handlers.portability import PortabilityApi
@@ -112,13 +113,13 @@ class FakeTopic:
 class World:
     """One instance of the function and all that it talks to."""
 
-    def __init__(self, *, lease_seconds: float = 150, store: Any = None, **rules: Any) -> None:
+    def __init__(self, *, lease_seconds: float = 150, draining: Draining | None = None, **rules: Any) -> None:
         self.http = FakeHttp()
         self.secrets = FakeSecrets()
         self.secrets.content["token-alice"] = b"refresh-alice"
         self.retried, self.rejected = FakeTopic(), FakeTopic()
         self.time = NOW
-        self.store = store or MemoryStore()
+        self.store = MemoryStore()
         self.ledger = Ledger(self.store, lease_seconds=lease_seconds, keep=timedelta(days=45), now=lambda: self.time)
         self.credentials = UserCredentials(self.secrets, self.http, secret_prefix="token-", client_secret_id="client")
         defaults: dict[str, Any] = {
@@ -135,6 +136,7 @@ class World:
             retried=self.retried,
             rejected=self.rejected,
             now=lambda: self.time,
+            draining=draining or Draining(),
         )
 
     def script(self, job: str, *steps: Script) -> None:

@@ -1,0 +1,53 @@
+"""SIGTERM: Cloud Run ends an instance ten seconds after it (https://cloud.google.com/run/docs/container-contract#lifecycle).
+
+What is in hand is finished or handed back by then; the server takes nothing new.
+"""
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class Draining:
+    """The steps in hand, and their shorter deadlines once the instance is to end: in nine of the ten seconds."""
+
+    def __init__(self, seconds: float = 9.0) -> None:
+        self._seconds = seconds
+        self._began: float | None = None
+        self._steps: dict[asyncio.Timeout, float] = {}
+
+    @property
+    def began(self) -> bool:
+        return self._began is not None
+
+    def moment(self, moment: float, share: float) -> float:
+        """By when a step has to be over that had until this moment, at this share of its delivery's deadline."""
+        return moment if self._began is None else min(moment, self._began + share * self._seconds)
+
+    @contextmanager
+    def holding(self, timeout: asyncio.Timeout, share: float) -> Iterator[None]:
+        """Shorten this timeout, should draining begin while it runs."""
+        self._steps[timeout] = share
+        try:
+            yield
+        finally:
+            del self._steps[timeout]
+
+    def begin(self) -> None:
+        """The instance is to end."""
+        self._began = asyncio.get_running_loop().time()
+        for timeout, share in self._steps.items():
+            timeout.reschedule(self.moment(timeout.when() or self._began, share))
+
+    def begin_at_sigterm(self) -> None:
+        """Listen for the signal, besides the server, which stops listening for requests at it."""
+        loop, server = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
+
+        def handle(number: int, frame: Any) -> None:
+            loop.call_soon_threadsafe(self.begin)
+            if callable(server):
+                server(number, frame)
+
+        signal.signal(signal.SIGTERM, handle)
