@@ -45,7 +45,7 @@ class FirestoreStore:
         return _stored(answer.found, answer.read_time)
 
     async def due(self, now: datetime, limit: int) -> list[Stored]:
-        # Only deferrals have a `notBefore`, so its own index finds them.
+        # Only what was deferred has a `notBefore`, so its own index finds it.
         query: dict[str, Any] = {
             "from_": [{"collection_id": self._collection.rpartition("/")[2]}],
             "where": {

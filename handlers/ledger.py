@@ -54,7 +54,7 @@ class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel
     new_job_id: str = ""
     reason: str = ""
     detail: str = ""
-    not_before: datetime | None = None  # of a deferral, and of nothing else
+    not_before: datetime | None = None  # of what was deferred and has no outcome yet, and of nothing else
     event: bytes = b""  # of a deferral: the data to put back, and its attributes as JSON
     attributes: str = ""
     updated_at: datetime
@@ -182,7 +182,6 @@ class Ledger:
             holder=holder,
             lease_seconds=self._lease_seconds,
             calls_in_doubt=old.calls_in_doubt + lapsed,
-            **_NOT_DEFERRED,
             updated_at=now,
             expire_at=now + self._keep,
         )
@@ -193,7 +192,10 @@ class Ledger:
         A new job gets an entry of its own with it, so that its chain is known should it fail too.
         """
         now = self._now()
-        entry = replace(claim.entry, **{"holder": "", "updated_at": now, "expire_at": now + self._keep} | changes)
+        common = {"holder": "", "updated_at": now, "expire_at": now + self._keep}
+        if changes["state"] in ("retried", "rejected"):
+            common |= _NOT_DEFERRED
+        entry = replace(claim.entry, **common | changes)
         link = None
         if entry.new_job_id:
             link = Entry(
@@ -227,11 +229,16 @@ class Ledger:
         return await self._store.due(self._now(), limit)
 
     async def put_back(self, stored: Stored, publish: Callable[[], Awaitable[None]]) -> None:
-        """Put a deferral's event back with `publish`. One that a delivery has claimed meanwhile is left alone.
+        """Put a deferral's event back with `publish`.
 
         It is open before it is published: a delivery on whose clock it is not yet due would find it deferred, and
         acknowledge it. And it stays due until it is published: a run that dies in between is done again by the next.
+        One that is claimed stays due until there is an outcome: Pub/Sub may owe no other delivery than the one that
+        holds the claim, a late duplicate of a message that was acknowledged long ago.
         """
+        if stored.entry.state == "claimed":
+            await publish()
+            return
         opened = replace(stored.entry, state="open", updated_at=self._now())
         with suppress(Conflict):
             version = await self._store.write(opened, stored.version)

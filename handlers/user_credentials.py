@@ -139,12 +139,14 @@ class UserCredentials:
         client, refresh_token = await asyncio.gather(
             self._oauth_client(), self._refresh_token(credential_id, remembered)
         )
+        asked_at = asyncio.get_running_loop().time()
         answer = await self._exchange(client, refresh_token)
         if answer.error in _OUTDATED and outdated:
             self._client = None
             renewed = await asyncio.gather(self._oauth_client(), self._refresh_token(credential_id))
             if (renewed[0], renewed[1]) != (client, refresh_token):
                 client, refresh_token = renewed[0], renewed[1]
+                asked_at = asyncio.get_running_loop().time()
                 answer = await self._exchange(client, refresh_token)
         if answer.error:
             self._client = None
@@ -154,7 +156,7 @@ class UserCredentials:
         if answer.refresh_token and answer.refresh_token != refresh_token:
             log.warning("the token endpoint gave a new refresh token, which is not stored")
         lifetime = max(answer.expires_in - _MARGIN, answer.expires_in / 2)
-        token = AccessToken(answer.access_token, refresh_token, asyncio.get_running_loop().time() + lifetime)
+        token = AccessToken(answer.access_token, refresh_token, asked_at + lifetime)
         self._tokens[credential_id] = token
         return token
 

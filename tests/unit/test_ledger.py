@@ -182,6 +182,35 @@ async def test_putting_back_leaves_a_claim_alone_that_was_faster(store: Store) -
     assert [] == await ledger(store).due(limit=100)
 
 
+@pytest.mark.parametrize("end", ["dies", "is released", "leaves a call in doubt"])
+async def test_what_was_deferred_stays_due_until_there_is_an_outcome(store: Store, end: str) -> None:
+    await deferred(store, "job", NOW, event=b"the event")
+    claimed = await claim(ledger(store, lease_seconds=0.05))
+    if end != "dies":
+        await ledger(store).record(claimed, state="open", calls_in_doubt=int(end != "is released"))
+    published = []
+
+    async def publish() -> None:
+        published.append(await ledger(store).claim(failed("another")))
+
+    [stored] = await ledger(store).due(limit=100)
+    assert b"the event" == stored.entry.event
+    await ledger(store).put_back(stored, publish)
+    assert 1 == len(published)
+    await asyncio.sleep(0.1)
+    await ledger(store).record(await claim(ledger(store)), state="rejected", reason="JOB_NOT_FOUND")
+    assert [] == await ledger(store).due(limit=100)
+
+
+async def test_putting_back_does_not_break_the_claim_of_a_living_holder(store: Store) -> None:
+    await deferred(store, "job", NOW)
+    claimed = await claim(ledger(store))
+    [stored] = await ledger(store).due(limit=100)
+    await ledger(store).put_back(stored, nothing)
+    await ledger(store).record(claimed, state="retried", new_job_id="new")
+    assert [] == await ledger(store).due(limit=100)
+
+
 # a store that fails, or whose answers are lost
 
 
