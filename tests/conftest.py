@@ -3,6 +3,7 @@
 import os
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -33,6 +34,12 @@ def firestore_emulator(installed_emulators: emulators.Installed) -> Iterator[str
 def project() -> str:
     """A project id that no other test uses, so that tests can share an emulator."""
     return f"test-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def google_cloud(pubsub_emulator: str, firestore_emulator: str, project: str) -> dict[str, Any]:
+    """Where a stage finds Google's emulators, and its project in them: `Stage(**google_cloud)`."""
+    return {"pubsub": pubsub_emulator, "firestore": firestore_emulator, "project": project}
 
 
 def _started(name: str, command: emulators.Command | None, missing: str) -> Iterator[str]:

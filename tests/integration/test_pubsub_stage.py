@@ -15,7 +15,7 @@ from google.api_core import exceptions
 from google.pubsub_v1 import PublisherAsyncClient, SubscriberAsyncClient, types
 
 from local.pubsub import PubSub
-from local.pubsub_client import connected
+from local.topics import connected
 
 RPC_SECONDS = 30.0
 

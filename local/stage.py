@@ -1,0 +1,193 @@
+"""A whole Google Cloud on one machine, with the function in it.
+
+publish ─► archive-job-failed ─► push ─► front door ─► function server(s) ─► archive-job-retried …
+                                                         │ Secret Manager, OAuth, Data Portability API: stand-ins
+                                                         │ ledger: Firestore emulator, or in memory
+"""
+
+import asyncio
+import json
+import tempfile
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from local.front_door import FrontDoor
+from local.function_server import ROOT, FunctionServer
+from local.google_apis import EXPIRES_IN, MARK, SCOPE, GoogleApis
+from local.pubsub import PubSub
+from local.secrets import SecretManager
+from local.topics import DEAD, FAILED, REJECTED, RETRIED, Published, Topics, connected
+
+REFRESH_TOKEN_PREFIX, OAUTH_CLIENT = "dataportability-refresh-token-", "dataportability-oauth-client"
+_SCHEDULED = "resume_deferred_retries"
+
+
+class Stage(AbstractAsyncContextManager["Stage"]):
+    """Everything is up while entered, and gone afterwards.
+
+    `pubsub` and `firestore` are the addresses of Google's emulators; without them an embedded Pub/Sub and the ledger in
+    the memory of a single function server take their place. `settings` are the function's, beyond what the stage needs.
+    Times are in seconds. A new connection of the push goes to the next server in turn, by a forwarder rather than by
+    a second push subscription, which would deliver every event twice.
+    """
+
+    def __init__(
+        self,
+        *,
+        pubsub: str | None = None,
+        firestore: str | None = None,
+        project: str | None = None,
+        settings: Mapping[str, str] | None = None,
+        secret_latency: float = 0.0,
+        token_latency: float = 0.0,
+        retry_latency: float = 0.0,
+        back_off: tuple[float, float] = (0.2, 2.0),
+        ack_deadline: int = 120,
+        max_delivery_attempts: int = 10,
+    ) -> None:
+        self.project = project or f"stage-{uuid.uuid4().hex[:12]}"
+        self.google = GoogleApis(token_latency_seconds=token_latency, retry_latency_seconds=retry_latency)
+        self.secrets = SecretManager(self.project, latency_seconds=secret_latency)
+        self.servers: list[FunctionServer] = []
+        self.arrived: dict[str, list[Published]] = {RETRIED: [], REJECTED: [], DEAD: []}
+        self._pubsub, self._firestore = pubsub, firestore
+        self._settings = dict(settings or {})
+        self._delivery: Any = {
+            "back_off": back_off,
+            "ack_deadline": ack_deadline,
+            "max_delivery_attempts": max_delivery_attempts,
+        }
+        self._behind_the_door: list[FunctionServer] = []
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        """Put it up; a function server is started separately, see start_function."""
+        async with AsyncExitStack() as stack:
+            self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stage-")))
+            address = self._pubsub or (await stack.enter_async_context(PubSub())).address
+            await stack.enter_async_context(self.google)
+            await stack.enter_async_context(self.secrets)
+            self.secrets.add_version(OAUTH_CLIENT, self.google.client_file())
+            self._front_door = await stack.enter_async_context(FrontDoor(self._ports))
+            self._topics = Topics(self.project, *await stack.enter_async_context(connected(address)))
+            await self._topics.create(self._front_door.url, **self._delivery)
+            self.environment = self._environment(address)
+            for topic, messages in self.arrived.items():
+                collecting = asyncio.create_task(self._topics.collect(topic, messages))
+                stack.push_async_callback(_cancelled, collecting)
+            stack.push_async_callback(self._topics.stop_pushing)
+            stack.callback(self._kill_all)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Kill the servers and stop everything that was started here."""
+        await self._stack.aclose()
+
+    # The function
+
+    async def start_function(
+        self,
+        *,
+        target: str = "retry_failed_archive_job",
+        source: Path = ROOT / "main.py",
+        settings: Mapping[str, str] | None = None,
+    ) -> FunctionServer:
+        """Start one more server and wait until it answers; events reach it unless its target is the scheduled one."""
+        if self.servers and not self._firestore:
+            raise ValueError("Several servers need a ledger that they share: the Firestore emulator.")
+        output = self.folder / f"function-{len(self.servers) + 1}.log"
+        server = FunctionServer(target, source, {**self.environment, **(settings or {})}, output)
+        self.servers.append(server)
+        if target != _SCHEDULED:
+            self._behind_the_door.append(server)
+        await server.ready()
+        return server
+
+    def _ports(self) -> list[int]:
+        return [server.port for server in self._behind_the_door if server.running]
+
+    def _kill_all(self) -> None:
+        for server in self.servers:
+            server.kill()
+
+    @property
+    def deliveries(self) -> list[dict[str, Any]]:
+        """The log lines of all servers that tell how a delivery ended."""
+        return [line for server in self.servers for line in server.deliveries]
+
+    # The world
+
+    def add_user(
+        self,
+        credential_id: str,
+        *,
+        consents: bool = True,
+        scope: str = SCOPE,
+        expires_in: int = EXPIRES_IN,
+    ) -> str:
+        """Store a new refresh token for this credential and give it; the user may not (any more) have consented."""
+        refresh_token = f"{MARK}-refresh-token-{credential_id}-{uuid.uuid4().hex[:6]}"
+        self.secrets.add_version(REFRESH_TOKEN_PREFIX + credential_id, refresh_token)
+        self.google.consent(refresh_token, scope=scope, expires_in=expires_in)
+        if not consents:
+            self.google.revoke(refresh_token)
+        return refresh_token
+
+    async def publish(self, event: Mapping[str, Any] | bytes, **attributes: str) -> str:
+        """Put an event on the failed topic; gives the message's id."""
+        data = event if isinstance(event, bytes) else json.dumps(event).encode()
+        return await self._topics.publish(FAILED, data, attributes)
+
+    @property
+    def follow_ups(self) -> list[Published]:
+        """What came out on archive-job-retried so far."""
+        return self.arrived[RETRIED]
+
+    @property
+    def rejections(self) -> list[Published]:
+        """What came out on archive-job-retry-rejected so far."""
+        return self.arrived[REJECTED]
+
+    @property
+    def dead_letters(self) -> list[Published]:
+        """What Pub/Sub gave up on so far."""
+        return self.arrived[DEAD]
+
+    async def until(self, true: Callable[[], object], *, seconds: float = 30.0) -> None:
+        """Wait until the predicate holds. Raises TimeoutError with the state of things."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not true():  # noqa: ASYNC110 the predicate looks at other processes' files, which set no event
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            raise TimeoutError(f"Not within {seconds:g} s. {self.summary()}") from None
+
+    def summary(self) -> str:
+        """What has happened so far, in one sentence."""
+        came = ", ".join(f"{len(messages)} on {topic}" for topic, messages in self.arrived.items())
+        ends = ", ".join(f"{line['outcome']} {line.get('reason', '')}".strip() for line in self.deliveries)
+        printed = "".join(f"\n{line}" for server in self.servers for line in server.other_output)
+        return f"Came out: {came}; deliveries: {ends or 'none'}; calls to Google: {self.google.counts}.{printed}"
+
+    def _environment(self, pubsub: str) -> dict[str, str]:
+        firestore = {"FIRESTORE_EMULATOR_HOST": self._firestore} if self._firestore else {"RETRY_LEDGER": "memory"}
+        return {
+            "GOOGLE_CLOUD_PROJECT": self.project,
+            "PUBSUB_EMULATOR_HOST": pubsub,
+            "SECRET_MANAGER_EMULATOR_HOST": self.secrets.address,
+            "DATA_PORTABILITY_API_ENDPOINT": self.google.url,
+            **firestore,
+            **self._settings,
+        }
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,168 @@
+"""The stage that the demo and the end-to-end tests stand on: the real function, and nothing left behind."""
+
+import subprocess
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.google_apis import MARK
+from local.stage import Stage
+
+# Functions that show what reaches them, in place of the real one.
+_ECHO = """
+import json, os, sys
+import functions_framework.aio
+from starlette.responses import Response
+
+print("not a JSON line")
+
+@functions_framework.aio.http
+async def retry_failed_archive_job(request):
+    body = await request.json()
+    print(json.dumps({"outcome": "seen", "messageId": body["message"]["messageId"]}), flush=True)
+    return Response(status_code=STATUS)
+"""
+
+
+def function(folder: Path, status: int = 204) -> Path:
+    source = folder / "main.py"
+    source.write_text(_ECHO.replace("STATUS", str(status)))
+    return source
+
+
+def event(number: int = 1, **fields: Any) -> dict[str, Any]:
+    return {"archiveJobId": f"job-{number}", "userId": "user", **fields}
+
+
+async def test_on_googles_emulators_a_failed_job_comes_out_retried(google_cloud: dict[str, Any]) -> None:
+    async with Stage(**google_cloud) as stage:
+        stage.add_user("user")
+        server = await stage.start_function()
+        await stage.publish(event())
+        await stage.until(lambda: stage.follow_ups and stage.deliveries)
+        [follow_up], [call] = stage.follow_ups, stage.google.retries()
+        assert stage.google.new_jobs == {follow_up.data["archiveJobId"]: "job-1"}
+        assert call.key == "job-1"
+        assert [line["outcome"] for line in server.deliveries] == ["retried"]
+
+
+async def test_embedded_a_failed_job_comes_out_retried_too() -> None:
+    async with Stage() as stage:
+        stage.add_user("user")
+        await stage.start_function()
+        await stage.publish(event())
+        await stage.until(lambda: stage.follow_ups)
+        assert stage.google.new_jobs == {stage.follow_ups[0].data["archiveJobId"]: "job-1"}
+
+
+async def test_what_is_malformed_or_has_no_consent_comes_out_rejected() -> None:
+    async with Stage() as stage:
+        stage.add_user("revoked", consents=False)
+        await stage.start_function()
+        await stage.publish(b"{")
+        await stage.publish(event(userId="revoked"))
+        await stage.until(lambda: len(stage.rejections) == 2)
+        assert Counter(rejection.data["reason"] for rejection in stage.rejections) == Counter(
+            ["MALFORMED_EVENT", "REAUTHORIZATION_REQUIRED"]
+        )
+
+
+async def test_new_connections_go_to_all_servers_in_turn_and_past_a_dead_one(
+    google_cloud: dict[str, Any], tmp_path: Path
+) -> None:
+    async with Stage(**google_cloud) as stage:
+        first, second = [await stage.start_function(source=function(tmp_path)) for _ in range(2)]
+        for number in range(20):
+            await stage.publish(event(number))
+        await stage.until(lambda: len(stage.deliveries) >= 20)
+        assert first.deliveries
+        assert second.deliveries
+        first.kill()
+        before = len(second.deliveries)
+        for number in range(10):
+            await stage.publish(event(number))
+        await stage.until(lambda: len(second.deliveries) - before >= 10)
+        assert not first.running
+
+
+async def test_what_keeps_failing_ends_as_a_dead_letter(tmp_path: Path) -> None:
+    async with Stage(max_delivery_attempts=5, back_off=(0.01, 0.05)) as stage:
+        await stage.start_function(source=function(tmp_path, status=503))
+        await stage.publish(event(), key="value")
+        await stage.until(lambda: stage.dead_letters)
+        assert len(stage.deliveries) == 5
+        assert stage.dead_letters[0].data == event()
+
+
+async def test_events_wait_for_a_server_to_come_up(tmp_path: Path) -> None:
+    async with Stage() as stage:
+        await stage.publish(event())
+        await stage.start_function(source=function(tmp_path))
+        await stage.until(lambda: stage.deliveries)
+
+
+async def test_a_server_that_cannot_start_says_what_it_printed(tmp_path: Path) -> None:
+    broken = tmp_path / "main.py"
+    broken.write_text("raise SystemExit('the settings are wrong')")
+    async with Stage() as stage:
+        with pytest.raises(RuntimeError, match="the settings are wrong"):
+            await stage.start_function(source=broken)
+
+
+async def test_json_lines_are_told_from_the_rest_of_what_a_server_prints(tmp_path: Path) -> None:
+    async with Stage() as stage:
+        server = await stage.start_function(source=function(tmp_path))
+        message_id = await stage.publish(event())
+        await stage.until(lambda: server.log)
+        assert server.log == [{"outcome": "seen", "messageId": message_id}]
+        assert server.other_output == ["not a JSON line"]
+
+
+async def test_a_server_sees_the_stages_settings_and_none_of_this_machines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RETRY_BUDGET", "this machine's")
+    shows = tmp_path / "main.py"
+    shows.write_text(
+        "import json, os; print(json.dumps(dict(os.environ)), flush=True)" + _ECHO.replace("STATUS", "204")
+    )
+    async with Stage(settings={"AMBIGUOUS_RETRY": "park"}) as stage:
+        server = await stage.start_function(source=shows, settings={"LOG_LEVEL": "DEBUG"})
+        await stage.until(lambda: server.log)
+        seen = server.log[0]
+        assert (seen["AMBIGUOUS_RETRY"], seen["LOG_LEVEL"], seen.get("RETRY_BUDGET")) == ("park", "DEBUG", None)
+        assert MARK not in str(seen)
+
+
+async def test_several_servers_need_a_ledger_that_they_share(tmp_path: Path) -> None:
+    async with Stage() as stage:
+        await stage.start_function(source=function(tmp_path))
+        with pytest.raises(ValueError, match="Firestore emulator"):
+            await stage.start_function(source=function(tmp_path))
+
+
+async def test_waiting_in_vain_tells_the_state_of_things(tmp_path: Path) -> None:
+    async with Stage() as stage:
+        await stage.start_function(source=function(tmp_path))
+        await stage.publish(event())
+        await stage.until(lambda: stage.deliveries)
+        with pytest.raises(TimeoutError, match=r"0 on archive-job-retried.*deliveries: seen"):
+            await stage.until(lambda: stage.follow_ups, seconds=0.1)
+
+
+async def test_no_process_and_no_file_is_left_behind(tmp_path: Path) -> None:
+    async with Stage() as stage:
+        server = await stage.start_function(source=function(tmp_path))
+        folder = stage.folder
+        assert _alive(server.pid) == 3  # the server, its worker, and the tether
+    assert _alive(server.pid) == 0
+    assert not folder.exists()
+
+
+def _alive(group: int) -> int:
+    """How many processes of this group there are, but for zombies that only wait to be reaped."""
+    command = ["ps", "-eo", "pgid=,stat="]
+    rows = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    return sum(row.split()[0] == str(group) and "Z" not in row.split()[1] for row in rows)
