@@ -1,0 +1,66 @@
+"""Processes that die, on Google's emulators: nothing is lost, and nothing doubled beyond the promise."""
+
+import asyncio
+import random
+from typing import Any
+
+from local.stage import Stage
+from tests.e2e.test_events import new_jobs
+
+EVENTS = 60
+SETTINGS = {"HANDLER_DEADLINE_SECONDS": "3", "CLAIM_LEASE_SECONDS": "4"}
+
+
+async def test_sigkill_of_one_of_two_processes_loses_nothing_and_doubles_nothing_beyond_the_promise(
+    google_cloud: Any,
+) -> None:
+    chance = random.Random(60)
+    async with Stage(**google_cloud, settings=SETTINGS, retry_latency=0.2, max_delivery_attempts=100) as stage:
+        for _ in range(2):
+            await stage.start_function()
+        stage.add_user("alice")
+        jobs = [f"job-{number}" for number in range(EVENTS)]
+
+        async def flow() -> None:
+            for job in jobs:
+                await stage.publish({"archiveJobId": job, "userId": "alice"})
+                await asyncio.sleep(0.1)
+
+        flowing = asyncio.create_task(flow())
+        for _ in range(4):
+            await asyncio.sleep(chance.uniform(0.5, 1.5))
+            chance.choice([server for server in stage.servers if server.running]).kill()
+            await stage.start_function()
+        await flowing
+        await stage.until(lambda: set(jobs) <= set(new_jobs(stage)), seconds=90)
+
+        made = new_jobs(stage)
+        assert dict.fromkeys(jobs, 1) == {job: len(made[job]) for job in jobs}
+        for job, [new_job] in made.items():
+            assert stage.google.new_jobs[new_job] == job
+        calls = {job: len(stage.google.retries(job)) for job in jobs}
+        attempts = {message.data["retriedArchiveJobId"]: message.data["attempt"] for message in stage.follow_ups}
+        assert all(1 <= calls[job] <= attempts[job] <= 3 for job in jobs), (calls, attempts)
+        assert ([], []) == (stage.rejections, stage.dead_letters)
+
+
+async def test_sigterm_finishes_what_is_in_hand_and_takes_nothing_new(google_cloud: Any) -> None:
+    async with Stage(**google_cloud, retry_latency=1.0) as stage:
+        server = await stage.start_function()
+        stage.add_user("alice")
+        jobs = [f"job-{number}" for number in range(20)]
+        for job in jobs:
+            await stage.publish({"archiveJobId": job, "userId": "alice"})
+        await stage.until(lambda: len(stage.google.retries()) >= 10)
+        server.terminate()
+        begun = asyncio.get_running_loop().time()
+        await stage.until(lambda: not server.running, seconds=10)
+        assert asyncio.get_running_loop().time() - begun < 10  # or Cloud Run would have killed it
+        in_hand: list[dict[str, Any]] = server.deliveries
+        assert {"retried"} <= {line["outcome"] for line in in_hand} <= {"retried", "not_now"}
+        assert all(line["calls"] == 0 for line in in_hand if line["outcome"] == "not_now")
+
+        await stage.start_function()
+        await stage.until(lambda: set(jobs) == set(new_jobs(stage)), seconds=60)
+        assert dict.fromkeys(jobs, 1) == {job: len(stage.google.retries(job)) for job in jobs}
+        assert {1} == {message.data["attempt"] for message in stage.follow_ups}

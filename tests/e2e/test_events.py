@@ -1,0 +1,171 @@
+"""The whole way, on Google's Pub/Sub and Firestore emulators and the real server."""
+
+import base64
+import json
+import random
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import aiohttp
+import pytest
+
+from local import google_errors
+from local.scripted import Answer, Drop
+from local.stage import Stage
+
+TOMORROW = datetime.now(UTC) + timedelta(hours=24)
+LONG_AGO = (datetime.now(UTC) - timedelta(days=15)).isoformat()
+SECONDS = 90.0
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What a job meets, and what has to come of it: retried, deferred, or the rejection's reason."""
+
+    outcome: str
+    calls: int = 1
+    attempt: int = 1
+    retry: tuple[Any, ...] = ()
+    token: tuple[Any, ...] = ()
+    consents: bool = True
+    event: dict[str, Any] = field(default_factory=dict)
+
+
+FATES = {
+    "plain": Fate("retried"),
+    "adopted": Fate("retried", retry=(google_errors.already_exists("running"),)),
+    "unavailable": Fate("retried", calls=2, attempt=2, retry=(google_errors.unavailable(),)),
+    "dropped": Fate("retried", calls=2, attempt=2, retry=(Drop(),)),
+    "refreshed": Fate("retried", calls=2, retry=(google_errors.unauthenticated(),)),
+    "token-down": Fate("retried", token=(Answer(503, b""),)),
+    "throttled": Fate("retried", calls=2, retry=(google_errors.rate_limited(),)),
+    "cooldown": Fate("deferred", retry=(google_errors.cooldown(TOMORROW),)),
+    "revoked": Fate("REAUTHORIZATION_REQUIRED", calls=0, attempt=0, consents=False),
+    "unknown": Fate("JOB_NOT_FOUND", attempt=0, retry=(google_errors.not_found(),)),
+    "forbidden": Fate("ACCESS_DENIED", attempt=0, retry=(google_errors.access_denied(),)),
+    "old": Fate("EVENT_EXPIRED", calls=0, attempt=0, event={"failedAt": LONG_AGO}),
+}
+OF_EACH = 7  # 84 events in all
+
+
+def outcomes(stage: Stage) -> dict[str, set[str]]:
+    """What came of each job, by its id."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for message in stage.follow_ups:
+        found[message.data["retriedArchiveJobId"]].add("retried")
+    for message in stage.rejections:
+        found[message.data["archiveJobId"]].add(message.data["reason"])
+    for line in stage.deliveries:
+        if line["outcome"] == "deferred":
+            found[line["archiveJobId"]].add("deferred")
+    return found
+
+
+def new_jobs(stage: Stage) -> dict[str, set[str]]:
+    """The new jobs that the follow-ups of each job name."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for message in stage.follow_ups:
+        found[message.data["retriedArchiveJobId"]].add(message.data["archiveJobId"])
+        assert message.data["retriedArchiveJobId"] == message.attributes["dedupKey"]
+    return found
+
+
+async def test_84_mixed_events_each_published_twice_end_as_the_contract_says(google_cloud: Any) -> None:
+    async with Stage(**google_cloud, max_delivery_attempts=20) as stage:
+        await stage.start_function()
+        jobs = {f"{name}-{number}": fate for name, fate in FATES.items() for number in range(OF_EACH)}
+        for job, fate in jobs.items():
+            token = stage.add_user(job, consents=fate.consents)
+            stage.google.script_retry(job, fate.retry)
+            stage.google.script_token(token, fate.token)
+        events = [{"archiveJobId": job, "userId": job} | fate.event for job, fate in jobs.items()] * 2
+        random.Random(84).shuffle(events)
+        for event in events:
+            await stage.publish(event)
+        # every publication ends in an acknowledged delivery of its own
+        done = ("retried", "rejected", "deferred")
+        await stage.until(
+            lambda: 2 * len(jobs) == sum(line["outcome"] in done for line in stage.deliveries), seconds=SECONDS
+        )
+        await stage.until(lambda: len(outcomes(stage)) == len(jobs))
+
+        assert {job: {fate.outcome} for job, fate in jobs.items()} == outcomes(stage)
+        assert {job: 1 for job, fate in jobs.items() if fate.outcome == "retried"} == {
+            job: len(made) for job, made in new_jobs(stage).items()
+        }
+        assert {job: fate.calls for job, fate in jobs.items()} == {job: len(stage.google.retries(job)) for job in jobs}
+        assert {(message.data["retriedArchiveJobId"], message.data["attempt"]) for message in stage.follow_ups} == {
+            (job, fate.attempt) for job, fate in jobs.items() if fate.outcome == "retried"
+        }
+        assert [] == stage.dead_letters
+        assert [] == [line for server in stage.servers for line in server.other_output]
+
+
+BAD = [
+    b"",
+    b"rubbish \xff\x00\xfe",
+    b"[" * 100_000,
+    b'{"archiveJobId":' * 50_000,
+    b'{"archiveJobId":"job"}',
+    b'{"userId":"alice"}',
+    b'{"archiveJobId":7,"userId":"alice"}',
+    b'{"archiveJobId":"a/b","userId":"alice"}',
+    b'{"archiveJobId":"a:retry","userId":"alice"}',
+    b'{"archiveJobId":"job\\n","userId":"alice"}',
+    b'{"archiveJobId":"job","userId":"' + b"u" * 129 + b'"}',
+    b'{"archiveJobId":"job","userId":"alice","attempt":NaN}',
+    b'{"archiveJobId":"job","userId":"alice","failedAt":"yesterday"}',
+    b"x" * (10_000_000 - 1000),  # as large as Pub/Sub takes, its rejection is beyond that on the real service
+]
+
+
+async def test_bad_events_are_kept_whole_in_the_rejected_topic(google_cloud: Any) -> None:
+    async with Stage(**google_cloud) as stage:
+        server = await stage.start_function()
+        for data in BAD:
+            await stage.publish(data, number=str(len(data)))
+        await stage.until(lambda: len(stage.rejections) >= len(BAD), seconds=SECONDS)
+
+        read = {"text": str.encode, "base64": base64.b64decode}
+        kept = [read[message.data["eventEncoding"]](message.data["event"]) for message in stage.rejections]  # type: ignore[operator]
+        assert sorted(BAD) == sorted(kept)
+        assert {"MALFORMED_EVENT"} == {message.data["reason"] for message in stage.rejections}
+        assert {} == stage.google.counts
+        assert [] == server.other_output
+
+
+@pytest.mark.parametrize("body", [b"", b"rubbish", b"[]", b'{"message":5}', b"[" * 100_000, b"x" * 10_000_000])
+async def test_what_is_no_delivery_is_400_without_traceback_or_echo(body: bytes, google_cloud: Any) -> None:
+    async with Stage(**google_cloud) as stage:
+        server = await stage.start_function()
+        headers = {"Authorization": "Bearer a-token-to-be-kept", "X-Own": "a-header-to-be-kept"}
+        async with aiohttp.ClientSession() as session:
+            async with session.post(server.url, data=body, headers=headers) as answer:
+                assert (400, b"malformed") == (answer.status, await answer.read())
+            async with session.get(server.url, headers=headers) as answer:
+                assert 405 == answer.status
+        assert "to-be-kept" not in server.printed()
+        assert [] == server.other_output
+
+
+@pytest.mark.parametrize("mode", ["push", "binary", "structured"])
+async def test_both_forms_of_a_delivery_reach_google(mode: str, google_cloud: Any) -> None:
+    async with Stage(**google_cloud) as stage:
+        server = await stage.start_function()
+        stage.add_user("alice")
+        data = base64.b64encode(json.dumps({"archiveJobId": "job", "userId": "alice"}).encode()).decode()
+        body: dict[str, Any] = {"message": {"data": data, "messageId": "1"}, "subscription": "projects/p/s"}
+        kind, headers = "google.cloud.pubsub.topic.v1.messagePublished", {"Content-Type": "application/json"}
+        if mode == "binary":
+            headers |= {"ce-specversion": "1.0", "ce-type": kind, "ce-source": "//pubsub", "ce-id": "1"}
+        if mode == "structured":
+            headers = {"Content-Type": "application/cloudevents+json"}
+            body = {"specversion": "1.0", "type": kind, "source": "//pubsub", "id": "1", "data": body}
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(server.url, data=json.dumps(body), headers=headers) as answer,
+        ):
+            assert (204, b"") == (answer.status, await answer.read())
+        await stage.until(lambda: len(stage.follow_ups) == 1)
