@@ -13,7 +13,7 @@ import grpc.aio
 from google.cloud.firestore_v1.services.firestore.async_client import FirestoreAsyncClient
 from google.cloud.secretmanager_v1.services.secret_manager_service.async_client import SecretManagerServiceAsyncClient
 from google.pubsub_v1.services.publisher.async_client import PublisherAsyncClient
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from handlers import telemetry
@@ -52,6 +52,9 @@ class Program:
         except NotADelivery as error:
             telemetry.log.warning(str(error))
             return _answer(400, "malformed")
+        except ClientDisconnect:
+            telemetry.log.warning("The connection was cut off before the whole request was here.")
+            return _answer(503, "later")
         journal = telemetry.Journal(
             messageId=delivery.message_id,
             deliveryAttempt=delivery.attempt,

@@ -5,6 +5,7 @@ What is in hand is finished or handed back by then; the server takes nothing new
 
 import asyncio
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -43,6 +44,8 @@ class Draining:
 
     def begin_at_sigterm(self) -> None:
         """Listen for the signal, besides the server, which stops listening for requests at it."""
+        if threading.current_thread() is not threading.main_thread():
+            return  # no other thread may listen for signals; whoever runs us in one ends us some other way
         loop, server = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
 
         def handle(number: int, frame: Any) -> None:

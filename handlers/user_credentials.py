@@ -44,8 +44,7 @@ TABLE: dict[str, Callable[[], Fault]] = {
     "invalid_request": partial(Misconfigured, "the token request was refused: invalid_request"),
     "unsupported_grant_type": partial(Misconfigured, "the token request was refused: unsupported_grant_type"),
 }
-# where what we remember may only be out of date, and the secrets are read again before anyone is told
-_OUTDATED = ("invalid_grant", "invalid_client", "unauthorized_client")
+_CLIENT_ERRORS = ("invalid_client", "unauthorized_client")
 
 log = logging.getLogger("handlers")
 
@@ -135,13 +134,14 @@ class UserCredentials:
         return self._flights.join(credential_id, lambda: self._fetch(credential_id, remembered))
 
     async def _fetch(self, credential_id: str, remembered: str) -> AccessToken:
-        outdated = bool(remembered or self._client)
+        remembers = {"invalid_grant": bool(remembered)} | dict.fromkeys(_CLIENT_ERRORS, self._client is not None)
         client, refresh_token = await asyncio.gather(
             self._oauth_client(), self._refresh_token(credential_id, remembered)
         )
         asked_at = asyncio.get_running_loop().time()
         answer = await self._exchange(client, refresh_token)
-        if answer.error in _OUTDATED and outdated:
+        if remembers.get(answer.error):
+            # perhaps only what we remember is out of date: it is read again before anyone is told
             self._client = None
             renewed = await asyncio.gather(self._oauth_client(), self._refresh_token(credential_id))
             if (renewed[0], renewed[1]) != (client, refresh_token):

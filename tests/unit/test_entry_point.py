@@ -98,6 +98,15 @@ async def test_a_log_line_carries_the_trace_of_its_request(program: Program, log
     assert (span, True) == (line["logging.googleapis.com/spanId"], line["logging.googleapis.com/trace_sampled"])
 
 
+async def test_a_request_that_is_cut_off_is_one_warning_and_no_traceback(program: Program, log: io.StringIO) -> None:
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    answer = await program.retry_failed_archive_job(Request({"type": "http", "method": "POST", "headers": []}, receive))
+    assert answer.status_code == 503
+    assert ["WARNING"] == [line["severity"] for line in lines(log)]
+
+
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", code],

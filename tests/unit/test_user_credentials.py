@@ -196,6 +196,15 @@ async def test_secrets_that_have_not_changed_are_not_tried_twice() -> None:
     assert len(world.http.token_forms) == 2
 
 
+async def test_a_refresh_token_that_was_read_just_now_is_not_read_again() -> None:
+    world = World()
+    world.secrets.content["token-bob"] = b"refresh-bob"
+    await fetch(world, "bob")
+    world.http.token_script = [(400, {"error": "invalid_grant"})]
+    await fault(world)
+    assert 1 == world.secrets.reads.count("token-alice")
+
+
 @pytest.mark.parametrize(
     ("payload", "kind"),
     [
