@@ -40,7 +40,8 @@ class Draining:
         """The instance is to end."""
         self._began = asyncio.get_running_loop().time()
         for timeout, share in self._steps.items():
-            timeout.reschedule(self.moment(timeout.when() or self._began, share))
+            if not timeout.expired():
+                timeout.reschedule(self.moment(timeout.when() or self._began, share))
 
     def begin_at_sigterm(self) -> None:
         """Listen for the signal, besides the server, which stops listening for requests at it."""
