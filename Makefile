@@ -55,7 +55,7 @@ $(READY): requirements.txt requirements-dev.txt
 STANDIN_REQUIREMENTS := $(wildcard ../shared/terraform-google-standin/requirements.txt)
 ENVIRONMENTS := $(addsuffix /.ready,.venv-tools .venv-checkov .venv-runtime $(if $(STANDIN_REQUIREMENTS),.venv-standin))
 INSTALL = $(BIN)/uv venv --quiet --clear --python $(BIN)/python $(@D) && \
-	VIRTUAL_ENV=$(@D) $(BIN)/uv pip $(1) $< --quiet && touch $@
+	VIRTUAL_ENV=$(@D) $(BIN)/uv pip $(1) $< --compile-bytecode --quiet && touch $@
 
 .PHONY: package sbom audit scan plan deploy smoke rollback prices infra-requirements
 unit: $(ENVIRONMENTS)
@@ -96,7 +96,7 @@ infra-requirements: $(READY)
 	@$(call INSTALL,sync --require-hashes)
 
 .venv-runtime/.ready: requirements.txt | $(READY)
-	@$(call INSTALL,sync --compile-bytecode --require-hashes)
+	@$(call INSTALL,sync --require-hashes)
 
 .venv-standin/.ready: $(STANDIN_REQUIREMENTS) | $(READY)
 	@$(call INSTALL,install --requirement)

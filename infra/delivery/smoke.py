@@ -63,15 +63,22 @@ def _await(subscription: str, job: str, deadline: float) -> dict[str, object] | 
         except (DeadlineExceeded, ServiceUnavailable):
             continue
         tests = [received for received in pulled.received_messages if received.message.attributes.get("userId") == USER]
-        if tests:  # and only these: whatever else may be here is somebody's
-            subscriber.acknowledge(
-                subscription=subscription, ack_ids=[received.ack_id for received in tests], timeout=_CALL_SECONDS
+        theirs = [received for received in pulled.received_messages if received not in tests]
+        if tests:
+            subscriber.acknowledge(subscription=subscription, ack_ids=_ids(tests), timeout=_CALL_SECONDS)
+        if theirs:  # only where the subscription has no filter; they go back at once
+            subscriber.modify_ack_deadline(
+                subscription=subscription, ack_ids=_ids(theirs), ack_deadline_seconds=0, timeout=_CALL_SECONDS
             )
         for rejection in map(_data, tests):
             if rejection.get("archiveJobId") == job:
                 return rejection
         time.sleep(0.2)
     return None
+
+
+def _ids(messages: list[ReceivedMessage]) -> list[str]:
+    return [received.ack_id for received in messages]
 
 
 def _data(received: ReceivedMessage) -> dict[str, object]:
