@@ -66,7 +66,7 @@ package: $(READY) ## the function's archive, named by its content's hash, into b
 
 sbom: .venv-tools/.ready .venv-runtime/.ready ## what the function is made of (CycloneDX), into build/
 	@mkdir -p build
-	@.venv-tools/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o build/sbom.json .venv-runtime/bin/python
+	@.venv-tools/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible $(SBOM_FLAGS) -o build/sbom.json .venv-runtime/bin/python
 
 audit: .venv-tools/.ready ## fail on known vulnerabilities in what the function is made of
 	@.venv-tools/bin/python infra/delivery/audit.py

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.infra.gcloud import wrong_commands
 from tests.infra.terraform import ROOT
 
 OLD, GOOD, BAD = (f"archive-job-retry-{digit * 64}.zip" for digit in "0ab")
@@ -155,6 +156,15 @@ def test_a_rollback_by_hand_takes_the_archive_that_is_named(world: World) -> Non
     done = world.deploy("rollback", OLD)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (world.deployed, world.verified) == (OLD, OLD)
+
+
+def test_gcloud_is_given_commands_that_it_knows(world: World, tmp_path: Path) -> None:
+    world.deployed_before(OLD).packaged(BAD).wrong("broken", BAD).deploy("plan")
+    world.deploy("apply")
+    world.deploy("rollback")
+    commands = [shlex.join(call) for call in world.calls if call[0] == "gcloud"]
+    assert {call.split()[2] for call in commands} == {"cp", "cat"}
+    assert wrong_commands(commands, tmp_path) == {}
 
 
 def test_nothing_is_done_without_a_project_or_an_archive(world: World) -> None:

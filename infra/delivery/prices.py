@@ -1,0 +1,122 @@
+"""What the function costs, with the arithmetic: list prices in USD, in us-central1, no free tier taken off.
+
+`make prices` prints the tables that stand in infra/README.md.
+"""
+
+import sys
+from dataclasses import dataclass
+
+AS_OF = "November 2026"
+MONTH_SECONDS = 730 * 3600
+MILLION = 1_000_000
+
+# What one failed job takes that is retried once, with success; tests/infra/test_prices.py counts it on a real run.
+MESSAGES = 4  # published and delivered: the failed event, the follow-up
+DOCUMENT_WRITES = 3  # the claim; the answer, and the new job's entry with it
+DOCUMENT_DELETES = 2  # both entries, when their time to live is over
+SECRET_ACCESSES = 1  # the user's refresh token; fewer when a user's jobs fail together
+LOG_BYTES = 2_000  # the function's line and Cloud Run's own, about
+
+# Assumed. The instance's time is shared by the deliveries in hand.
+LATENCY_SECONDS = 0.5
+MEMORY_GIB = 0.5
+SCHEDULED_RUNS = MONTH_SECONDS / 600  # every ten minutes
+SCHEDULED_SECONDS = 0.1  # what Cloud Run charges at least
+BUILD_MINUTES = 25  # test to verified
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    usd: float
+    per: float
+    source: str
+
+
+VCPU_SECOND = Price(0.000024, 1, "https://cloud.google.com/run/pricing")
+GIB_SECOND = Price(0.0000025, 1, "https://cloud.google.com/run/pricing")
+REQUEST = Price(0.40, MILLION, "https://cloud.google.com/run/pricing")
+MESSAGE_BYTE = Price(40, 2**40, "https://cloud.google.com/pubsub/pricing")
+DOCUMENT_READ = Price(0.03, 100_000, "https://cloud.google.com/firestore/pricing")
+DOCUMENT_WRITE = Price(0.09, 100_000, "https://cloud.google.com/firestore/pricing")
+DOCUMENT_DELETE = Price(0.01, 100_000, "https://cloud.google.com/firestore/pricing")
+SECRET_ACCESS = Price(0.03, 10_000, "https://cloud.google.com/secret-manager/pricing")
+SECRET_VERSION = Price(0.06, 1, "https://cloud.google.com/secret-manager/pricing")
+LOG_BYTE = Price(0.50, 2**30, "https://cloud.google.com/stackdriver/pricing")
+SCHEDULER_JOB = Price(0.10, 1, "https://cloud.google.com/scheduler/pricing")
+IMAGE_GIB = Price(0.10, 1, "https://cloud.google.com/artifact-registry/pricing")
+BUILD_MINUTE = Price(0.006, 1, "https://cloud.google.com/build/pricing")
+
+Row = tuple[str, str, float]
+
+
+def cost(price: Price, amount: float) -> float:
+    """USD for an amount of what the price is for."""
+    return price.usd * amount / price.per
+
+
+def instance(seconds: float) -> float:
+    """USD for an instance's time: one CPU and its memory."""
+    return cost(VCPU_SECOND, seconds) + cost(GIB_SECOND, seconds * MEMORY_GIB)
+
+
+def at_rest() -> list[Row]:
+    """A month without events."""
+    runs = round(SCHEDULED_RUNS)
+    return [
+        ("Cloud Scheduler", "1 job", cost(SCHEDULER_JOB, 1)),
+        (
+            "its runs",
+            f"{runs:,} x ({SCHEDULED_SECONDS} s of an instance, 1 request, 1 document read)",
+            instance(runs * SCHEDULED_SECONDS) + cost(REQUEST, runs) + cost(DOCUMENT_READ, runs),
+        ),
+        ("Secret Manager: the OAuth client", "1 version", cost(SECRET_VERSION, 1)),
+        ("Artifact Registry: images", "1 GiB, about", cost(IMAGE_GIB, 1)),
+        ("function, topics, ledger", "nothing runs, nothing is stored", 0.0),
+    ]
+
+
+def per_million(at_once: int) -> list[Row]:
+    """A million events, with this many in an instance's hands at the same time."""
+    seconds = MILLION * LATENCY_SECONDS / at_once
+    return [
+        ("Cloud Run: instance", f"1 M x {LATENCY_SECONDS} s / {at_once} at once", instance(seconds)),
+        ("Cloud Run: requests", "1 M", cost(REQUEST, MILLION)),
+        ("Pub/Sub", f"1 M x {MESSAGES} x 1,000 bytes", cost(MESSAGE_BYTE, MILLION * MESSAGES * 1000)),
+        ("Firestore: writes", f"1 M x {DOCUMENT_WRITES}", cost(DOCUMENT_WRITE, MILLION * DOCUMENT_WRITES)),
+        ("Firestore: deletes", f"1 M x {DOCUMENT_DELETES}", cost(DOCUMENT_DELETE, MILLION * DOCUMENT_DELETES)),
+        ("Secret Manager: accesses", f"1 M x {SECRET_ACCESSES}", cost(SECRET_ACCESS, MILLION * SECRET_ACCESSES)),
+        ("Cloud Logging", f"1 M x {LOG_BYTES:,} bytes", cost(LOG_BYTE, MILLION * LOG_BYTES)),
+    ]
+
+
+def table(title: str, rows: list[Row]) -> str:
+    """A Markdown table with its sum."""
+    lines = [f"| {title} | arithmetic | USD |", "| --- | --- | ---: |"]
+    lines += [f"| {name} | {arithmetic} | {usd:,.2f} |" for name, arithmetic, usd in rows]
+    return "\n".join([*lines, f"| **together** | | **{sum(usd for _, _, usd in rows):,.2f}** |"])
+
+
+def report() -> str:
+    """All of it, as it stands in infra/README.md."""
+    sources = sorted({price.source for price in globals().values() if isinstance(price, Price)})
+    tokens, build = cost(SECRET_VERSION, 1000), cost(BUILD_MINUTE, BUILD_MINUTES)
+    return f"""\
+List prices of {AS_OF}, in USD, in us-central1, without the free tiers (which cover most small uses).
+
+{table("at rest, a month", at_rest())}
+
+On top of that, **{tokens:,.2f} a month for every 1,000 refresh tokens** that your product stores, since Secret Manager
+asks {SECRET_VERSION.usd:.2f} for each active version: destroy the versions that are replaced.
+
+{table("a million events, quiet (one at a time)", per_million(1))}
+
+{table("a million events, busy (80 at once)", per_million(80))}
+
+Assumed: Google's answers take {LATENCY_SECONDS} s together. A deployment of {BUILD_MINUTES} build minutes would cost
+{build:.2f} (2,500 minutes a month are free). The Data Portability API costs nothing. Google's pages have the last word:
+{", ".join(f"<{source}>" for source in sources)}.
+"""
+
+
+if __name__ == "__main__":
+    sys.stdout.write(report())

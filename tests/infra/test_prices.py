@@ -1,0 +1,35 @@
+"""What a retried job costs is counted on a real run, not guessed."""
+
+import asyncio
+import json
+import urllib.request
+
+from infra.delivery import prices
+from local.stage import Stage
+
+
+def _ledger_entries(emulator: str, project: str) -> list[dict[str, str]]:
+    url = f"http://{emulator}/v1/projects/{project}/databases/(default)/documents/archiveJobRetries"
+    request = urllib.request.Request(url, headers={"Authorization": "Bearer owner"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        entries: list[dict[str, str]] = json.load(answer)["documents"]
+    return entries
+
+
+async def test_one_retried_job_takes_what_the_prices_are_reckoned_with(
+    pubsub_emulator: str, firestore_emulator: str
+) -> None:
+    async with Stage(pubsub=pubsub_emulator, firestore=firestore_emulator) as stage:
+        stage.add_user("user")
+        await stage.start_function()
+        await stage.publish({"archiveJobId": "failed", "userId": "user"})
+        await stage.until(lambda: stage.follow_ups and stage.deliveries)
+        entries = await asyncio.to_thread(_ledger_entries, firestore_emulator, stage.project)
+        tokens = [access for access in stage.secrets.accesses if "refresh-token" in access.secret_id]
+        line = stage.deliveries[0]
+    assert prices.SECRET_ACCESSES == len(tokens)
+    assert prices.DOCUMENT_DELETES == len(entries)
+    changed = {entry["name"].rpartition("/")[2] for entry in entries if entry["createTime"] != entry["updateTime"]}
+    assert changed == {"failed"}  # claimed, then answered; the new job's entry is written once
+    assert prices.DOCUMENT_WRITES == len(entries) + len(changed)
+    assert len(json.dumps(line)) < prices.LOG_BYTES / 2  # Cloud Run's own line has the rest
