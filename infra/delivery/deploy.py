@@ -52,7 +52,7 @@ class Target:
     def plan(self) -> None:
         """Upload the archive, initialise Terraform, and plan."""
         archive = BUILD / _packaged()
-        self._gcloud("storage", "cp", "--no-clobber", str(archive), f"gs://{self.source_bucket}/{archive.name}")
+        self._gcloud("storage", "cp", str(archive), f"gs://{self.source_bucket}/{archive.name}", "--no-clobber")
         self._init()
         self._terraform("plan", *self._variables(archive.name), f"-out={BUILD / 'plan'}")
 
