@@ -23,7 +23,8 @@ _PULL_SECONDS = 10.0
 class Published:
     """A message that came out on a topic."""
 
-    data: Any  # the JSON that it holds; the bytes themselves where they are none
+    data: Any  # the JSON that it holds, None where it holds none
+    raw: bytes
     attributes: dict[str, str]
     message_id: str
 
@@ -88,7 +89,9 @@ class Topics:
             pulled = (await self._subscriber.pull(request=request, timeout=_PULL_SECONDS)).received_messages
             for received in pulled:
                 message = received.message
-                into.append(Published(_parsed(message.data), dict(message.attributes), message.message_id))
+                into.append(
+                    Published(_parsed(message.data), message.data, dict(message.attributes), message.message_id)
+                )
             if pulled:
                 ack_ids = [received.ack_id for received in pulled]
                 await self._subscriber.acknowledge(subscription=subscription, ack_ids=ack_ids, timeout=_RPC_SECONDS)
@@ -107,4 +110,4 @@ def _parsed(data: bytes) -> Any:
     try:
         return json.loads(data)
     except ValueError:
-        return data
+        return None

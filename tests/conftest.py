@@ -2,7 +2,7 @@
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
@@ -21,13 +21,22 @@ def installed_emulators() -> emulators.Installed:
 @pytest.fixture(scope="session")
 def pubsub_emulator(installed_emulators: emulators.Installed) -> Iterator[str]:
     """`host:port` of Google's Pub/Sub emulator, one for all tests of this worker."""
-    yield from _started("Pub/Sub", installed_emulators.pubsub, installed_emulators.missing)
+    with emulators.started(_needed("Pub/Sub", installed_emulators.pubsub, installed_emulators)) as [address]:
+        yield address
 
 
 @pytest.fixture(scope="session")
 def firestore_emulator(installed_emulators: emulators.Installed) -> Iterator[str]:
     """`host:port` of Google's Firestore emulator, one for all tests of this worker."""
-    yield from _started("Firestore", installed_emulators.firestore, installed_emulators.missing)
+    with emulators.started(_needed("Firestore", installed_emulators.firestore, installed_emulators)) as [address]:
+        yield address
+
+
+@pytest.fixture
+def need_emulators(installed_emulators: emulators.Installed) -> None:
+    """For tests of what starts the emulators by itself."""
+    _needed("Pub/Sub", installed_emulators.pubsub, installed_emulators)
+    _needed("Firestore", installed_emulators.firestore, installed_emulators)
 
 
 @pytest.fixture
@@ -42,18 +51,19 @@ def google_cloud(pubsub_emulator: str, firestore_emulator: str, project: str) ->
     return {"pubsub": pubsub_emulator, "firestore": firestore_emulator, "project": project}
 
 
-def _started(name: str, command: emulators.Command | None, missing: str) -> Iterator[str]:
+def _needed(name: str, command: emulators.Command | None, installed: emulators.Installed) -> emulators.Command:
     if command is None:
-        sentence = f"{_LEFT_OUT} {name} emulator: {missing}"
+        sentence = f"{_LEFT_OUT} {name} emulator: {installed.missing}"
         if os.environ.get("CI") == "true":
             pytest.fail(f"{sentence}. On CI nothing may be left out.")
         pytest.skip(sentence)
-    with emulators.started(command) as [address]:
-        yield address
+    return command
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # around pytest's own, so that nothing is printed below it
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Generator[None]:
     """Say at the very end what was left out, so that a green run is not taken for more than it is."""
+    yield
     skipped = terminalreporter.stats.get("skipped", [])
     reasons = [str(report.longrepr[2]) for report in skipped if isinstance(report.longrepr, tuple)]
     left_out = [reason for reason in reasons if _LEFT_OUT in reason]

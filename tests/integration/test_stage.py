@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.api_core.exceptions import NotFound
 
 from local.google_apis import MARK
 from local.stage import Stage
+from local.topics import connected
 
 # Functions that show what reaches them, in place of the real one.
 _ECHO = """
@@ -94,6 +96,16 @@ async def test_what_keeps_failing_ends_as_a_dead_letter(tmp_path: Path) -> None:
         await stage.until(lambda: stage.dead_letters)
         assert len(stage.deliveries) == 5
         assert stage.dead_letters[0].data == event()
+
+
+async def test_an_emulator_is_left_with_nothing_to_push(google_cloud: dict[str, Any]) -> None:
+    async with Stage(**google_cloud) as stage:
+        await stage.publish(event())
+    async with connected(google_cloud["pubsub"]) as (_, subscriber):
+        with pytest.raises(NotFound):
+            await subscriber.get_subscription(
+                subscription=f"projects/{stage.project}/subscriptions/archive-job-failed", timeout=5
+            )
 
 
 async def test_events_wait_for_a_server_to_come_up(tmp_path: Path) -> None:

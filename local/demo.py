@@ -1,0 +1,182 @@
+"""`make demo`: the main job on this machine, with failed jobs of every kind, and a summary of what became of them.
+
+Ends by itself: 0 when everything came out as promised, 1 when not, 130 or 143 when it is told to stop.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import aiohttp
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from local import emulators
+from local.demo_events import ONE_USER, Event, Events, Story
+from local.function_server import ROOT
+from local.stage import Stage
+
+_INSTEAD = {"pubsub": "An embedded Pub/Sub", "firestore": "a ledger in memory (where what is deferred stays)"}
+QUIET_SECONDS = 1.0  # after the last outcome, for anything that should not come any more
+
+
+def main() -> int:
+    """Run the demo. Gives the exit code."""
+    options = argparse.ArgumentParser(prog="demo", description=__doc__)
+    options.add_argument("--source", type=Path, default=ROOT / "main.py", help="the function's source: main.py")
+    options.add_argument("--seconds", type=float, default=45.0, help="the time limit for all of it")
+    chosen = options.parse_args()
+    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    installed = emulators.find()
+    wanted = {name: command for name in _INSTEAD if (command := getattr(installed, name))}
+    absent = [instead for name, instead in _INSTEAD.items() if name not in wanted]
+    if wanted:
+        console.print("Starting Google's emulators …")
+    if absent:
+        console.print(f"{' and '.join(absent)} instead of Google's emulators: {installed.missing}.", markup=False)
+    try:
+        with emulators.started(*wanted.values()) as addresses:
+            at = dict(zip(wanted, addresses, strict=True))
+            stage = Stage(
+                pubsub=at.get("pubsub"),
+                firestore=at.get("firestore"),
+                secret_latency=0.01,
+                token_latency=0.1,
+                retry_latency=0.2,
+            )
+            return asyncio.run(_run(stage, chosen, console, resumes="firestore" in wanted))
+    except KeyboardInterrupt:
+        console.print("Interrupted. Everything that was started is gone.")
+        return 130
+    except asyncio.CancelledError:
+        return 143
+    except RuntimeError as error:
+        console.print(str(error), markup=False)
+        return 1
+
+
+async def _run(stage: Stage, options: argparse.Namespace, console: Console, *, resumes: bool) -> int:
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    begun = time.monotonic()
+    async with stage:
+        console.print("Starting the function …")
+        await stage.start_function(source=options.source)
+        events = Events(stage, resumes=resumes)
+        await events.publish()
+        works = [events.watch(), *([_schedule(stage, options.source)] if resumes else [])]
+        try:
+            async with asyncio.TaskGroup() as beside:
+                tasks = [beside.create_task(work) for work in works]
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(options.seconds):
+                        await _show(events, console)
+                await asyncio.sleep(QUIET_SECONDS)
+                for task in tasks:
+                    task.cancel()
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
+        return _summarise(stage, events, console, time.monotonic() - begun)
+
+
+async def _schedule(stage: Stage, source: Path) -> None:
+    """Be Cloud Scheduler, only more often."""
+    server = await stage.start_function(target="resume_deferred_retries", source=source)
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as http:
+        while True:
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                await http.post(server.url)
+            await asyncio.sleep(1)
+
+
+async def _show(events: Events, console: Console) -> None:
+    """Show how things stand until all is settled."""
+    told: set[str] = set()
+    with Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else _nothing() as live:
+        while True:
+            stories = [(event, events.story(event)) for event in events.all]
+            if live:
+                live.update(_table(_collapsed(stories)), refresh=True)
+            for event, story in stories:
+                if not live and story.settled and event.name not in told:
+                    told.add(event.name)
+                    console.print(f"  {event.name}: {story.outcome}", markup=False)
+            if all(story.settled for _, story in stories):
+                return
+            await asyncio.sleep(0.1)
+
+
+@contextlib.contextmanager
+def _nothing() -> Iterator[None]:
+    yield None
+
+
+def _summarise(stage: Stage, events: Events, console: Console, seconds: float) -> int:
+    stories = [(event, events.story(event)) for event in events.all]
+    rows = [(event.name, story) for event, story in stories]
+    if console.is_terminal:
+        console.print(_table(rows))
+    else:
+        console.print(f"\n  {'failed job':<20} deliveries  calls to Google  outcome")
+        for name, story in rows:
+            numbers = f"{story.deliveries:>10}  {story.calls:>15}"
+            console.print(f"{_mark(story)} {name:<20} {numbers}  {story.outcome}", markup=False)
+    calls, dead = stage.google.counts, len(stage.dead_letters)
+    console.print(
+        f"\n{sum(story.deliveries for _, story in stories)} deliveries; {calls['retry']} calls to archiveJobs.retry,"
+        f" {calls['token']} token refreshes, {stage.secrets.count} secret accesses;\n"
+        f"{len(stage.follow_ups)} follow-ups, {len(stage.rejections)} rejections, {dead} dead letters."
+    )
+    if faults := events.faults():
+        lines = [f"Not as promised, after {seconds:.0f} s:", *(f"- {fault}" for fault in faults)]
+        console.print("\n".join(lines), markup=False)
+        return 1
+    console.print(f"Everything came out as promised, in {seconds:.0f} s.")
+    return 0
+
+
+def _collapsed(stories: list[tuple[Event, Story]]) -> list[tuple[str, Story]]:
+    """The jobs of one user as one row, so that the table fits a terminal."""
+    rows = [(event.name, story) for event, story in stories if event.user != ONE_USER]
+    same = [story for event, story in stories if event.user == ONE_USER]
+    done = sum(story.settled for story in same)
+    faults = [fault for story in same for fault in story.faults]
+    summed = Story(
+        sum(story.deliveries for story in same),
+        sum(story.calls for story in same),
+        f"{done} of {len(same)} retried",
+        done == len(same),
+        faults,
+    )
+    return [*rows, (f"{ONE_USER}, {len(same)} jobs", summed)]
+
+
+def _table(rows: list[tuple[str, Story]]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    table.add_column("failed job", no_wrap=True)
+    table.add_column("deliveries", justify="right")
+    table.add_column("calls to Google", justify="right")
+    table.add_column("outcome", overflow="fold")
+    for name, story in rows:
+        mark = Text(_mark(story), style={"✓": "green", "✗": "red"}.get(_mark(story), "dim"))
+        table.add_row(mark, name, str(story.deliveries), str(story.calls), Text(story.outcome))
+    return table
+
+
+def _mark(story: Story) -> str:
+    if story.settled:
+        return "✗" if story.faults else "✓"
+    return "…"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""The demo's failed jobs: what the world does to each, what is promised for it, and what became of it."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from local import google_errors
+from local.scripted import Answer, Drop
+from local.stage import REFRESH_TOKEN_PREFIX, Stage
+from local.topics import Published
+
+BUDGET = 3  # retries of one chain of jobs: what Google allows, and the function's default
+COOLDOWN_SECONDS = 5.0  # Google's own lasts a day
+ONE_USER = "one-user"
+_CHAIN = "keeps-failing"
+_ADOPTED = "the-job-that-runs-already"
+_ACKNOWLEDGED = frozenset({"retried", "rejected", "deferred"})
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What has to come of an event: its outcome, and exactly so many calls to archiveJobs.retry."""
+
+    outcome: str  # retried, rejected or deferred
+    calls: int
+    reason: str = ""
+    new_job_id: str = ""  # where it is not for Google to choose
+
+
+@dataclass(slots=True)
+class Event:
+    """One failed job. The id of a job that a retry made is known when that is."""
+
+    name: str
+    promise: Promise
+    job_id: str = ""
+    user: str = ""
+    copies: int = 1
+    message_ids: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """What has become of an event so far."""
+
+    deliveries: int
+    calls: int
+    outcome: str  # in words
+    settled: bool  # nothing more has to happen
+    faults: list[str]  # what is not as promised, as things stand
+
+
+class Events:
+    """All events of the demo on one stage. `resumes`: a deferred job is put back when its time has come."""
+
+    def __init__(self, stage: Stage, *, resumes: bool) -> None:
+        self._stage = stage
+        self.all = list(_events(Promise("retried", 2) if resumes else Promise("deferred", 1)))
+        self._chain = [event for event in self.all if event.name.startswith("└")]
+
+    async def publish(self) -> None:
+        """Set the world up, and let all of it happen."""
+        google = self._stage.google
+        self._tokens = tokens = {
+            user: self._stage.add_user(user) for user in {event.user for event in self.all if event.user}
+        }
+        google.revoke(tokens["consent-revoked"])
+        google.script_token(tokens["token-endpoint-down"], [Answer(503, b"<html>Service Unavailable</html>")])
+        google.script_retry("503-twice", [google_errors.unavailable()] * 2)
+        google.script_retry("connection-dropped", [Drop()])
+        google.script_retry("409-runs-already", [google_errors.already_exists(_ADOPTED)])
+        until = datetime.now(UTC) + timedelta(seconds=COOLDOWN_SECONDS)
+        google.script_retry("429-cooldown", [google_errors.cooldown(until)])
+        for event in self.all:
+            for _ in range(0 if event in self._chain else event.copies):
+                content = {"archiveJobId": event.job_id, "userId": event.user} if event.user else b"{not even JSON"
+                event.message_ids.append(await self._stage.publish(content))
+
+    async def watch(self) -> None:
+        """Be the product's watcher: each retry of the chain fails too, and its follow-up is the event that says so."""
+        for event in self._chain:
+            follow_up = await self._next_of_chain()
+            event.job_id = follow_up.data["archiveJobId"]
+            event.message_ids.append(await self._stage.publish(follow_up.raw, **follow_up.attributes))
+
+    async def _next_of_chain(self) -> Published:
+        known = {event.job_id for event in self._chain}
+        while True:
+            for follow_up in self._stage.follow_ups:
+                if follow_up.data["rootArchiveJobId"] == _CHAIN and follow_up.data["archiveJobId"] not in known:
+                    return follow_up
+            await asyncio.sleep(0.05)
+
+    def story(self, event: Event) -> Story:
+        """What has become of this event, told from what came out and from what Google was asked."""
+        stage, promise = self._stage, event.promise
+        ids = {event.job_id, *event.message_ids} - {""}
+        lines = [line for line in stage.deliveries if {line.get("messageId"), line.get("archiveJobId")} & ids]
+        follow_ups = [message for message in stage.follow_ups if message.attributes.get("dedupKey") in ids]
+        rejections = [message for message in stage.rejections if message.attributes.get("dedupKey") in ids]
+        calls = len(stage.google.retries(event.job_id)) if event.job_id else 0
+        new_jobs = {message.data["archiveJobId"] for message in follow_ups}
+        reasons = {message.data["reason"] for message in rejections}
+        acknowledged = sum(line["outcome"] in _ACKNOWLEDGED for line in lines)
+        deferred = [line for line in lines if line["outcome"] == "deferred"]
+        outcome, words = "", "published" if event.message_ids else ""
+        if lines:
+            words = f"not yet: {lines[-1].get('message')}"
+        if deferred:
+            outcome, words = "deferred", f"deferred until {deferred[-1].get('notBefore')}"
+        if follow_ups:
+            outcome = "retried"
+            words = f"{'deferred, then ' if deferred else ''}retried as {' and '.join(sorted(new_jobs))}"
+        if rejections:
+            outcome, words = "rejected", f"rejected: {' and '.join(sorted(reasons))}"
+        faults = []
+        if outcome != promise.outcome or (promise.reason and reasons != {promise.reason}):
+            faults.append(f"{promise.outcome} {promise.reason}".strip() + " was promised")
+        if calls != promise.calls:
+            faults.append(f"{calls} calls to Google instead of {promise.calls}")
+        if len(new_jobs) > 1 or (follow_ups and rejections):
+            faults.append("more than one outcome came out")
+        if any(job != promise.new_job_id and stage.google.new_jobs.get(job) != event.job_id for job in new_jobs):
+            faults.append("a follow-up names a job that Google did not give")
+        ended = bool(outcome) and (outcome != "deferred" or promise.outcome == "deferred")
+        settled = ended and acknowledged >= len(event.message_ids)
+        return Story(len(lines), calls, words, settled, faults)
+
+    def faults(self) -> list[str]:
+        """All that is not as promised, as things stand."""
+        faults = [f"{event.name}: {fault}" for event in self.all for fault in self.story(event).faults]
+        stage = self._stage
+        accesses = len(stage.secrets.accesses_to(REFRESH_TOKEN_PREFIX + ONE_USER))
+        refreshes = len(stage.google.refreshes(self._tokens[ONE_USER]))
+        if (accesses, refreshes) != (1, 1):
+            faults.append(f"{ONE_USER}: {accesses} secret accesses and {refreshes} token refreshes instead of one each")
+        if stage.dead_letters:
+            faults.append(f"{len(stage.dead_letters)} dead letters")
+        return faults
+
+
+def _events(cooled_down: Promise) -> Iterator[Event]:
+    def simple(name: str, promise: Promise, copies: int = 1) -> Event:
+        return Event(name, promise, job_id=name, user=name, copies=copies)
+
+    retried = Promise("retried", 1)
+    yield simple("all-goes-well", retried)
+    yield simple("delivered-twice", retried, copies=2)
+    yield simple("token-endpoint-down", retried)
+    yield simple("503-twice", Promise("retried", 3))
+    yield simple("connection-dropped", Promise("retried", 2))
+    yield simple("consent-revoked", Promise("rejected", 0, "REAUTHORIZATION_REQUIRED"))
+    yield simple("409-runs-already", Promise("retried", 1, new_job_id=_ADOPTED))
+    yield simple("429-cooldown", cooled_down)
+    yield Event("malformed", Promise("rejected", 0, "MALFORMED_EVENT"))
+    yield simple(_CHAIN, retried)
+    for number in range(1, BUDGET):
+        yield Event(f"└ its retry no. {number}", retried)
+    yield Event(f"└ its retry no. {BUDGET}", Promise("rejected", 0, "RETRY_BUDGET_EXHAUSTED"))
+    for number in range(1, 11):
+        name = f"{ONE_USER}-job-{number:02}"
+        yield Event(name, retried, job_id=name, user=ONE_USER)

@@ -1,0 +1,181 @@
+"""`make demo` tells the truth: 0 when everything came out as promised, else not; and nothing is left running."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from local.function_server import ROOT
+
+Started = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[Started]:
+    """Start the demo. `emulators=False`: on a path where none can be found."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(*options: str, emulators: bool) -> subprocess.Popen[str]:
+        empty = tmp_path / "empty"
+        empty.mkdir(exist_ok=True)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "local.demo", *options],
+            cwd=ROOT,
+            env={**os.environ} if emulators else {**os.environ, "PATH": str(empty)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        running.append(process)
+        return process
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def descendants(pid: int) -> set[int]:
+    """The process and all that it started, and they in turn."""
+    rows = subprocess.run(["ps", "-eo", "pid=,ppid=,stat="], capture_output=True, text=True, check=True).stdout
+    children: dict[int, set[int]] = {}
+    for child, parent, state in (row.split() for row in rows.splitlines()):
+        if "Z" not in state:
+            children.setdefault(int(parent), set()).add(int(child))
+    found, todo = {pid}, [pid]
+    while todo:
+        new = children.get(todo.pop(), set()) - found
+        found |= new
+        todo += new
+    return found
+
+
+def alive(pids: set[int]) -> set[int]:
+    rows = subprocess.run(["ps", "-eo", "pid=,stat="], capture_output=True, text=True, check=True).stdout
+    return pids & {int(pid) for pid, state in (row.split() for row in rows.splitlines()) if "Z" not in state}
+
+
+def wait_for_line(process: subprocess.Popen[str], text: str) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if text in line:
+            return
+    pytest.fail(f"The demo ended without saying: {text}")
+
+
+def wait_until_gone(pids: set[int]) -> None:
+    deadline = time.monotonic() + 5
+    while alive(pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(pids)
+
+
+PROMISED = {
+    "all-goes-well": (1, "retried as"),
+    "delivered-twice": (1, "retried as"),
+    "token-endpoint-down": (1, "retried as"),
+    "503-twice": (3, "retried as"),
+    "connection-dropped": (2, "retried as"),
+    "consent-revoked": (0, "rejected: REAUTHORIZATION_REQUIRED"),
+    "409-runs-already": (1, "retried as the-job-that-runs-already"),
+    "malformed": (0, "rejected: MALFORMED_EVENT"),
+    "keeps-failing": (1, "retried as"),
+    "└ its retry no. 1": (1, "retried as"),
+    "└ its retry no. 2": (1, "retried as"),
+    "└ its retry no. 3": (0, "rejected: RETRY_BUDGET_EXHAUSTED"),
+    **{f"one-user-job-{number:02}": (1, "retried as") for number in range(1, 11)},
+}
+
+
+def summary(output: str) -> dict[str, tuple[int, str]]:
+    """By event: calls to Google, outcome."""
+    rows = re.findall(r"^✓ (.+?) {2,}\d+ +(\d+)  (.+)$", output, re.MULTILINE)
+    return {name: (int(calls), outcome) for name, calls, outcome in rows}
+
+
+def check(output: str, cooldown: tuple[int, str]) -> None:
+    rows = summary(output)
+    for name, (calls, outcome) in {**PROMISED, "429-cooldown": cooldown}.items():
+        assert rows[name][0] == calls, name
+        assert rows[name][1].startswith(outcome), name
+    assert len(rows) == len(PROMISED) + 1
+    assert "Everything came out as promised" in output
+
+
+@pytest.mark.usefixtures("need_emulators")
+def test_on_googles_emulators_everything_comes_out_as_promised(demo: Started) -> None:
+    process = demo(emulators=True)
+    output, _ = process.communicate(timeout=120)
+    check(output, cooldown=(2, "deferred, then retried as"))
+    assert process.returncode == 0
+    assert "instead of Google's emulators" not in output
+
+
+def test_without_emulators_it_says_so_and_everything_comes_out_as_promised(demo: Started) -> None:
+    process = demo(emulators=False)
+    output, _ = process.communicate(timeout=120)
+    check(output, cooldown=(1, "deferred until"))
+    assert process.returncode == 0
+    assert "instead of Google's emulators: the Google Cloud CLI is not on the path" in output
+    assert "\x1b" not in output
+
+
+def test_a_function_that_breaks_a_promise_ends_it_with_1_and_the_reason(demo: Started, tmp_path: Path) -> None:
+    generous = tmp_path / "main.py"
+    generous.write_text(
+        f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); os.environ['RETRY_BUDGET'] = '9'\n"
+        "import importlib.util\n"
+        f"spec = importlib.util.spec_from_file_location('real', {str(ROOT / 'main.py')!r})\n"
+        "real = importlib.util.module_from_spec(spec); spec.loader.exec_module(real)\n"
+        "retry_failed_archive_job = real.retry_failed_archive_job\n"
+    )
+    process = demo(f"--source={generous}", emulators=False)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "└ its retry no. 3: rejected RETRY_BUDGET_EXHAUSTED was promised" in output
+    assert set(PROMISED) - set(summary(output)) == {"└ its retry no. 3"}
+
+
+def test_a_function_that_swallows_events_ends_it_with_1(demo: Started, tmp_path: Path) -> None:
+    swallows = tmp_path / "main.py"
+    swallows.write_text(
+        "import functions_framework.aio\nfrom starlette.responses import Response\n"
+        "@functions_framework.aio.http\n"
+        "async def retry_failed_archive_job(request):\n    return Response(status_code=204)\n"
+    )
+    process = demo(f"--source={swallows}", "--seconds=3", emulators=False)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "all-goes-well: retried was promised" in output
+
+
+def test_a_function_that_cannot_start_ends_it_with_1_and_what_it_said(demo: Started, tmp_path: Path) -> None:
+    broken = tmp_path / "main.py"
+    broken.write_text("raise SystemExit('the settings are wrong')")
+    process = demo(f"--source={broken}", emulators=False)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "the settings are wrong" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.usefixtures("need_emulators")
+@pytest.mark.parametrize(
+    ("ending", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)]
+)
+def test_however_it_is_ended_nothing_is_left_running(demo: Started, ending: signal.Signals, code: int) -> None:
+    process = demo(emulators=True)
+    wait_for_line(process, "all-goes-well")
+    started = descendants(process.pid)
+    assert len(started) >= 7  # itself, two emulators and a function server with its worker, each server with its tether
+    process.send_signal(ending)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert "Traceback" not in output
+    wait_until_gone(started)
