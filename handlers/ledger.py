@@ -13,8 +13,8 @@ An entry's states:
      ▲                 │ release (nothing was sent), or an answer that never came (one call in doubt)
      └─────────────────┘
 
-`retried` is final, and so is a rejection that Google's answer stands behind. Any other rejection, and a deferral
-whose time has come, can be claimed again: consent may have been given anew since.
+`retried` is final, and so is a rejection that Google's answer stands behind, until a person reopens it. Any other
+rejection, and a deferral whose time has come, can be claimed again: consent may have been given anew since.
 
 A lease is measured as the age of the claim on the store's own clock, never by comparing two instances' clocks.
 """
@@ -107,9 +107,10 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The job needs no call: it is answered for good, or it waits for its time."""
+    """The job needs no call: it is answered, or it waits for its time."""
 
     entry: Entry
+    version: Any
 
 
 class Superseded(Exception):
@@ -244,6 +245,18 @@ class Ledger:
             version = await self._store.write(opened, stored.version)
             await publish()
             await self._store.write(replace(opened, **_NOT_DEFERRED), version)
+
+
+async def reopen(store: Store, stored: Stored, now: datetime) -> None:
+    """Let a job be claimed again whose rejection is final, once a person has put right what stood behind it.
+
+    The chain has used what it had used. A call in doubt that parked the job is counted as carried out from here on,
+    since the person has looked; in doubt, it would park the job again. Raises Conflict if somebody wrote meanwhile.
+    """
+    entry = stored.entry
+    looked_into = entry.calls_in_doubt if entry.reason == Reason.OUTCOME_UNKNOWN else 0
+    counted = {"attempt": entry.attempt + looked_into, "calls_in_doubt": entry.calls_in_doubt - looked_into}
+    await store.write(replace(entry, state="open", updated_at=now, **counted), stored.version)
 
 
 async def _wait(pause: float) -> float:

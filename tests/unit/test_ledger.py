@@ -11,7 +11,19 @@ from google.cloud.firestore_v1.services.firestore.async_client import FirestoreA
 
 from handlers.events import ArchiveJobFailed
 from handlers.firestore import FirestoreStore
-from handlers.ledger import Claim, Conflict, Entry, Held, Ledger, MemoryStore, Settled, Store, Stored, Superseded
+from handlers.ledger import (
+    Claim,
+    Conflict,
+    Entry,
+    Held,
+    Ledger,
+    MemoryStore,
+    Settled,
+    Store,
+    Stored,
+    Superseded,
+    reopen,
+)
 from handlers.outcomes import Misconfigured, Reason, Unavailable
 from tests.unit.world import NOW
 
@@ -209,6 +221,42 @@ async def test_putting_back_does_not_break_the_claim_of_a_living_holder(store: S
     await ledger(store).put_back(stored, nothing)
     await ledger(store).record(claimed, state="retried", new_job_id="new")
     assert [] == await ledger(store).due(limit=100)
+
+
+async def rejected(store: Store, reason: Reason, **changes: Any) -> Stored:
+    claimed = await claim(ledger(store), failed(attempt=1))
+    await ledger(store).record(claimed, state="rejected", reason=reason, detail="words", **changes)
+    stored = await store.load("job")
+    assert stored
+    return stored
+
+
+@pytest.mark.parametrize("reason", ["ACCESS_DENIED", "JOB_NOT_FOUND", "JOB_NOT_RETRYABLE", "OUTCOME_UNKNOWN"])
+async def test_a_final_rejection_that_is_reopened_can_be_claimed_with_all_that_was_used(
+    store: Store, reason: Reason
+) -> None:
+    await reopen(store, await rejected(store, reason, calls_in_doubt=1), NOW)
+    entry = (await claim(ledger(store))).entry
+    assert (entry.root_job_id, entry.used, entry.fence) == ("job", 2, 2)
+
+
+async def test_a_call_in_doubt_stays_in_doubt_unless_it_was_what_parked_the_job(store: Store) -> None:
+    await reopen(store, await rejected(store, Reason.ACCESS_DENIED, calls_in_doubt=1), NOW)
+    assert 1 == (await claim(ledger(store))).entry.calls_in_doubt
+
+
+async def test_a_parked_job_that_is_reopened_is_no_longer_in_doubt(store: Store) -> None:
+    await reopen(store, await rejected(store, Reason.OUTCOME_UNKNOWN, calls_in_doubt=1), NOW)
+    assert 0 == (await claim(ledger(store))).entry.calls_in_doubt
+
+
+async def test_reopening_leaves_alone_what_somebody_wrote_meanwhile(store: Store) -> None:
+    stored = await rejected(store, Reason.JOB_NOT_FOUND)
+    await reopen(store, stored, NOW)
+    claimed = await claim(ledger(store))
+    with pytest.raises(Conflict):
+        await reopen(store, stored, NOW)
+    await ledger(store).record(claimed, state="retried", new_job_id="new")
 
 
 # a store that fails, or whose answers are lost
