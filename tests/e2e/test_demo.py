@@ -126,20 +126,47 @@ def test_without_emulators_it_says_so_and_everything_comes_out_as_promised(demo:
     assert "\x1b" not in output
 
 
-def test_a_function_that_breaks_a_promise_ends_it_with_1_and_the_reason(demo: Started, tmp_path: Path) -> None:
-    generous = tmp_path / "main.py"
-    generous.write_text(
-        f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); os.environ['RETRY_BUDGET'] = '9'\n"
-        "import importlib.util\n"
-        f"spec = importlib.util.spec_from_file_location('real', {str(ROOT / 'main.py')!r})\n"
-        "real = importlib.util.module_from_spec(spec); spec.loader.exec_module(real)\n"
-        "retry_failed_archive_job = real.retry_failed_archive_job\n"
-    )
-    process = demo(f"--source={generous}", emulators=False)
+# The real function, made to break a promise.
+GENEROUS = "os.environ['RETRY_BUDGET'] = '9'"
+CURIOUS = """
+async def retry_failed_archive_job(request):
+    with contextlib.suppress(Exception):
+        event = json.loads(base64.b64decode((await request.json())["message"]["data"]))
+        url = f"{os.environ['DATA_PORTABILITY_API_ENDPOINT']}/v1/archiveJobs/{event['archiveJobId']}:retry"
+        await asyncio.to_thread(urllib.request.urlopen, url, data=b"")
+    return await real.retry_failed_archive_job(request)
+"""
+
+
+def broken(folder: Path, *, before: str = "", after: str = "") -> str:
+    source = folder / "main.py"
+    source.write_text(f"""
+import asyncio, base64, contextlib, importlib.util, json, os, sys, urllib.request
+sys.path.insert(0, {str(ROOT)!r})
+{before}
+spec = importlib.util.spec_from_file_location("real", {str(ROOT / "main.py")!r})
+real = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(real)
+retry_failed_archive_job = real.retry_failed_archive_job
+{after}
+""")
+    return f"--source={source}"
+
+
+def test_a_wrong_outcome_ends_it_with_1_and_says_which(demo: Started, tmp_path: Path) -> None:
+    process = demo(broken(tmp_path, before=GENEROUS), emulators=False)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "└ its retry no. 3: rejected RETRY_BUDGET_EXHAUSTED was promised" in output
     assert set(PROMISED) - set(summary(output)) == {"└ its retry no. 3"}
+
+
+def test_a_call_too_many_ends_it_with_1_and_says_for_which_job(demo: Started, tmp_path: Path) -> None:
+    process = demo(broken(tmp_path, after=CURIOUS), emulators=False)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "all-goes-well: 2 calls to Google instead of 1" in output
+    assert "was promised" not in output
 
 
 def test_a_function_that_swallows_events_ends_it_with_1(demo: Started, tmp_path: Path) -> None:
