@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
@@ -18,9 +19,11 @@ from google.cloud.secretmanager_v1.services.secret_manager_service.transports im
 )
 
 from local import google_errors
+from local.function_server import ROOT
 from local.google_apis import MARK, GoogleApis
 from local.scripted import ANY, Answer, Drop, Silence
 from local.secrets import Fault, SecretManager, State, Success
+from local.stage import OAUTH_CLIENT
 
 REFRESH_TOKEN = f"{MARK}-refresh-token"
 
@@ -339,3 +342,31 @@ async def test_secret_manager_can_fall_silent(
         await client.access_secret_version(
             name=f"projects/{project}/secrets/secret/versions/latest", retry=None, timeout=0.3
         )
+
+
+# All of them in a process of their own
+
+
+async def test_in_their_own_process_they_open_to_all_count_and_end_with_their_input(project: str) -> None:
+    command = [sys.executable, "-m", "local.standins", "--project", project, "--secret-ms=1"]
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=ROOT, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    async with asyncio.timeout(30):
+        environment = json.loads(await process.stdout.readline())
+        async with grpc.aio.insecure_channel(environment["SECRET_MANAGER_EMULATOR_HOST"]) as channel:
+            client = SecretManagerServiceAsyncClient(
+                transport=SecretManagerServiceGrpcAsyncIOTransport(channel=channel)
+            )
+            refresh_token = (await access(client, project, "any-user")).payload.data.decode()
+            client_file = json.loads((await access(client, project, OAUTH_CLIENT)).payload.data)["web"]
+        form = {"grant_type": "refresh_token", "refresh_token": refresh_token}
+        form |= {name: client_file[name] for name in ("client_id", "client_secret")}
+        async with aiohttp.ClientSession() as http, http.post(client_file["token_uri"], data=form) as response:
+            assert response.status == 200
+        process.stdin.write(b"\n")
+        assert json.loads(await process.stdout.readline()) == {"secret": 2, "token": 1, "retry": 0}
+        process.stdin.close()
+        assert await process.wait() == 0
