@@ -54,7 +54,7 @@ class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel
     new_job_id: str = ""
     reason: str = ""
     detail: str = ""
-    not_before: datetime | None = None  # of what was deferred and has no outcome yet, and of nothing else
+    not_before: datetime | None = None  # of what was deferred, until its outcome is published
     event: bytes = b""  # of a deferral: the data to put back, and its attributes as JSON
     attributes: str = ""
     updated_at: datetime
@@ -93,24 +93,24 @@ class Store(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """The right to call Google for this job, until the lease lapses."""
+class Kept:
+    """An entry as the store keeps it, with its version."""
 
     entry: Entry
     version: Any
+
+
+class Claim(Kept):
+    """The right to call Google for this job, until the lease lapses."""
+
+
+class Settled(Kept):
+    """The job needs no call: it is answered, or it waits for its time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
     """Another delivery holds the claim, and its lease has not lapsed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """The job needs no call: it is answered, or it waits for its time."""
-
-    entry: Entry
-    version: Any
 
 
 class Superseded(Exception):
@@ -160,18 +160,11 @@ class Ledger:
         now = self._now()
         unknown = Entry(job_id=event.job_id, root_job_id="", attempt=0, updated_at=now, expire_at=now)
         old = found.entry if found else unknown
-        lapsed = False
-        match old.state:
-            case "claimed":
-                lapsed = found is not None and found.age > old.lease_seconds
-                if not lapsed:
-                    return Held()
-            case "retried":
-                return Settled(old)
-            case "rejected" if old.reason not in _REVISABLE:
-                return Settled(old)
-            case "deferred" if old.not_before and now < old.not_before:
-                return Settled(old)
+        if found and _is_settled(old, now):
+            return Settled(old, found.version)
+        lapsed = old.state == "claimed"
+        if found and lapsed and found.age <= old.lease_seconds:
+            return Held()
         return replace(
             old,
             root_job_id=event.root_job_id or old.root_job_id or event.job_id,
@@ -187,16 +180,13 @@ class Ledger:
             expire_at=now + self._keep,
         )
 
-    async def record(self, claim: Claim, **changes: Any) -> Entry:
+    async def record(self, claim: Claim, **changes: Any) -> Kept:
         """Write what became of the claim, and give it up. Raises Superseded.
 
         A new job gets an entry of its own with it, so that its chain is known should it fail too.
         """
         now = self._now()
-        common = {"holder": "", "updated_at": now, "expire_at": now + self._keep}
-        if changes["state"] in ("retried", "rejected"):
-            common |= _NOT_DEFERRED
-        entry = replace(claim.entry, **common | changes)
+        entry = replace(claim.entry, **{"holder": "", "updated_at": now, "expire_at": now + self._keep} | changes)
         link = None
         if entry.new_job_id:
             link = Entry(
@@ -214,12 +204,11 @@ class Ledger:
                 if unread:
                     found = await self._store.load(entry.job_id)
                     if found and found.entry == entry:
-                        return entry  # our own write, whose answer was lost
+                        return Kept(entry, found.version)  # our own write, whose answer was lost
                     if not found or found.entry.holder != claim.entry.holder:
                         raise Superseded
                     version, link = found.version, None  # the link was in the way: the new job is known already
-                await self._store.write(entry, version, link)
-                return entry
+                return Kept(entry, await self._store.write(entry, version, link))
             except Conflict:
                 unread = True
             except Unavailable:
@@ -234,10 +223,10 @@ class Ledger:
 
         It is open before it is published: a delivery on whose clock it is not yet due would find it deferred, and
         acknowledge it. And it stays due until it is published: a run that dies in between is done again by the next.
-        One that is claimed stays due until there is an outcome: Pub/Sub may owe no other delivery than the one that
-        holds the claim, a late duplicate of a message that was acknowledged long ago.
+        One that a delivery has got hold of meanwhile stays due until its outcome is published: that delivery may be a
+        late duplicate of a message that was acknowledged long ago, and Pub/Sub owe no other.
         """
-        if stored.entry.state == "claimed":
+        if stored.entry.state not in ("deferred", "open"):
             await publish()
             return
         opened = replace(stored.entry, state="open", updated_at=self._now())
@@ -245,6 +234,11 @@ class Ledger:
             version = await self._store.write(opened, stored.version)
             await publish()
             await self._store.write(replace(opened, **_NOT_DEFERRED), version)
+
+    async def announced(self, kept: Kept) -> None:
+        """The outcome is published: what was deferred once is no longer due."""
+        with suppress(Conflict):
+            await self._store.write(replace(kept.entry, **_NOT_DEFERRED), kept.version)
 
 
 async def reopen(store: Store, stored: Stored, now: datetime) -> None:
@@ -257,6 +251,17 @@ async def reopen(store: Store, stored: Stored, now: datetime) -> None:
     looked_into = entry.calls_in_doubt if entry.reason == Reason.OUTCOME_UNKNOWN else 0
     counted = {"attempt": entry.attempt + looked_into, "calls_in_doubt": entry.calls_in_doubt - looked_into}
     await store.write(replace(entry, state="open", updated_at=now, **counted), stored.version)
+
+
+def _is_settled(entry: Entry, now: datetime) -> bool:
+    match entry.state:
+        case "retried":
+            return True
+        case "rejected":
+            return entry.reason not in _REVISABLE
+        case "deferred":
+            return entry.not_before is not None and now < entry.not_before
+    return False
 
 
 async def _wait(pause: float) -> float:

@@ -23,7 +23,7 @@ from handlers.events import (
     parse_failed,
     timestamp,
 )
-from handlers.ledger import Claim, Entry, Held, Ledger, Settled, Superseded
+from handlers.ledger import Claim, Entry, Held, Kept, Ledger, Settled, Superseded
 from handlers.outcomes import (
     Broken,
     Deferred,
@@ -110,13 +110,13 @@ class _Work:
         match claim:
             case Held():
                 return NotNow("another delivery of this job is at work")
-            case Settled(entry):
-                return await self._announce(entry)
+            case Settled():
+                return await self._announce(claim)
         self._journal.bind(attempt=claim.entry.used, rootArchiveJobId=claim.entry.root_job_id)
-        entry = await self._settle(claim, event, token)
-        return NotNow(entry.detail) if entry.state == "open" else await self._announce(entry)
+        kept = await self._settle(claim, event, token)
+        return NotNow(kept.entry.detail) if kept.entry.state == "open" else await self._announce(kept)
 
-    async def _settle(self, claim: Claim, event: ArchiveJobFailed, token: asyncio.Future[AccessToken]) -> Entry:
+    async def _settle(self, claim: Claim, event: ArchiveJobFailed, token: asyncio.Future[AccessToken]) -> Kept:
         """Ask Google, and record what came of it before anything else happens."""
         try:
             learned = await self._ask(claim.entry, event, token)
@@ -204,22 +204,29 @@ class _Work:
             async with self._step("release", RECORDED):
                 await self._case.ledger.record(claim, state="open")
 
-    async def _announce(self, entry: Entry) -> Outcome:
+    async def _announce(self, kept: Kept) -> Outcome:
         """Publish what the ledger holds, which is the same at every delivery."""
+        entry = kept.entry
         self._journal.bind(attempt=entry.used, rootArchiveJobId=entry.root_job_id)
         if entry.state == "deferred" and entry.not_before:
             return Deferred(entry.not_before)
         chain: dict[str, Any] = {"root_archive_job_id": entry.root_job_id, "attempt": entry.used}
         user: dict[str, Any] = {"user_id": entry.user_id, "credential_id": entry.credential_id}
         at = timestamp(entry.updated_at)
+        outcome: Outcome = Retried(entry.new_job_id)
         if entry.state == "rejected":
             known = {"archive_job_id": entry.job_id} | chain | user
-            return await self._reject(entry.reason, entry.detail, rejected_at=at, **known)
-        job: dict[str, Any] = {"archive_job_id": entry.new_job_id, "retried_archive_job_id": entry.job_id}
-        follow_up = ArchiveJobRetried(retried_at=at, **job, **chain, **user)
-        async with self._step("publish", PUBLISHED):
-            await self._case.retried.publish(encode(follow_up), follow_up.attributes())
-        return Retried(entry.new_job_id)
+            outcome = await self._reject(entry.reason, entry.detail, rejected_at=at, **known)
+        else:
+            job: dict[str, Any] = {"archive_job_id": entry.new_job_id, "retried_archive_job_id": entry.job_id}
+            follow_up = ArchiveJobRetried(retried_at=at, **job, **chain, **user)
+            async with self._step("publish", PUBLISHED):
+                await self._case.retried.publish(encode(follow_up), follow_up.attributes())
+        if entry.not_before:  # once deferred, and due until here: where this fails, it is only published once more
+            with suppress(Unavailable, Misconfigured):
+                async with self._step("announced", PUBLISHED):
+                    await self._case.ledger.announced(kept)
+        return outcome
 
     async def _reject_malformed(self, error: MalformedEvent) -> Outcome:
         at = timestamp(self._case.now())

@@ -58,6 +58,12 @@ async def claim(ledger: Ledger, event: ArchiveJobFailed | None = None) -> Claim:
     return claim
 
 
+async def settled(store: Store, event: ArchiveJobFailed) -> Entry:
+    found = await ledger(store).claim(event)
+    assert isinstance(found, Settled)
+    return found.entry
+
+
 async def test_of_many_who_claim_at_once_one_gets_it(store: Store) -> None:
     claims = await asyncio.gather(*(ledger(store).claim(failed()) for _ in range(20)))
     assert [sum(isinstance(claim, kind) for claim in claims) for kind in (Claim, Held)] == [1, 19]
@@ -103,8 +109,8 @@ async def test_who_was_taken_over_records_nothing(store: Store) -> None:
 
 
 async def test_an_answer_is_final_and_reads_back_as_it_was_written(store: Store) -> None:
-    entry = await ledger(store).record(await claim(ledger(store)), state="retried", new_job_id="new", calls_in_doubt=1)
-    assert Settled(entry) == await ledger(store).claim(failed(attempt=2, user_id="mallory"))
+    kept = await ledger(store).record(await claim(ledger(store)), state="retried", new_job_id="new", calls_in_doubt=1)
+    assert kept.entry == await settled(store, failed(attempt=2, user_id="mallory"))
 
 
 @pytest.mark.parametrize("reason", list(Reason))
@@ -117,8 +123,8 @@ async def test_a_rejection_is_final_where_googles_answer_stands_behind_it(store:
 async def test_a_deferral_waits_for_its_time_with_its_event(store: Store) -> None:
     until = NOW + timedelta(hours=1)
     kept = {"event": b"\x00\xff", "attributes": '{"":"any key"}'}
-    deferred = await ledger(store).record(await claim(ledger(store)), state="deferred", not_before=until, **kept)
-    assert Settled(deferred) == await ledger(store).claim(failed())
+    kept_so = await ledger(store).record(await claim(ledger(store)), state="deferred", not_before=until, **kept)
+    assert kept_so.entry == await settled(store, failed())
     later = Ledger(store, lease_seconds=1, keep=timedelta(1), now=lambda: until)
     assert isinstance(await later.claim(failed()), Claim)
 
@@ -140,7 +146,7 @@ async def test_the_larger_attempt_counts(store: Store, known: int, told: int, co
 async def test_a_link_never_overwrites_what_is_known_of_the_new_job(store: Store) -> None:
     new = await ledger(store).record(await claim(ledger(store), failed("new")), state="retried", new_job_id="newest")
     await ledger(store).record(await claim(ledger(store)), state="retried", new_job_id="new")
-    assert Settled(new) == await ledger(store).claim(failed("new"))
+    assert new.entry == await settled(store, failed("new"))
     assert isinstance(await ledger(store).claim(failed()), Settled)
 
 
@@ -154,9 +160,9 @@ async def test_entries_expire_after_they_can_matter(store: Store) -> None:
     assert NOW + timedelta(days=45) == (await claim(ledger(store))).entry.expire_at
 
 
-async def deferred(store: Store, job_id: str, until: datetime, **kept: Any) -> Entry:
+async def deferred(store: Store, job_id: str, until: datetime, **kept: Any) -> None:
     claimed = await claim(ledger(store), failed(job_id))
-    return await ledger(store).record(claimed, state="deferred", not_before=until, **kept)
+    await ledger(store).record(claimed, state="deferred", not_before=until, **kept)
 
 
 async def test_due_are_the_deferrals_whose_time_has_come_the_longest_due_first(store: Store) -> None:
@@ -190,12 +196,13 @@ async def test_putting_back_leaves_a_claim_alone_that_was_faster(store: Store) -
     claimed = await claim(ledger(store))
     await ledger(store).put_back(stored, not_again)
     assert isinstance(await ledger(store).claim(failed()), Held)
-    await ledger(store).record(claimed, state="retried", new_job_id="new")
+    kept = await ledger(store).record(claimed, state="retried", new_job_id="new")
+    await ledger(store).announced(kept)
     assert [] == await ledger(store).due(limit=100)
 
 
 @pytest.mark.parametrize("end", ["dies", "is released", "leaves a call in doubt"])
-async def test_what_was_deferred_stays_due_until_there_is_an_outcome(store: Store, end: str) -> None:
+async def test_what_was_deferred_stays_due_until_its_outcome_is_published(store: Store, end: str) -> None:
     await deferred(store, "job", NOW, event=b"the event")
     claimed = await claim(ledger(store, lease_seconds=0.05))
     if end != "dies":
@@ -210,7 +217,10 @@ async def test_what_was_deferred_stays_due_until_there_is_an_outcome(store: Stor
     await ledger(store).put_back(stored, publish)
     assert 1 == len(published)
     await asyncio.sleep(0.1)
-    await ledger(store).record(await claim(ledger(store)), state="rejected", reason="JOB_NOT_FOUND")
+    kept = await ledger(store).record(await claim(ledger(store)), state="rejected", reason="JOB_NOT_FOUND")
+    # what was open went back with its event: Pub/Sub owes its delivery now
+    assert ["rejected"] * (end == "dies") == [stored.entry.state for stored in await ledger(store).due(limit=100)]
+    await ledger(store).announced(kept)
     assert [] == await ledger(store).due(limit=100)
 
 
@@ -219,7 +229,8 @@ async def test_putting_back_does_not_break_the_claim_of_a_living_holder(store: S
     claimed = await claim(ledger(store))
     [stored] = await ledger(store).due(limit=100)
     await ledger(store).put_back(stored, nothing)
-    await ledger(store).record(claimed, state="retried", new_job_id="new")
+    kept = await ledger(store).record(claimed, state="retried", new_job_id="new")
+    await ledger(store).announced(kept)
     assert [] == await ledger(store).due(limit=100)
 
 

@@ -114,3 +114,16 @@ async def test_a_redelivery_that_is_faster_than_the_schedule_is_not_disturbed() 
 
 async def never() -> None:
     pytest.fail("published, though a delivery has claimed it")
+
+
+async def test_a_late_duplicate_that_fails_to_publish_loses_no_deferral() -> None:
+    world, topic = World(), FakeTopic()
+    await defer(world)
+    world.time += timedelta(hours=1)
+    world.retried.failure = Unavailable("down")
+    await world.deliver(failed())
+    world.retried.failure = None
+    assert 1 == await resume(world, topic)()
+    assert Retried("job-new") == await world.deliver(topic.messages[0])
+    assert 0 == await resume(world, topic)()
+    assert 2 == len(world.http.retries)
