@@ -15,7 +15,7 @@ _LARGEST_ATTEMPT = 2**31 - 1  # beyond any budget, and still an integer to every
 
 
 class MalformedEvent(ValueError):
-    """The data is not an `archive job failed` event. `known` holds those of its fields that are sound."""
+    """The data is not an `archive job failed` event. `known` holds what a rejection tells of those fields that are sound."""
 
     def __init__(self, detail: str, known: dict[str, Any]) -> None:
         super().__init__(detail)
@@ -87,6 +87,11 @@ def _sound_fields(data: bytes) -> dict[str, Any]:
             sound[field.name] = msgspec.convert(loose[field.encode_name], field.type)
         except (KeyError, TypeError, msgspec.ValidationError):
             continue
+    sound.pop("failed_at", None)  # a rejection does not tell it
+    for name in sound.keys() & {"archive_job_id", "root_archive_job_id"}:
+        sound[name] = plain_job_id(sound[name])
+    if "attempt" in sound:
+        sound["attempt"] = min(sound["attempt"], _LARGEST_ATTEMPT)
     return sound
 
 

@@ -343,6 +343,28 @@ async def test_a_malformed_event_is_matched_to_what_of_it_is_sound() -> None:
     assert ["userId" in attributes for attributes in world.rejected.attributes] == [True, False]
 
 
+async def test_a_malformed_event_tells_its_sound_fields_in_the_form_of_a_rejection() -> None:
+    world = World()
+    event = {
+        "archiveJobId": "archiveJobs/job",
+        "rootArchiveJobId": "archiveJobs/root",
+        "userId": 5,
+        "credentialId": "second",
+        "attempt": 10**30,
+        "failedAt": NOW.isoformat(),
+    }
+    await world.deliver(event)
+    told = {name: world.rejected.messages[0][name] for name in event if name != "failedAt"}
+    assert {
+        "archiveJobId": "job",
+        "rootArchiveJobId": "root",
+        "userId": "",
+        "credentialId": "second",
+        "attempt": 2**31 - 1,
+    } == told
+    assert "job" == world.rejected.attributes[0]["dedupKey"]
+
+
 async def test_what_google_refused_for_good_is_answered_from_the_ledger() -> None:
     world = World()
     world.script("job", google_error(403, "PERMISSION_DENIED"), (200, {"archiveJobId": "new"}))
