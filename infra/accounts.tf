@@ -7,10 +7,6 @@ data "google_service_account" "build" {
   account_id = "archive-job-retry-build"
 }
 
-data "google_service_account" "deploy" {
-  account_id = var.deploy_account_id
-}
-
 data "google_service_account" "invoke" {
   account_id = "archive-job-retry-invoke"
 }
@@ -24,6 +20,9 @@ data "google_service_account" "run" {
 }
 
 locals {
+  # By its name: the pipeline may not look accounts up, its own included, but for those that it may act as.
+  deploy = "serviceAccount:${var.deploy_account_id}@${var.project_id}.iam.gserviceaccount.com"
+
   # Google's own account that delivers pushes and moves dead letters
   pubsub_agent = "serviceAccount:service-${data.google_project.this.number}@gcp-sa-pubsub.iam.gserviceaccount.com"
 }

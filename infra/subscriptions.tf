@@ -73,5 +73,5 @@ resource "google_pubsub_subscription_iam_member" "pubsub_moves_dead_letters" {
 resource "google_pubsub_subscription_iam_member" "deploy_reads_smoke" {
   subscription = google_pubsub_subscription.pull["archive-job-retry-smoke"].name
   role         = "roles/pubsub.subscriber"
-  member       = data.google_service_account.deploy.member
+  member       = local.deploy
 }

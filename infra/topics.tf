@@ -58,5 +58,5 @@ resource "google_pubsub_topic_iam_member" "pubsub_moves_dead_letters" {
 resource "google_pubsub_topic_iam_member" "deploy_publishes" {
   topic  = google_pubsub_topic.this["archive-job-failed"].name
   role   = "roles/pubsub.publisher"
-  member = data.google_service_account.deploy.member
+  member = local.deploy
 }

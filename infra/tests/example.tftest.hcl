@@ -21,14 +21,6 @@ override_data {
 }
 
 override_data {
-  target = data.google_service_account.deploy
-  values = {
-    email  = "archive-job-retry-deploy@my-portability-project.iam.gserviceaccount.com"
-    member = "serviceAccount:archive-job-retry-deploy@my-portability-project.iam.gserviceaccount.com"
-  }
-}
-
-override_data {
   target = data.google_service_account.invoke
   values = {
     email  = "archive-job-retry-invoke@my-portability-project.iam.gserviceaccount.com"

@@ -23,7 +23,6 @@ class Mistake:
     round: int = 1
 
 
-_SMOKE_GRANT = 'role         = "roles/pubsub.subscriber"\n  member       = data.google_service_account.deploy.member'
 _PUBLISHES = 'each.key].name\n  role   = "roles/pubsub.publisher"\n  member = data.google_service_account.run.member'
 _DEAD_LETTERS = """  dead_letter_policy {
     dead_letter_topic     = "projects/${var.project_id}/topics/${google_pubsub_topic.this["archive-job-dead"].name}"
