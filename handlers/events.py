@@ -15,7 +15,7 @@ _LARGEST_ATTEMPT = 2**31 - 1  # beyond any budget, and still an integer to every
 
 
 class MalformedEvent(ValueError):
-    """The data is not an `archive job failed` event. `known` holds what a rejection tells of those fields that are sound."""
+    """The data is no `archive job failed` event. `known`: its sound fields, as far as a rejection tells them."""
 
     def __init__(self, detail: str, known: dict[str, Any]) -> None:
         super().__init__(detail)
