@@ -33,7 +33,7 @@ from msgspec.structs import replace
 from handlers.events import ArchiveJobFailed
 from handlers.outcomes import Reason, Unavailable
 
-_REVISABLE = (Reason.EVENT_EXPIRED, Reason.RETRY_BUDGET_EXHAUSTED, Reason.REAUTHORIZATION_REQUIRED)
+REVISABLE = (Reason.EVENT_EXPIRED, Reason.RETRY_BUDGET_EXHAUSTED, Reason.REAUTHORIZATION_REQUIRED)
 _NOT_DEFERRED: dict[str, Any] = {"not_before": None, "event": b"", "attributes": ""}
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0  # seconds between tries to reach the store
 
@@ -258,7 +258,7 @@ def _is_settled(entry: Entry, now: datetime) -> bool:
         case "retried":
             return True
         case "rejected":
-            return entry.reason not in _REVISABLE
+            return entry.reason not in REVISABLE
         case "deferred":
             return entry.not_before is not None and now < entry.not_before
     return False
