@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from local import google_errors
-from local.scripted import Answer, Drop
+from local.scripted import Answer, Drop, Step
 from local.stage import REFRESH_TOKEN_PREFIX, Stage
 from local.topics import Published
 
@@ -70,8 +71,7 @@ class Events:
         google.script_retry("503-twice", [google_errors.unavailable()] * 2)
         google.script_retry("connection-dropped", [Drop()])
         google.script_retry("409-runs-already", [google_errors.already_exists(_ADOPTED)])
-        until = datetime.now(UTC) + timedelta(seconds=COOLDOWN_SECONDS)
-        google.script_retry("429-cooldown", [google_errors.cooldown(until)])
+        google.script_retry("429-cooldown", _cools_down())
         for event in self.all:
             for _ in range(0 if event in self._chain else event.copies):
                 content = {"archiveJobId": event.job_id, "userId": event.user} if event.user else b"{not even JSON"
@@ -106,7 +106,7 @@ class Events:
         deferred = [line for line in lines if line["outcome"] == "deferred"]
         outcome, words = "", "published" if event.message_ids else ""
         if lines:
-            words = f"not yet: {lines[-1].get('message')}"
+            words = f"not yet: {_first_line(lines[-1])}"
         if deferred:
             outcome, words = "deferred", f"deferred until {deferred[-1].get('notBefore')}"
         if follow_ups:
@@ -125,6 +125,8 @@ class Events:
             faults.append("a follow-up names a job that Google did not give")
         ended = bool(outcome) and (outcome != "deferred" or promise.outcome == "deferred")
         settled = ended and acknowledged >= len(event.message_ids)
+        if lines and not settled:
+            faults.append(f"not over; the function said last: {_first_line(lines[-1])}")
         return Story(len(lines), calls, words, settled, faults)
 
     def faults(self) -> list[str]:
@@ -138,6 +140,16 @@ class Events:
         if stage.dead_letters:
             faults.append(f"{len(stage.dead_letters)} dead letters")
         return faults
+
+
+def _cools_down() -> Iterator[Step]:
+    """The cooldown counts from Google's answer, however long the event was on its way."""
+    yield google_errors.cooldown(datetime.now(UTC) + timedelta(seconds=COOLDOWN_SECONDS))
+
+
+def _first_line(logged: dict[str, Any]) -> str:
+    """Of what the function wrote; a traceback may follow it."""
+    return str(logged.get("message")).partition("\n")[0]
 
 
 def _events(cooled_down: Promise) -> Iterator[Event]:

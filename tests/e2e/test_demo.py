@@ -169,6 +169,15 @@ def test_a_call_too_many_ends_it_with_1_and_says_for_which_job(demo: Started, tm
     assert "was promised" not in output
 
 
+def test_a_function_that_fails_ends_it_with_1_and_its_own_words(demo: Started, tmp_path: Path) -> None:
+    process = demo(
+        broken(tmp_path, before="os.environ['OAUTH_CLIENT_SECRET'] = 'absent'"), "--seconds=8", emulators=False
+    )
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert re.search(r"- all-goes-well: not over; the function said last: .*client.* absent", output)
+
+
 def test_a_function_that_swallows_events_ends_it_with_1(demo: Started, tmp_path: Path) -> None:
     swallows = tmp_path / "main.py"
     swallows.write_text(
@@ -193,14 +202,21 @@ def test_a_function_that_cannot_start_ends_it_with_1_and_what_it_said(demo: Star
 
 
 @pytest.mark.usefixtures("need_emulators")
-@pytest.mark.parametrize(
-    ("ending", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)]
-)
-def test_however_it_is_ended_nothing_is_left_running(demo: Started, ending: signal.Signals, code: int) -> None:
-    process = demo(emulators=True)
+@pytest.mark.parametrize(("ending", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_interrupted_or_killed_it_leaves_no_emulator_and_no_function_running(
+    demo: Started, ending: signal.Signals, code: int
+) -> None:
+    end(demo(emulators=True), ending, code, processes=7)  # itself, two emulators with tethers, the function's server …
+
+
+def test_terminated_it_leaves_no_function_running(demo: Started) -> None:
+    end(demo(emulators=False), signal.SIGTERM, 143, processes=4)  # itself, the function's server, worker and tether
+
+
+def end(process: subprocess.Popen[str], ending: signal.Signals, code: int, *, processes: int) -> None:
     wait_for_line(process, "all-goes-well")
     started = descendants(process.pid)
-    assert len(started) >= 7  # itself, two emulators and a function server with its worker, each server with its tether
+    assert len(started) >= processes
     process.send_signal(ending)
     output, _ = process.communicate(timeout=30)
     assert process.returncode == code
