@@ -1,0 +1,140 @@
+"""Messages of a pull subscription, held while somebody looks at them.
+
+    pull ─► held ─┬─ acknowledge ─► gone
+                  ├─ release ─────► available again at once
+                  └─ on leaving, however that comes about, what is left is released
+
+Held messages are out of everybody else's sight, a second run's too. Should this process be killed, Pub/Sub hands them
+out again when their lease ends, LEASE_SECONDS later at most.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from contextlib import AbstractAsyncContextManager, suppress
+from types import TracebackType
+from typing import Any, Self
+
+from google.api_core.exceptions import DeadlineExceeded, GoogleAPICallError, GoogleAPIError
+from google.api_core.retry_async import AsyncRetry
+from google.pubsub_v1.services.subscriber.async_client import SubscriberAsyncClient
+from google.pubsub_v1.types.pubsub import PubsubMessage, PullRequest
+
+from handlers.outcomes import Fault
+from handlers.rpc import PASSING, fault_of
+
+LEASE_SECONDS = 60
+_RENEWED_EVERY = 20.0  # seconds
+_AT_ONCE = 1000  # messages in one request; it may have 512 KiB, and an ack id takes about 200 bytes
+_CALL_SECONDS = 10.0
+_RELEASE_SECONDS = 20.0
+
+
+def _passes(error: Exception) -> bool:
+    late = isinstance(error, DeadlineExceeded)
+    return isinstance(error, GoogleAPICallError) and error.grpc_status_code in PASSING and not late
+
+
+_RETRY: Any = AsyncRetry(predicate=_passes, initial=0.2, maximum=2.0, timeout=30.0)
+
+
+class Leases(AbstractAsyncContextManager["Leases"]):
+    """The messages of one subscription that are in hand. All methods raise Unavailable or Misconfigured."""
+
+    def __init__(self, client: SubscriberAsyncClient, project: str, subscription: str) -> None:
+        self._client = client
+        self.subscription = subscription if "/" in subscription else f"projects/{project}/subscriptions/{subscription}"
+        self._held: dict[str, str] = {}  # message id → ack id of its latest delivery
+        self._done: set[str] = set()
+        self._changing = asyncio.Lock()  # or a lease could be renewed just after it was given up
+
+    async def __aenter__(self) -> Self:
+        self._keeping = asyncio.create_task(self._keep())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._keeping.cancel()
+        await asyncio.gather(self._keeping, return_exceptions=True)
+        with suppress(Fault, TimeoutError):
+            async with asyncio.timeout(_RELEASE_SECONDS):
+                await self.release(list(self._held))
+
+    @property
+    def held(self) -> frozenset[str]:
+        """The ids of the messages in hand."""
+        return frozenset(self._held)
+
+    async def pull(self, seconds: float) -> list[PubsubMessage]:
+        """Some more messages, each only once; none if none came within these seconds.
+
+        A pull under way is waited for even when this is cancelled: what it brings would stay with nobody otherwise.
+        """
+        clock = asyncio.get_running_loop().time
+        until = clock() + seconds
+        # No short pull at the end: the service might hand something out just when nobody waits for it any more.
+        while (left := until - clock()) >= seconds / 2:
+            pulling = asyncio.create_task(self._pull(left))
+            try:
+                if messages := await asyncio.shield(pulling):
+                    return messages
+            except asyncio.CancelledError:
+                await asyncio.gather(pulling, return_exceptions=True)
+                raise
+        return []
+
+    async def acknowledge(self, message_id: str) -> None:
+        """Be done with a message for good."""
+        await self._call(self._client.acknowledge, ack_ids=[self._held[message_id]])
+        del self._held[message_id]
+        self._done.add(message_id)
+
+    async def release(self, message_ids: Collection[str]) -> None:
+        """Make messages available again, to everybody and at once."""
+        mine = [message_id for message_id in message_ids if message_id in self._held]
+        for some in _batches(mine):
+            async with self._changing:
+                await self._lease([self._held[message_id] for message_id in some], 0)
+                for message_id in some:
+                    del self._held[message_id]
+
+    async def _pull(self, seconds: float) -> list[PubsubMessage]:
+        """Messages that are not in hand yet."""
+        request = PullRequest(subscription=self.subscription, max_messages=_AT_ONCE)
+        try:
+            pulled = (await self._client.pull(request, retry=_RETRY, timeout=seconds)).received_messages
+        except DeadlineExceeded:
+            return []
+        except GoogleAPIError as error:
+            raise fault_of(error, f"reading {self.subscription}") from None
+        ack_ids = {received.message.message_id: received.ack_id for received in pulled}
+        again = ack_ids.keys() & self._done
+        if again:  # an acknowledgement can be lost
+            await self._call(self._client.acknowledge, ack_ids=[ack_ids.pop(message_id) for message_id in again])
+        new = [message.message for message in pulled if message.message.message_id in ack_ids.keys() - self._held]
+        self._held |= ack_ids
+        await self._lease(list(ack_ids.values()), LEASE_SECONDS)
+        return new
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(_RENEWED_EVERY)
+            for some in _batches(list(self._held)):
+                async with self._changing:
+                    ack_ids = [self._held[message_id] for message_id in some if message_id in self._held]
+                    with suppress(Fault):  # a lease that ends is no harm: the message is handed out again
+                        await self._lease(ack_ids, LEASE_SECONDS)
+
+    async def _lease(self, ack_ids: list[str], seconds: int) -> None:
+        if ack_ids:
+            await self._call(self._client.modify_ack_deadline, ack_ids=ack_ids, ack_deadline_seconds=seconds)
+
+    async def _call(self, method: Callable[..., Awaitable[None]], **arguments: Any) -> None:
+        try:
+            await method(subscription=self.subscription, **arguments, retry=_RETRY, timeout=_CALL_SECONDS)
+        except GoogleAPIError as error:
+            raise fault_of(error, f"giving an answer to {self.subscription}") from None
+
+
+def _batches(ids: list[str]) -> Iterator[list[str]]:
+    return (ids[start : start + _AT_ONCE] for start in range(0, len(ids), _AT_ONCE))
