@@ -11,6 +11,8 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 JobId = Annotated[str, Meta(pattern=r"^(archiveJobs/)?[A-Za-z0-9._~-]{1,256}\Z")]
 UserId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,128}\Z")]
 
+_LARGEST_MESSAGE = 9_900_000  # bytes of an event within one of ten million (https://cloud.google.com/pubsub/quotas)
+_LARGE = _LARGEST_MESSAGE / 6
 _LARGEST_ATTEMPT = 2**31 - 1  # beyond any budget, and still an integer to every consumer
 
 
@@ -32,6 +34,19 @@ class ArchiveJobFailed:
     root_job_id: str = ""
     attempt: int = 0
     failed_at: datetime | None = None
+
+    def encoded(self) -> bytes:
+        """The event as a message's data, with the fields of the contract alone."""
+        return encode(
+            _Wire(
+                archive_job_id=self.job_id,
+                user_id=self.user_id,
+                credential_id=self.credential_id,
+                root_archive_job_id=self.root_job_id or UNSET,
+                attempt=self.attempt,
+                failed_at=self.failed_at or UNSET,
+            )
+        )
 
 
 class _Wire(Struct, rename="camel"):
@@ -138,11 +153,18 @@ class RetryRejected(Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 def as_text(data: bytes) -> tuple[str, str]:
-    """The data and its `eventEncoding`: as it is where it is UTF-8, else in base64."""
+    """The data and its `eventEncoding`: as it is where it is UTF-8, else in base64.
+
+    In base64 too where its text would be too large for a message of Pub/Sub's: JSON writes a control character in six.
+    """
     try:
-        return data.decode(), "text"
+        text = data.decode()
     except UnicodeDecodeError:
-        return base64.b64encode(data).decode(), "base64"
+        pass
+    else:
+        if len(data) < _LARGE or len(encode(text)) < max(_LARGEST_MESSAGE, len(data) * 4 / 3):
+            return text, "text"
+    return base64.b64encode(data).decode(), "base64"
 
 
 def timestamp(moment: datetime) -> str:

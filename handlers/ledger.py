@@ -20,6 +20,7 @@ A lease is measured as the age of the claim on the store's own clock, never by c
 """
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -36,6 +37,8 @@ from handlers.outcomes import Reason, Unavailable
 REVISABLE = (Reason.EVENT_EXPIRED, Reason.RETRY_BUDGET_EXHAUSTED, Reason.REAUTHORIZATION_REQUIRED)
 _NOT_DEFERRED: dict[str, Any] = {"not_before": None, "event": b"", "attributes": ""}
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0  # seconds between tries to reach the store
+
+log = logging.getLogger("handlers")
 
 
 class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
@@ -133,11 +136,11 @@ class Ledger:
         self._lease_seconds = lease_seconds
         self._keep = keep
         self._now = now
-        self._new_holder = new_holder
+        self.new_holder = new_holder
 
-    async def claim(self, event: ArchiveJobFailed) -> Claim | Held | Settled:
+    async def claim(self, event: ArchiveJobFailed, holder: str = "") -> Claim | Held | Settled:
         """Ask for the right to call Google for this job. Of any number that ask at once, one gets it."""
-        holder = self._new_holder()
+        holder = holder or self.new_holder()
         found: Stored | None = None
         unread, pause = False, _FIRST_PAUSE  # most jobs are new: the first try creates without reading
         while True:
@@ -152,8 +155,8 @@ class Ledger:
                 return Claim(verdict, await self._store.write(verdict, found.version if found else None))
             except Conflict:
                 unread = True
-            except Unavailable:
-                unread, pause = True, await _wait(pause)
+            except Unavailable as fault:
+                unread, pause = True, await _wait(pause, fault)
 
     def _judge(self, found: Stored | None, event: ArchiveJobFailed, holder: str) -> Entry | Held | Settled:
         """What a claim meets: the claimed entry to write, or the reason why there is none to be had."""
@@ -180,6 +183,20 @@ class Ledger:
             expire_at=now + self._keep,
         )
 
+    async def withdraw(self, job_id: str, holder: str) -> None:
+        """Give up a claim that may have been written though nobody waited for it, so that it does not lapse."""
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                found = await self._store.load(job_id)
+                if found and found.entry.holder == holder:
+                    await self._store.write(replace(found.entry, state="open", holder=""), found.version)
+                return
+            except Conflict:
+                continue
+            except Unavailable as fault:
+                pause = await _wait(pause, fault)
+
     async def record(self, claim: Claim, **changes: Any) -> Kept:
         """Write what became of the claim, and give it up. Raises Superseded.
 
@@ -187,6 +204,8 @@ class Ledger:
         """
         now = self._now()
         entry = replace(claim.entry, **{"holder": "", "updated_at": now, "expire_at": now + self._keep} | changes)
+        if entry.not_before:
+            entry = replace(entry, expire_at=max(now, entry.not_before) + self._keep)
         link = None
         if entry.new_job_id:
             link = Entry(
@@ -211,8 +230,8 @@ class Ledger:
                 return Kept(entry, await self._store.write(entry, version, link))
             except Conflict:
                 unread = True
-            except Unavailable:
-                pause = await _wait(pause)
+            except Unavailable as fault:
+                pause = await _wait(pause, fault)
 
     async def due(self, limit: int) -> list[Stored]:
         """Deferrals whose time has come, with their events to put back."""
@@ -264,7 +283,8 @@ def _is_settled(entry: Entry, now: datetime) -> bool:
     return False
 
 
-async def _wait(pause: float) -> float:
+async def _wait(pause: float, fault: Unavailable) -> float:
+    log.warning("%s; trying again", fault)
     await asyncio.sleep(pause)
     return min(pause * 2, _LONGEST_PAUSE)
 

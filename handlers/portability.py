@@ -67,6 +67,9 @@ TABLE: dict[tuple[int, str], _Kind | Reason] = {
     (403, "CONSUMER_INVALID"): _Kind.OURS,
     (403, "CONSUMER_SUSPENDED"): _Kind.OURS,
     (403, "RATE_LIMIT_EXCEEDED"): _Kind.NOT_YET,
+    (403, "LOCATION_ORG_POLICY_VIOLATED"): _Kind.OURS,
+    (403, "ORG_RESTRICTION_VIOLATION"): _Kind.OURS,
+    (403, "SECURITY_POLICY_VIOLATED"): _Kind.OURS,
     (403, "SERVICE_DISABLED"): _Kind.OURS,
     (403, "USER_PROJECT_DENIED"): _Kind.OURS,
     (404, ""): Reason.JOB_NOT_FOUND,
@@ -86,6 +89,7 @@ DETAILS = {
 }
 
 _LONGEST_BACK_OFF = timedelta(seconds=600)  # what Pub/Sub can wait by itself
+_LONGEST_COOLDOWN = timedelta(days=31)  # Google speaks of 24 hours; whatever is named, it is asked again after this
 _CODE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 
 
@@ -135,7 +139,7 @@ def answer_of(status: int, body: bytes, now: datetime) -> Answer:
             if until is None and delay > _LONGEST_BACK_OFF:
                 until = now + delay
             if until is not None and until > now:
-                return Cooldown(until)
+                return Cooldown(min(until, now + _LONGEST_COOLDOWN))
             if status != 400 or until is not None:
                 return Unavailable(f"archiveJobs.retry is held back by Google: {said}")
             kind = Reason.JOB_NOT_RETRYABLE

@@ -105,8 +105,7 @@ class _Work:
             return await self._reject_malformed(error)
         self._journal.bind(archiveJobId=event.job_id, userId=event.user_id, credentialId=event.credential_id)
         token = self._case.tokens.begin(event.credential_id)
-        async with self._step("claim", PREPARED):
-            claim = await self._case.ledger.claim(event)
+        claim = await self._claim(event)
         match claim:
             case Held():
                 return NotNow("another delivery of this job is at work")
@@ -116,6 +115,17 @@ class _Work:
         kept = await self._settle(claim, event, token)
         return NotNow(kept.entry.detail) if kept.entry.state == "open" else await self._announce(kept)
 
+    async def _claim(self, event: ArchiveJobFailed) -> Claim | Held | Settled:
+        holder = self._case.ledger.new_holder()
+        try:
+            async with self._step("claim", PREPARED):
+                return await self._case.ledger.claim(event, holder)
+        except Unavailable:
+            with suppress(Unavailable, Misconfigured):  # where that fails too, it lapses, and counts as a call in doubt
+                async with self._step("withdraw", ANSWERED):
+                    await self._case.ledger.withdraw(event.job_id, holder)
+            raise
+
     async def _settle(self, claim: Claim, event: ArchiveJobFailed, token: asyncio.Future[AccessToken]) -> Kept:
         """Ask Google, and record what came of it before anything else happens."""
         try:
@@ -123,12 +133,12 @@ class _Work:
         except Exception:
             await self._release(claim)
             raise
+        self._journal.bind(newArchiveJobId=learned.get("new_job_id", ""))  # whatever becomes of the record
         async with self._step("record", RECORDED):
             try:
                 return await self._case.ledger.record(claim, **learned)
             except Superseded:
-                lost = learned.get("new_job_id", "none")
-                raise Unavailable(f"the claim was taken over meanwhile; new job not recorded: {lost}") from None
+                raise Unavailable("the claim was taken over meanwhile: what Google answered is not recorded") from None
 
     async def _ask(self, entry: Entry, event: ArchiveJobFailed, token: asyncio.Future[AccessToken]) -> dict[str, Any]:
         """Decide, and call Google if that is the decision. Returns what to record.
@@ -148,10 +158,10 @@ class _Work:
             case Refused(reason=reason):
                 return _rejected(reason, str(answer))
             case Cooldown(until):
-                if len(self._delivery.data) > _LARGEST_KEPT:
-                    raise Unavailable(f"held back by Google until {until}, and too large for the ledger to keep")
-                attributes = encode(self._delivery.attributes).decode()
-                kept = {"event": self._delivery.data, "attributes": attributes}
+                data, attributes = self._delivery.data, encode(self._delivery.attributes)
+                if len(data) + len(attributes) > _LARGEST_KEPT:
+                    data, attributes = event.encoded(), b"{}"
+                kept = {"event": data, "attributes": attributes.decode()}
                 return {"state": "deferred", "not_before": until, **kept}
             case Unknown(detail):
                 doubt: dict[str, Any] = {"calls_in_doubt": entry.calls_in_doubt + 1}
@@ -254,7 +264,9 @@ class _Work:
             raise Unavailable(f"not over in time: {name}") from None
 
 
-_LARGEST_KEPT = 900_000  # bytes: a document of Firestore's holds a mebibyte (https://cloud.google.com/firestore/quotas)
+# Bytes of an event that a deferral keeps as it came; of a larger one it keeps the fields of the contract. A document of
+# Firestore's holds a mebibyte (https://cloud.google.com/firestore/quotas).
+_LARGEST_KEPT = 900_000
 _PARKED = "A call to Google had no answer, so a retry may or may not be running: look before you try again."
 
 

@@ -8,7 +8,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 # where a token may be sent: over TLS, or to this very machine
-SAFE_URL = r"^(https://[^\s/@]+|http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?)(/\S*)?\Z"
+_ORIGIN = r"^(https://[^\s/@?#]+|http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?)"
+SAFE_URL = _ORIGIN + r"(/\S*)?\Z"
+SAFE_ORIGIN = _ORIGIN + r"/?\Z"
 
 Topic = Annotated[
     str,
@@ -47,7 +49,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     handler_deadline_seconds: Seconds = 90
     claim_lease_seconds: Seconds = 150
     data_portability_api_endpoint: Annotated[
-        str, Meta(pattern=SAFE_URL, description="an https:// URL (http:// for this machine only)")
+        str, Meta(pattern=SAFE_ORIGIN, description="https:// and a host, with no path (http:// for this machine only)")
     ] = "https://dataportability.googleapis.com"
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],

@@ -56,13 +56,13 @@ class Journal:
     """What one delivery's log line will say: fields bound as they become known, and what each step took."""
 
     def __init__(self, **fields: Any) -> None:
-        self._fields = fields
+        self.fields = fields
         self._steps: dict[str, float] = {}
         self._begun = time.perf_counter()
         self.calls = 0  # of archiveJobs.retry that were sent
 
     def bind(self, **fields: Any) -> None:
-        self._fields |= fields
+        self.fields |= fields
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -75,7 +75,7 @@ class Journal:
     def write(self, level: int, message: str, *, exc_info: bool = False, **fields: Any) -> None:
         """The one line of this delivery."""
         self.bind(calls=self.calls, stepsMs=self._steps, latencyMs=_milliseconds_since(self._begun), **fields)
-        log.log(level, message, extra={"fields": self._fields}, exc_info=exc_info)
+        log.log(level, message, extra={"fields": self.fields}, exc_info=exc_info)
 
 
 def _milliseconds_since(begun: float) -> float:

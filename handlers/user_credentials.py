@@ -28,6 +28,8 @@ _MARGIN = 120.0  # seconds before its end at which a token counts as expired: lo
 _LIFETIME = 3599.0  # seconds, where the answer does not say
 _REFRESH_TIMEOUT = 15.0  # seconds
 
+_TOKEN = re.compile(r"[\x21-\x7e]+")  # what a header can carry
+
 _CONSENT = "ask the user for consent again, and store the new refresh token"
 _reauthorize = partial(Refused, Reason.REAUTHORIZATION_REQUIRED)
 
@@ -83,7 +85,7 @@ class _TokenAnswer(Struct):
     expires_in: float = _LIFETIME
     scope: str | None = None
     refresh_token: str = ""
-    error: str = ""
+    error: Any = ""
 
 
 class SingleFlight:
@@ -179,11 +181,11 @@ class UserCredentials:
             answer = msgspec.json.decode(body, type=_TokenAnswer, strict=False)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             raise Unavailable(f"the token endpoint answered {status} without JSON") from None
-        if status in (408, 429) or status >= 500 or (status == 200 and not answer.access_token):
+        if status in (408, 429) or status >= 500 or (status == 200 and not _TOKEN.fullmatch(answer.access_token)):
             raise Unavailable(f"the token endpoint failed: {status}")
         if status == 200:
             answer.error = ""
-        elif answer.error not in TABLE:
+        elif not isinstance(answer.error, str) or answer.error not in TABLE:
             raise Misconfigured(f"the token endpoint refused the request: {status}")
         return answer
 
@@ -212,7 +214,7 @@ class UserCredentials:
             return remembered
         secret_id = self._secret_prefix + credential_id
         try:
-            payload = (await self._secrets.read(secret_id)).decode().strip()
+            payload = (await self._secrets.read(secret_id)).decode("utf-8-sig").strip()
             if payload.startswith("{"):
                 payload = (msgspec.json.decode(payload, type=_RefreshTokenFile).refresh_token or "").strip()
         except NoSecret as error:

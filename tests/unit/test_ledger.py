@@ -38,8 +38,7 @@ async def store(request: pytest.FixtureRequest, project: str) -> Store:
 
 
 def firestore_store(address: str, project: str) -> FirestoreStore:
-    transport = FirestoreAsyncClient.get_transport_class("grpc_asyncio")
-    client = FirestoreAsyncClient(transport=transport(channel=grpc.aio.insecure_channel(address)))
+    client = FirestoreClient(Service(Channels().to(FirestoreClient.HOST, address), FirestoreClient.SERVICE))
     return FirestoreStore(client, project=project, database="(default)", collection="archiveJobRetries")
 
 
@@ -125,6 +124,7 @@ async def test_a_deferral_waits_for_its_time_with_its_event(store: Store) -> Non
     kept = {"event": b"\x00\xff", "attributes": '{"":"any key"}'}
     kept_so = await ledger(store).record(await claim(ledger(store)), state="deferred", not_before=until, **kept)
     assert kept_so.entry == await settled(store, failed())
+    assert until + timedelta(days=45) == kept_so.entry.expire_at
     later = Ledger(store, lease_seconds=1, keep=timedelta(1), now=lambda: until)
     assert isinstance(await later.claim(failed()), Claim)
 

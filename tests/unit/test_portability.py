@@ -94,7 +94,15 @@ def test_what_passes_within_the_back_off_of_pubsub_is_unavailable(answer: Any) -
 
 
 @pytest.mark.parametrize(
-    "reason", ["SERVICE_DISABLED", "BILLING_DISABLED", "CONSUMER_SUSPENDED", "CONSUMER_INVALID", "USER_PROJECT_DENIED"]
+    "reason",
+    [
+        "SERVICE_DISABLED",
+        "BILLING_DISABLED",
+        "CONSUMER_SUSPENDED",
+        "CONSUMER_INVALID",
+        "USER_PROJECT_DENIED",
+        "SECURITY_POLICY_VIOLATED",
+    ],
 )
 def test_a_fault_of_our_project_is_never_blamed_on_the_user(reason: str) -> None:
     status, content = google_error(403, "PERMISSION_DENIED", DEBUG_INFO, error_info(reason))
@@ -134,3 +142,8 @@ def test_a_body_of_any_shape_breaks_nothing(status: int, content: Any) -> None:
 def test_words_of_google_are_told_only_where_they_are_codes() -> None:
     status, content = google_error(404, "Bearer ya29.secret", error_info("a refresh token"))
     assert "(404)" in str(answer_of(status, body_of(content), NOW))
+
+
+def test_no_cooldown_is_longer_than_a_month_whatever_google_names() -> None:
+    status, content = google_error(429, "", error_info("X", timestamp_after_24hrs="9999-12-31T23:59:59Z"))
+    assert Cooldown(NOW + timedelta(days=31)) == answer_of(status, body_of(content), NOW)

@@ -4,13 +4,16 @@ import asyncio
 import base64
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from handlers.draining import Draining
+from handlers.events import parse_failed
 from handlers.http import NoAnswer, NotSent
+from handlers.ledger import Entry, Ledger, MemoryStore
 from handlers.outcomes import Broken, Deferred, Misconfigured, NotNow, Reason, Rejected, Retried, Unavailable
 from tests.unit.world import NOW, TOKEN_URI, World, error_info, failed, google_error
 
@@ -432,14 +435,58 @@ async def test_a_call_is_not_begun_without_time_to_record_its_answer() -> None:
     assert world.http.retries == []
 
 
-async def test_an_event_too_large_for_the_ledger_is_not_deferred_but_stays_with_pubsub() -> None:
+async def test_a_deferral_of_an_event_too_large_for_the_ledger_keeps_the_fields_of_the_contract() -> None:
     world = World()
     info = error_info("RESOURCE_EXHAUSTED_ONE_TIME", timestamp_after_24hrs=(NOW + timedelta(hours=1)).isoformat())
     world.script("job", google_error(429, "RESOURCE_EXHAUSTED", info))
-    assert isinstance(await world.deliver(failed(theirs="x" * 1_000_000)), NotNow)
+    event = failed(attempt=1, rootArchiveJobId="root", failedAt=NOW.isoformat(), theirs="x" * 1_000_000)
+    assert isinstance(await world.deliver(event), Deferred)
     stored = await world.store.load("job")
     assert stored
-    assert ("open", 0) == (stored.entry.state, stored.entry.used)
+    assert parse_failed(json.dumps(event).encode()) == parse_failed(stored.entry.event)
+    assert 1000 > len(stored.entry.event)
+
+
+async def test_a_claim_that_arrived_though_its_answer_did_not_costs_nothing() -> None:
+    world = World(deadline=0.3)
+
+    class AnswersLost(MemoryStore):
+        async def write(self, entry: Entry, version: Any, link: Entry | None = None) -> Any:
+            written = await super().write(entry, version, link)
+            if entry.state == "claimed" and entry.fence == 1:
+                await asyncio.Future()
+            return written
+
+    store = AnswersLost()
+    ledger = Ledger(store, lease_seconds=150, keep=timedelta(days=1), now=lambda: NOW)
+    world.case = replace(world.case, ledger=ledger)
+    assert isinstance(await world.deliver(failed()), NotNow)
+    assert Retried("job-again") == await world.deliver(failed())
+    assert 1 == world.retried.messages[0]["attempt"]
+
+
+async def test_the_log_tells_a_new_job_that_could_not_be_recorded() -> None:
+    world = World(deadline=0.3)
+
+    class Full(MemoryStore):
+        async def write(self, entry: Entry, version: Any, link: Entry | None = None) -> Any:
+            if entry.state == "retried":
+                raise Unavailable("down")
+            return await super().write(entry, version, link)
+
+    ledger = Ledger(Full(), lease_seconds=150, keep=timedelta(days=1), now=lambda: NOW)
+    world.case = replace(world.case, ledger=ledger)
+    assert isinstance(await world.deliver(failed()), NotNow)
+    assert "job-again" == world.journal.fields["newArchiveJobId"]
+
+
+async def test_a_text_that_json_would_blow_up_beyond_a_message_is_kept_in_base64() -> None:
+    world = World()
+    await world.deliver(bytes(3_000_000))
+    message = world.rejected.messages[0]
+    assert ("base64", bytes(3_000_000)) == (message["eventEncoding"], base64.b64decode(message["event"]))
+    await world.deliver(b"x" * 9_000_000)
+    assert "text" == world.rejected.messages[1]["eventEncoding"]
 
 
 # SIGTERM

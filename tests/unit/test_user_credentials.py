@@ -37,7 +37,13 @@ async def test_the_refresh_request_names_no_scope() -> None:
 
 
 @pytest.mark.parametrize(
-    "payload", [b"refresh-alice", b" refresh-alice\n", b'{"refresh_token":"refresh-alice","token":null}']
+    "payload",
+    [
+        b"refresh-alice",
+        b" refresh-alice\n",
+        b'{"refresh_token":"refresh-alice","token":null}',
+        b'\xef\xbb\xbf{"refresh_token":"refresh-alice"}',
+    ],
 )
 async def test_a_refresh_token_is_stored_bare_or_in_json(payload: bytes) -> None:
     world = World()
@@ -116,6 +122,7 @@ async def test_a_grant_that_is_gone_asks_for_consent(error: str) -> None:
         (400, {"error": "unsupported_grant_type"}),
         (400, {"error": "something_new"}),
         (302, {}),
+        (403, {"error": {"code": 403, "status": "PERMISSION_DENIED"}}),
     ],
 )
 async def test_a_refused_client_or_request_is_ours(answer: Any) -> None:
@@ -135,6 +142,7 @@ async def test_a_refused_client_or_request_is_ours(answer: Any) -> None:
         (200, b"not JSON"),
         (200, {"no": "token"}),
         (400, b"<html>"),
+        (200, {"access_token": "a token\r\nX-Own: header"}),
         NoAnswer("TimeoutError"),
     ],
 )
