@@ -13,9 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from local import emulators
@@ -104,7 +103,7 @@ async def _show(events: Events, console: Console) -> None:
         while True:
             stories = [(event, events.story(event)) for event in events.all]
             if live:
-                live.update(_table(_collapsed(stories)), refresh=True)
+                live.update(Group(*_lines(_collapsed(stories))), refresh=True)
             for event, story in stories:
                 if not live and story.settled and event.name not in told:
                     told.add(event.name)
@@ -121,14 +120,9 @@ def _nothing() -> Iterator[None]:
 
 def _summarise(stage: Stage, events: Events, console: Console, seconds: float) -> int:
     stories = [(event, events.story(event)) for event in events.all]
-    rows = [(event.name, story) for event, story in stories]
-    if console.is_terminal:
-        console.print(_table(rows))
-    else:
-        console.print(f"\n  {'failed job':<20} deliveries  calls to Google  outcome")
-        for name, story in rows:
-            numbers = f"{story.deliveries:>10}  {story.calls:>15}"
-            console.print(f"{_mark(story)} {name:<20} {numbers}  {story.outcome}", markup=False)
+    console.print()
+    for line in _lines([(event.name, story) for event, story in stories]):
+        console.print(line, soft_wrap=True)
     calls, dead = stage.google.counts, len(stage.dead_letters)
     console.print(
         f"\n{sum(story.deliveries for _, story in stories)} deliveries; {calls['retry']} calls to archiveJobs.retry,"
@@ -159,23 +153,19 @@ def _collapsed(stories: list[tuple[Event, Story]]) -> list[tuple[str, Story]]:
     return [*rows, (f"{ONE_USER}, {len(same)} jobs", summed)]
 
 
-def _table(rows: list[tuple[str, Story]]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("")
-    table.add_column("failed job", no_wrap=True)
-    table.add_column("deliveries", justify="right")
-    table.add_column("calls to Google", justify="right")
-    table.add_column("outcome", overflow="fold")
+def _lines(rows: list[tuple[str, Story]]) -> Iterator[Text]:
+    """A table that fits 80 columns; what does not is cut off while it changes."""
+    yield _line("  ", "failed job", "deliveries", "calls", "outcome (→ the new job)")
     for name, story in rows:
-        mark = Text(_mark(story), style={"✓": "green", "✗": "red"}.get(_mark(story), "dim"))
-        table.add_row(mark, name, str(story.deliveries), str(story.calls), Text(story.outcome))
-    return table
+        mark, style = "…", "dim"
+        if story.settled:
+            mark, style = ("✗", "red") if story.faults else ("✓", "green")
+        yield _line(Text(f"{mark} ", style), name, str(story.deliveries), str(story.calls), story.outcome)
 
 
-def _mark(story: Story) -> str:
-    if story.settled:
-        return "✗" if story.faults else "✓"
-    return "…"
+def _line(mark: str | Text, name: str, deliveries: str, calls: str, outcome: str) -> Text:
+    text = f"{name:<20} {deliveries:>10}  {calls:>5}  {outcome}"
+    return Text.assemble(mark, text, no_wrap=True, overflow="ellipsis")
 
 
 if __name__ == "__main__":

@@ -108,10 +108,10 @@ class Events:
         if lines:
             words = f"not yet: {_first_line(lines[-1])}"
         if deferred:
-            outcome, words = "deferred", f"deferred until {deferred[-1].get('notBefore')}"
+            outcome, words = "deferred", f"deferred until {str(deferred[-1].get('notBefore'))[:19]}Z"
         if follow_ups:
             outcome = "retried"
-            words = f"{'deferred, then ' if deferred else ''}retried as {' and '.join(sorted(new_jobs))}"
+            words = f"{'deferred, then ' if deferred else ''}→ {' and '.join(sorted(new_jobs))}"
         if rejections:
             outcome, words = "rejected", f"rejected: {' and '.join(sorted(reasons))}"
         faults = []

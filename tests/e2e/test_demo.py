@@ -77,19 +77,19 @@ def wait_until_gone(pids: set[int]) -> None:
 
 
 PROMISED = {
-    "all-goes-well": (1, "retried as"),
-    "delivered-twice": (1, "retried as"),
-    "token-endpoint-down": (1, "retried as"),
-    "503-twice": (3, "retried as"),
-    "connection-dropped": (2, "retried as"),
+    "all-goes-well": (1, "→"),
+    "delivered-twice": (1, "→"),
+    "token-endpoint-down": (1, "→"),
+    "503-twice": (3, "→"),
+    "connection-dropped": (2, "→"),
     "consent-revoked": (0, "rejected: REAUTHORIZATION_REQUIRED"),
-    "409-runs-already": (1, "retried as the-job-that-runs-already"),
+    "409-runs-already": (1, "→ the-job-that-runs-already"),
     "malformed": (0, "rejected: MALFORMED_EVENT"),
-    "keeps-failing": (1, "retried as"),
-    "└ its retry no. 1": (1, "retried as"),
-    "└ its retry no. 2": (1, "retried as"),
+    "keeps-failing": (1, "→"),
+    "└ its retry no. 1": (1, "→"),
+    "└ its retry no. 2": (1, "→"),
     "└ its retry no. 3": (0, "rejected: RETRY_BUDGET_EXHAUSTED"),
-    **{f"one-user-job-{number:02}": (1, "retried as") for number in range(1, 11)},
+    **{f"one-user-job-{number:02}": (1, "→") for number in range(1, 11)},
 }
 
 
@@ -112,7 +112,7 @@ def check(output: str, cooldown: tuple[int, str]) -> None:
 def test_on_googles_emulators_everything_comes_out_as_promised(demo: Started) -> None:
     process = demo(emulators=True)
     output, _ = process.communicate(timeout=120)
-    check(output, cooldown=(2, "deferred, then retried as"))
+    check(output, cooldown=(2, "deferred, then →"))
     assert process.returncode == 0
     assert "instead of Google's emulators" not in output
 
