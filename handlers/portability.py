@@ -83,7 +83,10 @@ TABLE: dict[tuple[int, str], _Kind | Reason] = {
 }
 
 DETAILS = {
-    Reason.ACCESS_DENIED: "This user's grant does not cover the job: ask for consent with the scopes that it needs.",
+    Reason.ACCESS_DENIED: (
+        "This user's grant does not cover the job: ask for consent with the scopes that it needs, then redrive this "
+        "rejection, which is final until then."
+    ),
     Reason.JOB_NOT_FOUND: "Google knows no such archive job: check the id, or start a new export.",
     Reason.JOB_NOT_RETRYABLE: "Google will not retry this job (not failed, or already retried): start a new export.",
 }

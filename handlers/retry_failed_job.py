@@ -104,7 +104,8 @@ class _Work:
         except MalformedEvent as error:
             return await self._reject_malformed(error)
         self._journal.bind(archiveJobId=event.job_id, userId=event.user_id, credentialId=event.credential_id)
-        token = self._case.tokens.begin(event.credential_id)
+        # the token is got while the claim is made, but for redeliveries: most of them need none
+        token = self._case.tokens.begin(event.credential_id) if self._delivery.attempt <= 1 else None
         claim = await self._claim(event)
         match claim:
             case Held():
@@ -112,7 +113,7 @@ class _Work:
             case Settled():
                 return await self._announce(claim)
         self._journal.bind(attempt=claim.entry.used, rootArchiveJobId=claim.entry.root_job_id)
-        kept = await self._settle(claim, event, token)
+        kept = await self._settle(claim, event, token or self._case.tokens.begin(event.credential_id))
         return NotNow(kept.entry.detail) if kept.entry.state == "open" else await self._announce(kept)
 
     async def _claim(self, event: ArchiveJobFailed) -> Claim | Held | Settled:
@@ -217,11 +218,11 @@ class _Work:
     async def _announce(self, kept: Kept) -> Outcome:
         """Publish what the ledger holds, which is the same at every delivery."""
         entry = kept.entry
-        self._journal.bind(attempt=entry.used, rootArchiveJobId=entry.root_job_id)
+        user: dict[str, Any] = {"user_id": entry.user_id, "credential_id": entry.credential_id}
+        self._journal.bind(attempt=entry.used, rootArchiveJobId=entry.root_job_id, userId=entry.user_id)
         if entry.state == "deferred" and entry.not_before:
             return Deferred(entry.not_before)
         chain: dict[str, Any] = {"root_archive_job_id": entry.root_job_id, "attempt": entry.used}
-        user: dict[str, Any] = {"user_id": entry.user_id, "credential_id": entry.credential_id}
         at = timestamp(entry.updated_at)
         outcome: Outcome = Retried(entry.new_job_id)
         if entry.state == "rejected":

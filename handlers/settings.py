@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 # where a token may be sent: over TLS, or to this very machine
-_ORIGIN = r"^(https://[^\s/@?#]+|http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?)"
+_ORIGIN = r"^(https://[A-Za-z0-9.-]+|http://(localhost|127\.0\.0\.1|\[::1\]))(:\d{1,4}|:[1-5]\d{4}|:6[0-4]\d{3})?"
 SAFE_URL = _ORIGIN + r"(/\S*)?\Z"
 SAFE_ORIGIN = _ORIGIN + r"/?\Z"
 
@@ -82,6 +82,8 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
     deadline, lease = values.get("handler_deadline_seconds"), values.get("claim_lease_seconds")
     if deadline and lease and lease <= deadline:
         problems.append(f"CLAIM_LEASE_SECONDS ({lease:g}) has to be above HANDLER_DEADLINE_SECONDS ({deadline:g}).")
+    if values.get("retry_ledger") == "memory" and environment.get("WORKERS", "1").strip() not in ("", "1"):
+        problems.append("RETRY_LEDGER=memory is for one process: WORKERS has to be 1.")
     if problems:
         raise WrongSettings("\n- ".join(["The settings are wrong:", *problems]))
     return Settings(**values)

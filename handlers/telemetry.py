@@ -41,7 +41,7 @@ def configure_logs(level: str, stream: TextIO = sys.stderr) -> None:
 
 def trace_fields(headers: Mapping[str, str], project: str) -> dict[str, Any]:
     """What ties a log line to the request's trace (https://www.w3.org/TR/trace-context/#traceparent-header)."""
-    match = re.fullmatch(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})", headers.get("traceparent", ""))
+    match = re.fullmatch(r"00-(?!0{32})([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})", headers.get("traceparent", ""))
     if not match:
         return {}
     trace, span, flags = match.groups()

@@ -53,6 +53,16 @@ async def test_a_job_delivered_again_is_answered_from_the_ledger_with_the_same_f
     assert world.retried.messages[0] == world.retried.messages[1]
 
 
+async def test_a_redelivery_of_an_answered_job_costs_no_secret_and_no_token() -> None:
+    world = World()
+    await world.deliver(failed())
+    again = World()
+    again.case = replace(world.case, tokens=again.credentials)  # another instance, which has no token yet
+    assert Retried("job-again") == await again.deliver(failed(userId="bob"), attempt=2)
+    assert ([], []) == (again.secrets.reads, again.http.requests)
+    assert "alice" == again.journal.fields["userId"]
+
+
 async def test_of_ten_deliveries_at_once_one_calls_google_and_the_others_are_to_come_again() -> None:
     world = World()
     outcomes = await asyncio.gather(*(world.deliver(failed()) for _ in range(10)))

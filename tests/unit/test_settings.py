@@ -80,6 +80,8 @@ def test_sound_values_are_taken(variable: str, value: str) -> None:
         ("DATA_PORTABILITY_API_ENDPOINT", "http://localhost.evil.example"),
         ("DATA_PORTABILITY_API_ENDPOINT", "dataportability.googleapis.com"),
         ("DATA_PORTABILITY_API_ENDPOINT", "https://dataportability.googleapis.com/v1"),
+        ("DATA_PORTABILITY_API_ENDPOINT", "https://host.example:99999"),
+        ("DATA_PORTABILITY_API_ENDPOINT", "https://[x"),
         ("LOG_LEVEL", "LOUD"),
         ("PUBSUB_EMULATOR_HOST", "localhost"),
     ],
@@ -90,6 +92,11 @@ def test_a_wrong_value_is_told_by_its_name_and_without_the_value(variable: str, 
     problem = str(caught.value).splitlines()[1]
     assert variable in problem
     assert len(value) < 5 or value not in problem
+
+
+def test_a_ledger_in_memory_is_refused_for_more_than_one_process() -> None:
+    with pytest.raises(WrongSettings):
+        from_environment(LEAST | {"RETRY_LEDGER": "memory", "WORKERS": "2"})
 
 
 def test_every_problem_is_told_at_once() -> None:
