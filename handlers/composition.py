@@ -9,26 +9,23 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
-import grpc.aio
-from google.cloud.firestore_v1.services.firestore.async_client import FirestoreAsyncClient
-from google.cloud.secretmanager_v1.services.secret_manager_service.async_client import SecretManagerServiceAsyncClient
-from google.pubsub_v1.services.publisher.async_client import PublisherAsyncClient
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from handlers import telemetry
 from handlers.delivery import NotADelivery, parse_delivery
 from handlers.draining import Draining
-from handlers.firestore import FirestoreStore
+from handlers.firestore import FirestoreClient, FirestoreStore
 from handlers.http import HttpClient
 from handlers.ledger import Ledger, MemoryStore, Store
 from handlers.outcomes import Broken, Deferred, Misconfigured, NotNow, Outcome, Rejected, Retried, Unavailable
 from handlers.portability import PortabilityApi
 from handlers.resume_deferred import ResumeDeferred
 from handlers.retry_failed_job import RetryFailedJob, Rules
-from handlers.secret_store import SecretStore
+from handlers.rpc import Channels, Service
+from handlers.secret_store import SecretManagerClient, SecretStore
 from handlers.settings import Settings
-from handlers.topics import Topic
+from handlers.topics import PublisherClient, Topic
 from handlers.user_credentials import UserCredentials
 
 # A message can be redelivered, or redriven from the dead letters, for as long as Pub/Sub keeps any: 31 days.
@@ -96,9 +93,11 @@ class Program:
 
     @cached_property
     def _retry_failed_job(self) -> RetryFailedJob:
-        settings, http, draining = self._settings, HttpClient(), Draining()
+        settings = self._settings
+        publisher, ledger = self._publisher, self._ledger
+        secrets = self._client(SecretManagerClient, settings.secret_manager_emulator_host)
+        http, draining = HttpClient(), Draining()  # after what may fail, or each delivery would leave some behind
         draining.begin_at_sigterm()
-        secrets = _client(SecretManagerServiceAsyncClient, settings.secret_manager_emulator_host)
         return RetryFailedJob(
             rules=Rules(
                 budget=settings.retry_budget,
@@ -106,7 +105,7 @@ class Program:
                 park_ambiguous=settings.ambiguous_retry == "park",
                 deadline=settings.handler_deadline_seconds,
             ),
-            ledger=self._ledger,
+            ledger=ledger,
             tokens=UserCredentials(
                 SecretStore(secrets, settings.google_cloud_project),
                 http,
@@ -114,15 +113,19 @@ class Program:
                 client_secret_id=settings.oauth_client_secret,
             ),
             portability=PortabilityApi(http, settings.data_portability_api_endpoint, _now),
-            retried=Topic(self._publisher, settings.google_cloud_project, settings.retried_topic),
-            rejected=Topic(self._publisher, settings.google_cloud_project, settings.rejected_topic),
+            retried=Topic(publisher, settings.google_cloud_project, settings.retried_topic),
+            rejected=Topic(publisher, settings.google_cloud_project, settings.rejected_topic),
             now=_now,
             draining=draining,
         )
 
     @cached_property
+    def _channels(self) -> Channels:
+        return Channels()
+
+    @cached_property
     def _publisher(self) -> Any:
-        return _client(PublisherAsyncClient, self._settings.pubsub_emulator_host)
+        return self._client(PublisherClient, self._settings.pubsub_emulator_host)
 
     @cached_property
     def _ledger(self) -> Ledger:
@@ -135,19 +138,14 @@ class Program:
         if settings.retry_ledger == "memory":
             return MemoryStore()
         return FirestoreStore(
-            _client(FirestoreAsyncClient, settings.firestore_emulator_host),
+            self._client(FirestoreClient, settings.firestore_emulator_host),
             project=settings.google_cloud_project,
             database=settings.firestore_database,
             collection=settings.retry_ledger_collection,
         )
 
-
-def _client(kind: Any, emulator: str) -> Any:
-    """A generated client: of Google's service with the function's own account, or of an emulator in the clear."""
-    if not emulator:
-        return kind()
-    transport = kind.get_transport_class("grpc_asyncio")
-    return kind(transport=transport(channel=grpc.aio.insecure_channel(emulator)))
+    def _client(self, kind: Any, emulator: str) -> Any:
+        return kind(Service(self._channels.to(kind.HOST, emulator), kind.SERVICE))
 
 
 _WORDS = {500: "fault", 503: "later"}

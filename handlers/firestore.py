@@ -6,12 +6,18 @@ from typing import Any
 
 import msgspec
 from google.api_core.exceptions import AlreadyExists, FailedPrecondition, GoogleAPIError, NotFound
-from google.cloud.firestore_v1.services.firestore.async_client import FirestoreAsyncClient
 from google.cloud.firestore_v1.types.document import Value
-from google.cloud.firestore_v1.types.firestore import BatchGetDocumentsRequest, CommitRequest, RunQueryRequest
+from google.cloud.firestore_v1.types.firestore import (
+    BatchGetDocumentsRequest,
+    BatchGetDocumentsResponse,
+    CommitRequest,
+    CommitResponse,
+    RunQueryRequest,
+    RunQueryResponse,
+)
 
 from handlers.ledger import Conflict, Entry, Stored
-from handlers.rpc import fault_of
+from handlers.rpc import Service, fault_of
 
 _NOT_BEFORE = {"field_path": "notBefore"}
 _TIMEOUT = 10.0  # seconds for one call; the ledger tries again within the caller's own deadline
@@ -21,6 +27,19 @@ _RESERVED = re.compile(r"\.|\.\.|__.*__")  # https://cloud.google.com/firestore/
 _Commit, _Value = CommitRequest.pb(), Value.pb()
 
 
+class FirestoreClient:
+    """The methods of FirestoreAsyncClient that the store needs."""
+
+    HOST, SERVICE = "firestore.googleapis.com", "google.firestore.v1.Firestore"
+
+    def __init__(self, service: Service) -> None:
+        self.batch_get_documents = service.streaming(
+            "BatchGetDocuments", BatchGetDocumentsRequest, BatchGetDocumentsResponse, routed_by="database"
+        )
+        self.commit = service.unary("Commit", CommitRequest, CommitResponse, routed_by="database")
+        self.run_query = service.streaming("RunQuery", RunQueryRequest, RunQueryResponse, routed_by="parent")
+
+
 class FirestoreStore:
     """Atomicity is Firestore's: a write that expects no document fails where there is one, and a write that expects
     an update time fails where it has moved on.
@@ -28,7 +47,7 @@ class FirestoreStore:
     The age of a claim is read time less update time, both Firestore's, so no instance's clock comes into it.
     """
 
-    def __init__(self, client: FirestoreAsyncClient, *, project: str, database: str, collection: str) -> None:
+    def __init__(self, client: FirestoreClient, *, project: str, database: str, collection: str) -> None:
         self._client = client
         self._database = f"projects/{project}/databases/{database}"
         self._collection = f"{self._database}/documents/{collection}"
@@ -37,7 +56,7 @@ class FirestoreStore:
         request = BatchGetDocumentsRequest(database=self._database, documents=[self._name(job_id)])
         try:
             answers = await self._client.batch_get_documents(request, retry=None, timeout=_TIMEOUT)
-            answer = (await anext(aiter(answers)))._pb
+            [answer] = [answer._pb async for answer in answers]
         except GoogleAPIError as error:
             raise fault_of(error, "reading the ledger") from None
         if not answer.HasField("found"):

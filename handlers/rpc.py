@@ -1,9 +1,16 @@
-"""The one table of gRPC errors: what an answer of Pub/Sub, Firestore or Secret Manager means for a delivery.
+"""Calls to Google's gRPC services, and the one table of their errors: what they mean for a delivery.
 
 https://cloud.google.com/apis/design/errors#handling_errors
 """
 
-from google.api_core.exceptions import GoogleAPIError
+from collections.abc import AsyncIterator
+from typing import Any
+
+import google.auth
+import grpc.aio
+from google.api_core.exceptions import GoogleAPIError, from_grpc_error
+from google.api_core.gapic_v1.routing_header import to_grpc_metadata
+from google.api_core.grpc_helpers_async import create_channel
 from grpc import StatusCode
 
 from handlers.outcomes import Fault, Misconfigured, Unavailable
@@ -20,6 +27,7 @@ PASSING = frozenset(
         StatusCode.UNKNOWN,
     }
 )
+_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
 
 def fault_of(error: GoogleAPIError, doing: str) -> Fault:
@@ -28,3 +36,81 @@ def fault_of(error: GoogleAPIError, doing: str) -> Fault:
     if code is None or code in PASSING:
         return Unavailable(f"{doing}: {code.name if code else 'no answer'}")
     return Misconfigured(f"{doing}: {code.name}")
+
+
+class Channels:
+    """A channel to each service: Google's, with the function's own account looked up once, or an emulator's."""
+
+    def __init__(self) -> None:
+        self._credentials: Any = None
+
+    def to(self, host: str, emulator: str) -> grpc.aio.Channel:
+        """`emulator` is its `host:port`, to be reached in the clear; empty for Google's own service at `host`."""
+        if emulator:
+            return grpc.aio.insecure_channel(emulator)
+        if not self._credentials:
+            self._credentials, _ = google.auth.default(scopes=[_SCOPE])
+        channel: grpc.aio.Channel = create_channel(f"{host}:443", credentials=self._credentials)
+        return channel
+
+
+class Service:
+    """One service on a channel. Its methods take what the generated async client's take, for two thirds of the CPU:
+    the rest goes into what that client puts around each call, logging, decorators for timeouts and retries, copies.
+
+    `routed_by` is the field of a request that Google's front end goes by (https://google.aip.dev/client-libraries/4222).
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, name: str) -> None:
+        self._channel = channel
+        self._name = name
+
+    def unary(self, method: str, request_type: Any, response_type: Any, *, routed_by: str) -> Any:
+        """A method with one answer, after one try of `timeout` seconds or as many as `retry` says."""
+        call = self._channel.unary_unary(f"/{self._name}/{method}", **_serialization(request_type, response_type))
+
+        async def once(request: Any, seconds: float) -> Any:
+            try:
+                answer = await call(request._pb, timeout=seconds, metadata=_metadata(request, routed_by))
+            except grpc.aio.AioRpcError as error:
+                raise _error(error) from None
+            return response_type.wrap(answer)
+
+        async def unary(request: Any = None, *, retry: Any, timeout: float, **fields: Any) -> Any:  # noqa: ASYNC109, as there
+            tries = retry(once) if retry else once
+            return await tries(request_type(**fields) if request is None else request, timeout)
+
+        return unary
+
+    def streaming(self, method: str, request_type: Any, response_type: Any, *, routed_by: str) -> Any:
+        """A method with a stream of answers, tried once."""
+        call = self._channel.unary_stream(f"/{self._name}/{method}", **_serialization(request_type, response_type))
+
+        async def answers(request: Any, seconds: float) -> AsyncIterator[Any]:
+            try:
+                async for answer in call(request._pb, timeout=seconds, metadata=_metadata(request, routed_by)):
+                    yield response_type.wrap(answer)
+            except grpc.aio.AioRpcError as error:
+                raise _error(error) from None
+
+        async def streaming(request: Any, *, retry: None, timeout: float) -> AsyncIterator[Any]:  # noqa: ASYNC109
+            return answers(request, timeout)
+
+        return streaming
+
+
+def _serialization(request_type: Any, response_type: Any) -> dict[str, Any]:
+    return {
+        "request_serializer": request_type.pb().SerializeToString,
+        "response_deserializer": response_type.pb().FromString,
+    }
+
+
+def _error(error: grpc.aio.AioRpcError) -> GoogleAPIError:
+    named: GoogleAPIError = from_grpc_error(error)  # type: ignore[no-untyped-call]
+    return named
+
+
+def _metadata(request: Any, routed_by: str) -> grpc.aio.Metadata:
+    routing = to_grpc_metadata({routed_by: getattr(request._pb, routed_by)})  # type: ignore[no-untyped-call]
+    return grpc.aio.Metadata(routing)

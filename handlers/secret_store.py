@@ -9,12 +9,12 @@ import google_crc32c
 from google.api_core.exceptions import FailedPrecondition, GoogleAPIError, NotFound
 from google.api_core.exceptions import ServiceUnavailable as RpcUnavailable
 from google.api_core.retry_async import AsyncRetry, if_exception_type
-from google.cloud.secretmanager_v1.services.secret_manager_service.async_client import SecretManagerServiceAsyncClient
+from google.cloud.secretmanager_v1.types.service import AccessSecretVersionRequest, AccessSecretVersionResponse
 
 from handlers.outcomes import Unavailable
-from handlers.rpc import fault_of
+from handlers.rpc import Service, fault_of
 
-_TIMEOUT = 10.0  # seconds for all tries together
+_TIMEOUT = 10.0  # seconds for one try, and after them none is begun
 _RETRY: Any = AsyncRetry(predicate=if_exception_type(RpcUnavailable), initial=0.2, maximum=2.0, timeout=_TIMEOUT)
 
 
@@ -22,10 +22,21 @@ class NoSecret(Exception):
     """There is no such secret, or its latest version is disabled or destroyed."""
 
 
+class SecretManagerClient:
+    """The method of SecretManagerServiceAsyncClient that the store needs."""
+
+    HOST, SERVICE = "secretmanager.googleapis.com", "google.cloud.secretmanager.v1.SecretManagerService"
+
+    def __init__(self, service: Service) -> None:
+        self.access_secret_version = service.unary(
+            "AccessSecretVersion", AccessSecretVersionRequest, AccessSecretVersionResponse, routed_by="name"
+        )
+
+
 class SecretStore:
     """The secrets of one project, by id."""
 
-    def __init__(self, client: SecretManagerServiceAsyncClient, project: str) -> None:
+    def __init__(self, client: SecretManagerClient, project: str) -> None:
         self._client = client
         self._project = project
 
@@ -38,7 +49,7 @@ class SecretStore:
             raise NoSecret("disabled or destroyed" if isinstance(error, FailedPrecondition) else "not there") from None
         except GoogleAPIError as error:
             raise fault_of(error, f"reading secret {secret_id}") from None
-        payload = version.payload
+        payload = version._pb.payload
         if payload.data_crc32c and google_crc32c.value(payload.data) != payload.data_crc32c:
             raise Unavailable(f"reading secret {secret_id}: its checksum does not match")
-        return payload.data
+        return bytes(payload.data)

@@ -5,10 +5,9 @@ from typing import Any, Protocol
 
 from google.api_core.exceptions import GoogleAPICallError, GoogleAPIError
 from google.api_core.retry_async import AsyncRetry
-from google.pubsub_v1.services.publisher.async_client import PublisherAsyncClient
-from google.pubsub_v1.types.pubsub import PubsubMessage
+from google.pubsub_v1.types.pubsub import PublishRequest, PublishResponse, PubsubMessage
 
-from handlers.rpc import PASSING, fault_of
+from handlers.rpc import PASSING, Service, fault_of
 
 
 def _passes(error: Exception) -> bool:
@@ -25,10 +24,19 @@ class Publisher(Protocol):
         """Returns when the message is accepted. Raises Unavailable or Misconfigured."""
 
 
+class PublisherClient:
+    """The method of PublisherAsyncClient that a topic needs."""
+
+    HOST, SERVICE = "pubsub.googleapis.com", "google.pubsub.v1.Publisher"
+
+    def __init__(self, service: Service) -> None:
+        self.publish = service.unary("Publish", PublishRequest, PublishResponse, routed_by="topic")
+
+
 class Topic:
     """One topic to publish to."""
 
-    def __init__(self, client: PublisherAsyncClient, project: str, name: str) -> None:
+    def __init__(self, client: PublisherClient, project: str, name: str) -> None:
         self._client = client
         self.name = name if "/" in name else f"projects/{project}/topics/{name}"
 

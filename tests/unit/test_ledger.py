@@ -5,12 +5,10 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-import grpc.aio
 import pytest
-from google.cloud.firestore_v1.services.firestore.async_client import FirestoreAsyncClient
 
 from handlers.events import ArchiveJobFailed
-from handlers.firestore import FirestoreStore
+from handlers.firestore import FirestoreClient, FirestoreStore
 from handlers.ledger import (
     Claim,
     Conflict,
@@ -25,6 +23,7 @@ from handlers.ledger import (
     reopen,
 )
 from handlers.outcomes import Misconfigured, Reason, Unavailable
+from handlers.rpc import Channels, Service
 from tests.unit.world import NOW
 
 MakeLedger = Callable[..., Ledger]
