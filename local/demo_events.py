@@ -103,30 +103,21 @@ class Events:
         new_jobs = {message.data["archiveJobId"] for message in follow_ups}
         reasons = {message.data["reason"] for message in rejections}
         acknowledged = sum(line["outcome"] in _ACKNOWLEDGED for line in lines)
-        deferred = [line for line in lines if line["outcome"] == "deferred"]
-        outcome, words = "", "published" if event.message_ids else ""
-        if lines:
-            words = f"not yet: {_first_line(lines[-1])}"
-        if deferred:
-            outcome, words = "deferred", f"deferred until {str(deferred[-1].get('notBefore'))[:19]}Z"
-        if follow_ups:
-            outcome = "retried"
-            words = f"{'deferred, then ' if deferred else ''}→ {' and '.join(sorted(new_jobs))}"
-        if rejections:
-            outcome, words = "rejected", f"rejected: {' and '.join(sorted(reasons))}"
+        outcome, words = _told(lines, new_jobs, reasons)
+        ended = bool(outcome) and (outcome != "deferred" or promise.outcome == "deferred")
+        settled = ended and acknowledged >= len(event.message_ids) > 0
         faults = []
         if outcome != promise.outcome or (promise.reason and reasons != {promise.reason}):
             faults.append(f"{promise.outcome} {promise.reason}".strip() + " was promised")
         if calls != promise.calls:
             faults.append(f"{calls} calls to Google instead of {promise.calls}")
-        if len(new_jobs) > 1 or (follow_ups and rejections):
+        if len(new_jobs) > 1 or (new_jobs and reasons):
             faults.append("more than one outcome came out")
         if any(job != promise.new_job_id and stage.google.new_jobs.get(job) != event.job_id for job in new_jobs):
             faults.append("a follow-up names a job that Google did not give")
-        ended = bool(outcome) and (outcome != "deferred" or promise.outcome == "deferred")
-        settled = ended and acknowledged >= len(event.message_ids)
         if lines and not settled:
             faults.append(f"not over; the function said last: {_first_line(lines[-1])}")
+        words = words or ("published" if event.message_ids else "")
         return Story(len(lines), calls, words, settled, faults)
 
     def faults(self) -> list[str]:
@@ -140,6 +131,18 @@ class Events:
         if stage.dead_letters:
             faults.append(f"{len(stage.dead_letters)} dead letters")
         return faults
+
+
+def _told(lines: list[dict[str, Any]], new_jobs: set[str], reasons: set[str]) -> tuple[str, str]:
+    """The outcome so far, and in words. A message that came out counts for more than what the function says."""
+    deferred = [str(line.get("notBefore")) for line in lines if line["outcome"] == "deferred"]
+    if reasons:
+        return "rejected", f"rejected: {' and '.join(sorted(reasons))}"
+    if new_jobs:
+        return "retried", f"{'deferred, then ' if deferred else ''}→ {' and '.join(sorted(new_jobs))}"
+    if deferred:
+        return "deferred", f"deferred until {deferred[-1][:19]}Z"
+    return "", f"not yet: {_first_line(lines[-1])}" if lines else ""
 
 
 def _cools_down() -> Iterator[Step]:
