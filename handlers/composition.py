@@ -82,6 +82,10 @@ class Program:
         except Misconfigured as fault:
             status = 500
             journal.write(logging.ERROR, str(fault), outcome="fault")
+        except Exception as error:
+            status = 500
+            said = f"{type(error).__name__}, which nobody expected"
+            journal.write(logging.ERROR, said, outcome="fault", exc_info=True)
         return _answer(status, _WORDS.get(status, ""))
 
     @cached_property

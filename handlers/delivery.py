@@ -73,7 +73,7 @@ def parse_delivery(headers: Mapping[str, str], body: bytes) -> Delivery:
 
 def _push_body(headers: Mapping[str, str], body: bytes) -> bytes | Raw:
     """The push body inside of a CloudEvent of either mode, or the body itself where it is none."""
-    if headers.get("content-type", "").startswith("application/cloudevents+json"):
+    if headers.get("content-type", "").lower().startswith("application/cloudevents+json"):
         event = _decode_cloud_event(body)
         kind = event.type
         body = base64.b64decode(event.data_base64, validate=True) if event.data_base64 else event.data or b""

@@ -44,6 +44,10 @@ class Unknown:
     detail: str
 
 
+class NeverSent(Unavailable):
+    """No connection was made: the call does not count as sent."""
+
+
 Answer = NewJob | Cooldown | TokenRefused | Unknown | Refused | Unavailable | Misconfigured
 
 
@@ -112,7 +116,7 @@ class PortabilityApi:
         try:
             status, body = await self._http.post(url, headers=headers, body=b"", seconds=seconds)
         except NotSent as error:
-            return Unavailable(f"archiveJobs.retry was not sent: {error}")
+            return NeverSent(f"archiveJobs.retry was not sent: {error}")
         except NoAnswer as error:
             return Unknown(f"archiveJobs.retry was sent, with no answer: {error}")
         return answer_of(status, body, self._now())

@@ -28,10 +28,14 @@ class ResumeDeferred:
 
     async def __call__(self) -> int:
         """How many were put back. Raises Unavailable, Misconfigured or TimeoutError; what is left is due again."""
+        faults: list[BaseException] = []
         async with asyncio.timeout(self.deadline):
             due = await self.ledger.due(self.limit)
             for start in range(0, len(due), _AT_ONCE):
-                await asyncio.gather(*(self._put_back(stored) for stored in due[start : start + _AT_ONCE]))
+                putting = (self._put_back(stored) for stored in due[start : start + _AT_ONCE])
+                faults += [end for end in await asyncio.gather(*putting, return_exceptions=True) if end]
+        if faults:
+            raise faults[0]  # when all the others are done: one that cannot be published holds up nobody
         return len(due)
 
     async def _put_back(self, stored: Stored) -> None:

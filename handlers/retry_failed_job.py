@@ -36,7 +36,7 @@ from handlers.outcomes import (
     Retried,
     Unavailable,
 )
-from handlers.portability import Answer, Cooldown, NewJob, TokenRefused, Unknown
+from handlers.portability import Answer, Cooldown, NeverSent, NewJob, TokenRefused, Unknown
 from handlers.telemetry import Journal
 from handlers.topics import Publisher
 from handlers.user_credentials import AccessToken
@@ -195,12 +195,12 @@ class _Work:
             seconds = self._moment(ANSWERED) - asyncio.get_running_loop().time()
             if seconds <= 0 or self._case.draining.began:
                 raise Unavailable("no time was left for the call to Google")
-            self._journal.calls += 1
             try:
                 async with self._step("retry", ANSWERED):
                     answer = await self._case.portability.retry(entry.job_id, token=access.value, seconds=seconds)
             except Unavailable as late:
-                return Unknown(str(late))
+                answer = Unknown(str(late))
+            self._journal.calls += not isinstance(answer, NeverSent)
             if not isinstance(answer, TokenRefused):
                 return answer
             if refused:
@@ -241,6 +241,8 @@ class _Work:
 
     async def _reject_malformed(self, error: MalformedEvent) -> Outcome:
         at = timestamp(self._case.now())
+        known = error.known
+        self._journal.bind(archiveJobId=known.get("archive_job_id", ""), userId=known.get("user_id", ""))
         return await self._reject(Reason.MALFORMED_EVENT, str(error), rejected_at=at, **error.known)
 
     async def _reject(self, reason: str, detail: str, **known: Any) -> Outcome:

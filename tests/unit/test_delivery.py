@@ -42,7 +42,7 @@ def encode(content: Any) -> bytes:
         ({}, encode(PUSH)),
         ({"ce-type": MESSAGE_PUBLISHED, "ce-specversion": "1.0"}, encode(PUSH)),
         (
-            {"content-type": "application/cloudevents+json; charset=utf-8"},
+            {"content-type": "Application/CloudEvents+JSON; charset=utf-8"},
             encode({"specversion": "1.0", "type": MESSAGE_PUBLISHED, "source": "//pubsub", "id": "1", "data": PUSH}),
         ),
         (

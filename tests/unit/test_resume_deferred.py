@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from handlers.outcomes import Retried, Unavailable
+from handlers.outcomes import Misconfigured, Retried, Unavailable
 from handlers.resume_deferred import ResumeDeferred
 from tests.unit.world import NOW, FakeTopic, World, error_info, failed, google_error
 
@@ -127,3 +127,21 @@ async def test_a_late_duplicate_that_fails_to_publish_loses_no_deferral() -> Non
     assert Retried("job-new") == await world.deliver(topic.messages[0])
     assert 0 == await resume(world, topic)()
     assert 2 == len(world.http.retries)
+
+
+async def test_a_deferral_that_cannot_be_published_holds_up_no_other() -> None:
+    world = World()
+    for number in range(70):
+        await defer(world, f"job-{number}")
+    world.time += timedelta(hours=1)
+
+    class TooLarge(FakeTopic):
+        async def publish(self, data: bytes, attributes: Mapping[str, str]) -> None:
+            if b'"job-0"' in data:
+                raise Misconfigured("INVALID_ARGUMENT")
+            await super().publish(data, attributes)
+
+    topic = TooLarge()
+    with pytest.raises(Misconfigured):
+        await resume(world, topic)()
+    assert 69 == len(topic.messages)

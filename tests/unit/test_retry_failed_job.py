@@ -143,6 +143,7 @@ async def test_a_call_that_was_not_sent_releases_the_claim_and_counts_nothing() 
     world = World()
     world.script("job", NotSent("ClientConnectorError"), (200, {"archiveJobId": "new"}))
     assert isinstance(await world.deliver(failed()), NotNow)
+    assert 0 == world.journal.calls
     assert Retried("new") == await world.deliver(failed())
     assert world.retried.messages[0]["attempt"] == 1
 
