@@ -23,9 +23,9 @@ from handlers.outcomes import Fault
 from handlers.rpc import PASSING, fault_of
 
 LEASE_SECONDS = 60
-_RENEWED_EVERY = 20.0  # seconds
 _AT_ONCE = 1000  # messages in one request; it may have 512 KiB, and an ack id takes about 200 bytes
 _CALL_SECONDS = 10.0
+_PAUSE_SECONDS = 0.1
 _RELEASE_SECONDS = 20.0
 
 
@@ -40,7 +40,10 @@ _RETRY: Any = AsyncRetry(predicate=_passes, initial=0.2, maximum=2.0, timeout=30
 class Leases(AbstractAsyncContextManager["Leases"]):
     """The messages of one subscription that are in hand. All methods raise Unavailable or Misconfigured."""
 
-    def __init__(self, client: SubscriberAsyncClient, project: str, subscription: str) -> None:
+    def __init__(
+        self, client: SubscriberAsyncClient, project: str, subscription: str, renewed_every: float = LEASE_SECONDS / 3
+    ) -> None:
+        self._renewed_every = renewed_every  # seconds
         self._client = client
         self.subscription = subscription if "/" in subscription else f"projects/{project}/subscriptions/{subscription}"
         self._held: dict[str, str] = {}  # message id → ack id of its latest delivery
@@ -72,15 +75,16 @@ class Leases(AbstractAsyncContextManager["Leases"]):
         """
         clock = asyncio.get_running_loop().time
         until = clock() + seconds
-        # No short pull at the end: the service might hand something out just when nobody waits for it any more.
-        while (left := until - clock()) >= seconds / 2:
-            pulling = asyncio.create_task(self._pull(left))
+        while (left := until - clock()) > 0:
+            # No short pull at the end: something might be handed out just when nobody waits for it any more.
+            pulling = asyncio.create_task(self._pull(max(left, seconds / 2)))
             try:
                 if messages := await asyncio.shield(pulling):
                     return messages
             except asyncio.CancelledError:
                 await asyncio.gather(pulling, return_exceptions=True)
                 raise
+            await asyncio.sleep(_PAUSE_SECONDS)  # the service may find nothing at once, and something a moment later
         return []
 
     async def acknowledge(self, message_id: str) -> None:
@@ -118,7 +122,7 @@ class Leases(AbstractAsyncContextManager["Leases"]):
 
     async def _keep(self) -> None:
         while True:
-            await asyncio.sleep(_RENEWED_EVERY)
+            await asyncio.sleep(self._renewed_every)
             for some in _batches(list(self._held)):
                 async with self._changing:
                     ack_ids = [self._held[message_id] for message_id in some if message_id in self._held]

@@ -27,7 +27,6 @@ MOST_LOOKED_AT = 100_000  # messages in one run: each is in hand until all were 
 MOST_BYTES = 200_000_000  # of events in hand
 _AT_ONCE = 50  # events on their way at the same time
 _PATIENCE_SECONDS = 60.0  # with the ledger and the topic, for one event
-_GRACE_SECONDS = 10.0  # for what is on its way when the run is stopped
 _PAUSE_SECONDS = 0.5
 
 
@@ -78,6 +77,7 @@ class Redrive:
     now: Callable[[], datetime]
     put_back: list[Letter] = field(default_factory=list)
     left: list[Left] = field(default_factory=list)
+    grace: float = 10.0  # seconds for what is on its way when the run is stopped
 
     async def look(self, wanted: Wanted, *, limit: int, patience: float, seen: Callable[[int], object]) -> Found:
         """See what is there, until nothing new came for `patience` seconds. Raises Unavailable or Misconfigured.
@@ -126,7 +126,7 @@ class Redrive:
                 task.result()
         finally:
             if under_way:
-                _, late = await asyncio.wait(under_way, timeout=_GRACE_SECONDS)
+                _, late = await asyncio.wait(under_way, timeout=self.grace)
                 for task in late:
                     task.cancel()
                 await asyncio.gather(*under_way, return_exceptions=True)

@@ -1,0 +1,117 @@
+"""What a real Pub/Sub may do at any time and an emulator hardly ever does, by a client that does it on purpose."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from google.api_core.exceptions import DeadlineExceeded, PermissionDenied, ServiceUnavailable
+from google.pubsub_v1.types import PubsubMessage, PullResponse, ReceivedMessage
+
+from handlers.outcomes import Misconfigured, Unavailable
+from ops.leases import LEASE_SECONDS, Leases
+
+Delivery = tuple[str, str]  # message id and ack id
+PATIENCE = 0.3
+DENIED: Exception = PermissionDenied("no")  # type: ignore[no-untyped-call]
+DOWN: Exception = ServiceUnavailable("later")  # type: ignore[no-untyped-call]
+
+
+class FakeSubscriber:
+    """Hands out what it is told to, pull by pull, and keeps what it is answered."""
+
+    def __init__(self, *pulls: list[Delivery] | Exception) -> None:
+        self.pulls = list(pulls)
+        self.acknowledged: list[str] = []
+        self.deadlines: list[tuple[int, list[str]]] = []
+        self.failure: Exception | None = None
+
+    async def pull(self, request: Any, *, timeout: float, **_: Any) -> PullResponse:  # noqa: ASYNC109 Google's own
+        if not self.pulls:
+            await asyncio.sleep(timeout)
+            raise DeadlineExceeded("nothing")
+        pulled = self.pulls.pop(0)
+        if isinstance(pulled, Exception):
+            raise pulled
+        received = [ReceivedMessage(ack_id=ack, message=PubsubMessage(message_id=name)) for name, ack in pulled]
+        return PullResponse(received_messages=received)
+
+    async def acknowledge(self, *, ack_ids: list[str], **_: Any) -> None:
+        self.acknowledged += ack_ids
+
+    async def modify_ack_deadline(self, *, ack_ids: list[str], ack_deadline_seconds: int, **_: Any) -> None:
+        if self.failure:
+            raise self.failure
+        self.deadlines.append((ack_deadline_seconds, ack_ids))
+
+
+def leases(client: Any, **settings: Any) -> Leases:
+    return Leases(client, "a-project", "a-subscription", **settings)
+
+
+async def pulled(held: Leases) -> list[str]:
+    return [message.message_id for message in await held.pull(PATIENCE)]
+
+
+async def test_a_message_that_is_handed_out_twice_is_one_and_its_latest_delivery_is_answered() -> None:
+    client = FakeSubscriber([("1", "first")], [("1", "second"), ("2", "other")], [("2", "latest")])
+    async with leases(client) as held:
+        assert [["1"], ["2"], []] == [await pulled(held) for _ in range(3)]
+        await held.acknowledge("1")
+        await held.release(["2"])
+    assert (["second"], [(0, ["latest"])]) == (
+        client.acknowledged,
+        [answer for answer in client.deadlines if answer[0] == 0],
+    )
+
+
+async def test_a_message_that_comes_again_though_it_was_acknowledged_is_acknowledged_again() -> None:
+    client = FakeSubscriber([("1", "first")])
+    async with leases(client) as held:
+        await pulled(held)
+        await held.acknowledge("1")
+        client.pulls.append([("1", "again")])
+        assert [] == await pulled(held)
+    assert ["first", "again"] == client.acknowledged
+
+
+async def test_what_is_pulled_is_held_by_a_lease_of_our_own_and_that_is_renewed() -> None:
+    client = FakeSubscriber([("1", "ack")])
+    async with leases(client, renewed_every=0.05) as held:
+        await pulled(held)
+        assert (LEASE_SECONDS, ["ack"]) == client.deadlines[0]
+        await asyncio.sleep(0.2)
+    assert client.deadlines.count((LEASE_SECONDS, ["ack"])) >= 2
+    assert (0, ["ack"]) == client.deadlines[-1]
+
+
+async def test_a_lease_that_cannot_be_renewed_is_no_reason_to_stop() -> None:
+    client = FakeSubscriber([("1", "ack")])
+    async with leases(client, renewed_every=0.05) as held:
+        await pulled(held)
+        client.failure = DENIED
+        await asyncio.sleep(0.1)
+        await held.acknowledge("1")
+    assert ["ack"] == client.acknowledged
+
+
+async def test_what_could_not_be_released_is_tried_again_on_leaving() -> None:
+    client = FakeSubscriber([("1", "ack")])
+    async with leases(client) as held:
+        await pulled(held)
+        client.failure = DENIED
+        with pytest.raises(Misconfigured):
+            await held.release(["1"])
+        client.failure = None
+    assert (0, ["ack"]) == client.deadlines[-1]
+
+
+async def test_an_empty_answer_is_not_the_end_while_there_is_patience_left() -> None:
+    async with leases(FakeSubscriber([], [("1", "ack")])) as held:
+        assert ["1"] == await pulled(held)
+
+
+@pytest.mark.parametrize(("error", "fault"), [(DENIED, Misconfigured), (DOWN, Unavailable)])
+async def test_a_subscription_that_cannot_be_read_is_a_fault(error: Exception, fault: type[Exception]) -> None:
+    async with leases(FakeSubscriber(error)) as held:
+        with pytest.raises(fault, match="reading projects/a-project/subscriptions/a-subscription"):
+            await pulled(held)
