@@ -100,3 +100,8 @@ infra-requirements: $(READY)
 
 .venv-standin/.ready: $(STANDIN_REQUIREMENTS) | $(READY)
 	@$(call INSTALL,install --requirement)
+
+# --- speed ---
+.PHONY: bench
+bench: $(READY) ## this function and what one would write instead, side by side (BENCH=--quick for a short look)
+	@$(BIN)/python -m tests.bench $(BENCH)

@@ -1,0 +1,148 @@
+"""`make bench`: this function and what one would write instead, side by side on the local stage.
+
+Rounds are interleaved, so that a busy machine is unkind to all alike; what counts are the ratios.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import aiohttp
+import uvloop
+
+from local import emulators
+from local.stage import Stage
+from tests.bench import process_tree
+from tests.bench.contenders import IN_FLIGHT, Contender, alone, cold_start, contenders, load
+from tests.bench.picture import picture
+
+BUILD = Path("build")
+PICTURE = Path("docs/bench.svg")
+# Seconds that the services take, and what of it one event cannot do at the same time as something else.
+SECRET, TOKEN, RETRY = 0.010, 0.100, 0.300
+MEASURES = {
+    "cpu_ms": "CPU an event, 80 in flight (ms)",
+    "alone_ms": "one event alone, p50 (ms)",
+    "loaded_ms": "80 in flight, p50 (ms)",
+    "start_s": "start to first answer (s)",
+    "memory_mb": "memory after load (MB)",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="two short rounds: to see that it works")
+    parser.add_argument("--soak", type=int, default=0, metavar="EVENTS", help="then so many events, to see a leak")
+    arguments = parser.parse_args()
+    installed = emulators.find()
+    if not (installed.pubsub and installed.firestore):
+        sys.exit(f"The benchmark needs Google's emulators: {installed.missing}.")
+    with emulators.started(installed.pubsub, installed.firestore) as (pubsub, firestore):
+        rounds, events, single = (2, 200, 3) if arguments.quick else (5, 640, 9)
+        result = uvloop.run(bench(pubsub, firestore, rounds, events, single, arguments.soak))
+    BUILD.mkdir(exist_ok=True)
+    (BUILD / "bench.json").write_text(json.dumps(result, indent=2) + "\n")
+    print(table(result))
+    if not arguments.quick:
+        PICTURE.parent.mkdir(exist_ok=True)
+        PICTURE.write_text(picture(result["medians"], MEASURES))
+        print(f"\n{PICTURE} drawn, all values in {BUILD / 'bench.json'}")
+
+
+async def bench(pubsub: str, firestore: str, rounds: int, events: int, single: int, soak: int) -> dict[str, Any]:
+    """All that is measured, as the JSON has it."""
+    latencies: dict[str, Any] = {"secret_latency": SECRET, "token_latency": TOKEN, "retry_latency": RETRY}
+    connector = aiohttp.TCPConnector(limit=0)
+    busy = []
+    async with (
+        Stage(pubsub=pubsub, firestore=firestore, **latencies) as stage,
+        aiohttp.ClientSession(connector=connector) as session,
+    ):
+        all_of_them = contenders()
+        for _ in range(rounds):
+            for contender in all_of_them:
+                await cold_start(stage, session, contender)
+        for contender in all_of_them:
+            contender.server = contender.start(stage)
+            await load(stage, session, contender, events // 2)
+        for number in range(rounds):
+            busy.append(os.getloadavg()[0])
+            print(f"round {number + 1} of {rounds}, load average {busy[-1]:.1f}", file=sys.stderr)
+            for contender in all_of_them:
+                cpu_ms, loaded_ms = await load(stage, session, contender, events)
+                contender.cpu_ms.append(cpu_ms)
+                contender.loaded_ms.append(loaded_ms)
+                assert contender.server is not None
+                contender.memory_mb.append(process_tree.memory_mb(contender.server.pid))
+                await alone(stage, session, contender, single)
+        result = summary(all_of_them, busy, events)
+        if soak:
+            result["soak"] = await soaked(stage, session, all_of_them[0], soak)
+        return result
+
+
+async def soaked(stage: Stage, session: aiohttp.ClientSession, contender: Contender, events: int) -> dict[str, float]:
+    """Memory in MB by the number of events that the server has seen since it was first measured here."""
+    assert contender.server is not None
+    found = {"0": process_tree.memory_mb(contender.server.pid)}
+    for share in range(1, 6):
+        await load(stage, session, contender, events // 5)
+        found[str(share * events // 5)] = process_tree.memory_mb(contender.server.pid)
+        print(f"soak: {found}", file=sys.stderr)
+    return found
+
+
+def summary(all_of_them: list[Contender], busy: list[float], events: int) -> dict[str, Any]:
+    rounds = {each.name: {measure: getattr(each, measure) for measure in MEASURES} for each in all_of_them}
+    return {
+        "machine": {"cpus": os.cpu_count(), "python": platform.python_version(), "load_average": busy},
+        "setting": {
+            "in_flight": IN_FLIGHT,
+            "events_a_round": events,
+            "secret_s": SECRET,
+            "token_s": TOKEN,
+            "retry_s": RETRY,
+        },
+        "contenders": {each.name: each.says for each in all_of_them},
+        "calls_an_event": {each.name: each.calls for each in all_of_them},
+        "medians": {name: {measure: median(them) for measure, them in of.items()} for name, of in rounds.items()},
+        "rounds": rounds,
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """Medians with their lowest and highest round, and this function as a share of each peer: a median of rounds."""
+    rounds = result["rounds"]
+    lines = [f"{'':42}" + "".join(f"{name:>28}" for name in rounds)]
+    for measure, says in MEASURES.items():
+        cells = []
+        for of in rounds.values():
+            low, middle, high = min(of[measure]), median(of[measure]), max(of[measure])
+            cells.append(f"{middle:.4g} ({low:.4g} to {high:.4g})")
+        lines.append(f"{says:42}" + "".join(f"{cell:>28}" for cell in cells))
+        shares = [f"{median(share(result, measure, name)):.2f}" for name in rounds if name != "this"]
+        lines.append(f"{'    this function, as a share':42}{'':28}" + "".join(f"{cell:>28}" for cell in shares))
+    over = result["medians"]["this"]["alone_ms"] - (SECRET + TOKEN + RETRY) * 1000
+    lines.append(f"One event alone takes {over:.1f} ms more than the waiting that it cannot avoid.")
+    lines.append(f"Calls an event: {json.dumps(result['calls_an_event'])}")
+    lines.append(
+        f"Load average before each round: {', '.join(f'{each:.1f}' for each in result['machine']['load_average'])}"
+    )
+    if "soak" in result:
+        lines.append(f"Memory in MB by events: {result['soak']}")
+    return "\n".join(lines)
+
+
+def share(result: dict[str, Any], measure: str, peer: str) -> list[float]:
+    """What this function used of what the peer used, in each round."""
+    rounds = result["rounds"]
+    return [ours / theirs for ours, theirs in zip(rounds["this"][measure], rounds[peer][measure], strict=True)]
+
+
+if __name__ == "__main__":
+    main()

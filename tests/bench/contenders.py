@@ -1,0 +1,119 @@
+"""Who is measured, and one event sent to it as Pub/Sub would push it."""
+
+import asyncio
+import base64
+import itertools
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+
+from local.function_server import ROOT, FunctionServer
+from local.stage import Stage
+from tests.bench import process_tree
+
+IN_FLIGHT = 80
+_PEERS = Path(__file__).parent / "peers"
+_numbers = itertools.count(1)
+
+
+@dataclass(slots=True)
+class Contender:
+    """A function to measure, with what was measured: a value a round."""
+
+    name: str
+    says: str
+    source: Path
+    cpu_ms: list[float] = field(default_factory=list)  # an event, at 80 in flight
+    alone_ms: list[float] = field(default_factory=list)  # one event alone, the round's median
+    loaded_ms: list[float] = field(default_factory=list)  # one event of 80 in flight, the round's median
+    start_s: list[float] = field(default_factory=list)  # from the process's start to the answer to its first event
+    memory_mb: list[float] = field(default_factory=list)  # after a round
+    calls: dict[str, float] = field(default_factory=dict)  # an event
+    server: FunctionServer | None = None
+
+    def start(self, stage: Stage) -> FunctionServer:
+        """One more server; `deliver` waits for it."""
+        # As many threads as there are deliveries in flight; the framework would take four a core.
+        settings = {**stage.environment, "THREADS": str(IN_FLIGHT)}
+        output = stage.folder / f"{self.name}-{next(_numbers)}.log"
+        server = FunctionServer("retry_failed_archive_job", self.source, settings, output)
+        stage.servers.append(server)  # which ends it
+        return server
+
+
+def contenders() -> list[Contender]:
+    """This function first: the others are compared with it."""
+    return [
+        Contender("this", "this function, with its ledger", ROOT / "main.py"),
+        Contender("sample", "sample-style, synchronous, no ledger", _PEERS / "sample.py"),
+        Contender("locked", "the same with a claim and a mark in Firestore", _PEERS / "locked.py"),
+    ]
+
+
+async def cold_start(stage: Stage, session: aiohttp.ClientSession, contender: Contender) -> None:
+    """One more server, until it has answered its first event."""
+    event = _event(stage)
+    begun = time.perf_counter()
+    server = contender.start(stage)
+    await _deliver(session, server, event)
+    contender.start_s.append(time.perf_counter() - begun)
+    server.kill()
+
+
+async def load(stage: Stage, session: aiohttp.ClientSession, contender: Contender, events: int) -> tuple[float, float]:
+    """Many events, 80 in flight, each of another user. CPU in ms an event, and the median latency in ms."""
+    assert contender.server is not None
+    server, room = contender.server, asyncio.Semaphore(IN_FLIGHT)
+
+    async def one(event: bytes) -> float:
+        async with room:
+            return await _deliver(session, server, event)
+
+    bodies = [_event(stage) for _ in range(events)]
+    before, count = process_tree.cpu_seconds(server.pid), _counts(stage)
+    latencies = sorted(await asyncio.gather(*map(one, bodies)))
+    used = process_tree.cpu_seconds(server.pid) - before
+    contender.calls = {kind: round((number - count[kind]) / events, 2) for kind, number in _counts(stage).items()}
+    return used / events * 1000, latencies[events // 2] * 1000
+
+
+async def alone(stage: Stage, session: aiohttp.ClientSession, contender: Contender, events: int) -> None:
+    """One event after the other."""
+    assert contender.server is not None
+    latencies = [await _deliver(session, contender.server, _event(stage)) for _ in range(events)]
+    contender.alone_ms.append(sorted(latencies)[events // 2] * 1000)
+
+
+def _counts(stage: Stage) -> dict[str, int]:
+    counts = stage.google.counts
+    return {"secret accesses": stage.secrets.count, "refreshes": counts["token"], "retries": counts["retry"]}
+
+
+def _event(stage: Stage) -> bytes:
+    """A push body for a job and a user of its own."""
+    number = next(_numbers)
+    stage.add_user(f"user-{number}")
+    data = json.dumps({"archiveJobId": f"job-{number}", "userId": f"user-{number}"}).encode()
+    published = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    message = {"data": base64.b64encode(data).decode(), "messageId": str(number), "publishTime": published}
+    return json.dumps({"message": message, "subscription": "projects/p/subscriptions/s", "deliveryAttempt": 1}).encode()
+
+
+async def _deliver(session: aiohttp.ClientSession, server: FunctionServer, body: bytes) -> float:
+    """Seconds until the answer. Raises RuntimeError if it is none that acknowledges."""
+    begun = time.perf_counter()
+    while True:
+        try:
+            async with session.post(server.url, data=body, headers={"Content-Type": "application/json"}) as answer:
+                await answer.read()
+        except aiohttp.ClientConnectorError:
+            if not server.running:
+                raise RuntimeError(f"The server ended:\n{server.printed()}") from None
+            await asyncio.sleep(0.005)  # it does not listen yet
+        else:
+            if answer.status in (200, 204):
+                return time.perf_counter() - begun
+            raise RuntimeError(f"{server.printed()}\nanswered {answer.status}")
