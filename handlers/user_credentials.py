@@ -98,14 +98,19 @@ class SingleFlight:
         """The task that fetches it. It is shared: await it under asyncio.shield."""
         flight = self._flights.get(key)
         if flight is None:
-            flight = self._flights[key] = asyncio.create_task(fetch())
-            flight.add_done_callback(lambda done: self._land(key, done))
+            flight = self._flights[key] = _seen(asyncio.create_task(fetch()))
+            flight.add_done_callback(lambda _: self._flights.pop(key))
         return flight
 
-    def _land(self, key: str, flight: asyncio.Task[Any]) -> None:
-        del self._flights[key]
-        if not flight.cancelled():
-            flight.exception()  # counts as seen, even if nobody waits for it any more
+    def has(self, key: str) -> bool:
+        """Whether it is being fetched just now."""
+        return key in self._flights
+
+
+def _seen(task: asyncio.Task[Any]) -> asyncio.Task[Any]:
+    """What it raises counts as seen, even if nobody waits for it any more."""
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return task
 
 
 class UserCredentials:
@@ -133,7 +138,18 @@ class UserCredentials:
             ready.set_result(known)
             return ready
         remembered = known.refresh_token if known else ""
-        return self._flights.join(credential_id, lambda: self._fetch(credential_id, remembered))
+        joins = self._flights.has(credential_id)
+        flight = self._flights.join(credential_id, lambda: self._fetch(credential_id, remembered))
+        return _seen(loop.create_task(self._join(credential_id, flight))) if joins else flight
+
+    async def _join(self, credential_id: str, flight: asyncio.Task[AccessToken]) -> AccessToken:
+        """Share another's success, but its refusal only after a look of our own: consent may be newer than its look."""
+        try:
+            return await asyncio.shield(flight)
+        except Refused:
+            again = self._flights.join(credential_id, lambda: self._fetch(credential_id, ""))
+            token: AccessToken = await asyncio.shield(again)
+            return token
 
     async def _fetch(self, credential_id: str, remembered: str) -> AccessToken:
         remembers = {"invalid_grant": bool(remembered)} | dict.fromkeys(_CLIENT_ERRORS, self._client is not None)

@@ -103,6 +103,36 @@ async def test_those_who_wait_together_share_a_failure_and_the_next_one_tries_an
     assert (len(world.http.token_forms), await fetch(world)) == (1, "next")
 
 
+async def test_a_refusal_is_not_shared_with_who_came_after_the_user_consented() -> None:
+    world = World()
+    asked, answered = asyncio.Event(), asyncio.Event()
+
+    async def refuse_late() -> Any:
+        asked.set()
+        await answered.wait()
+        return 400, {"error": "invalid_grant"}
+
+    world.http.token_script = [refuse_late, (200, {"access_token": "after-consent"})]
+    first = asyncio.create_task(fetch(world))
+    await asked.wait()
+    world.secrets.content["token-alice"] = b"refresh-after-consent"
+    second = asyncio.create_task(fetch(world))
+    await asyncio.sleep(0)
+    answered.set()
+    with pytest.raises(Refused):
+        await first
+    assert "after-consent" == await second
+    assert ["refresh-after-consent"] == world.http.token_forms[-1]["refresh_token"]
+
+
+async def test_ten_jobs_of_a_user_without_consent_cost_two_reads_and_two_refreshes() -> None:
+    world = World()
+    world.http.token_script = [(400, {"error": "invalid_grant"})]
+    results = await asyncio.gather(*(fetch(world) for _ in range(10)), return_exceptions=True)
+    assert 10 == sum(isinstance(result, Refused) for result in results)
+    assert (2, 2) == (world.secrets.reads.count("token-alice"), len(world.http.token_forms))
+
+
 @pytest.mark.parametrize("error", ["invalid_grant", "admin_policy_enforced"])
 async def test_a_grant_that_is_gone_asks_for_consent(error: str) -> None:
     world = World()
