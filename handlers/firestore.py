@@ -6,7 +6,6 @@ from typing import Any
 
 import msgspec
 from google.api_core.exceptions import AlreadyExists, FailedPrecondition, GoogleAPIError, NotFound
-from google.cloud.firestore_v1.types.document import Value
 from google.cloud.firestore_v1.types.firestore import (
     BatchGetDocumentsRequest,
     BatchGetDocumentsResponse,
@@ -23,8 +22,8 @@ _NOT_BEFORE = {"field_path": "notBefore"}
 _TIMEOUT = 10.0  # seconds for one call; the ledger tries again within the caller's own deadline
 _RESERVED = re.compile(r"\.|\.\.|__.*__")  # https://cloud.google.com/firestore/quotas#limits
 
-# The bare protobuf classes: the wrappers around them cost several times their work.
-_Commit, _Value = CommitRequest.pb(), Value.pb()
+# The bare protobuf class: the wrapper around it costs several times their work.
+_Commit = CommitRequest.pb()
 
 
 class FirestoreClient:
@@ -96,8 +95,9 @@ class FirestoreStore:
     def _add(self, commit: Any, entry: Entry, version: Any) -> None:
         write = commit.writes.add()
         write.update.name = self._name(entry.job_id)
+        fields = write.update.fields
         for name, value in msgspec.to_builtins(entry, builtin_types=(datetime, bytes)).items():
-            write.update.fields[name].CopyFrom(_value(value))
+            setattr(fields[name], _KINDS[type(value)], value)
         if version is None:
             write.current_document.exists = False
         else:
@@ -114,21 +114,13 @@ def _stored(document: Any, read_at: Any) -> Stored:
     return Stored(msgspec.convert(fields, Entry), document.update_time, age)
 
 
-def _value(native: Any) -> Any:
-    match native:
-        case str():
-            return _Value(string_value=native)
-        case int():
-            return _Value(integer_value=native)
-        case float():
-            return _Value(double_value=native)
-        case bytes():
-            return _Value(bytes_value=native)
-        case datetime():
-            value = _Value()
-            value.timestamp_value.FromDatetime(native)
-            return value
-    raise TypeError(f"no Firestore value for {type(native).__name__}")
+_KINDS = {
+    str: "string_value",
+    int: "integer_value",
+    float: "double_value",
+    bytes: "bytes_value",
+    datetime: "timestamp_value",
+}
 
 
 def _native(value: Any) -> Any:

@@ -76,9 +76,9 @@ class Service:
                 raise _error(error) from None
             return response_type.wrap(answer)
 
-        async def unary(request: Any = None, *, retry: Any, timeout: float, **fields: Any) -> Any:  # noqa: ASYNC109, as there
+        async def unary(request: Any, *, retry: Any, timeout: float) -> Any:  # noqa: ASYNC109, the name is the library's
             tries = retry(once) if retry else once
-            return await tries(request_type(**fields) if request is None else request, timeout)
+            return await tries(request, timeout)
 
         return unary
 
