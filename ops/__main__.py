@@ -76,7 +76,7 @@ def main() -> None:
     "--reason",
     "reasons",
     multiple=True,
-    type=click.Choice([UNDELIVERED, *Reason], case_sensitive=False),
+    type=click.Choice([UNDELIVERED, *Reason]),
     metavar="REASON",
     help="Only these: a rejection's reason; of dead letters UNDELIVERED, EVENT_EXPIRED or MALFORMED_EVENT.",
 )

@@ -9,7 +9,6 @@ from typing import Any
 import google.auth
 import grpc.aio
 from google.auth.exceptions import GoogleAuthError
-from google.auth.transport.requests import Request
 from google.cloud.firestore_v1.services.firestore.async_client import FirestoreAsyncClient
 from google.pubsub_v1.services.publisher.async_client import PublisherAsyncClient
 from google.pubsub_v1.services.subscriber.async_client import SubscriberAsyncClient
@@ -77,6 +76,8 @@ def account(settings: Settings) -> Any:
     """
     if settings.pubsub_emulator_host and (settings.firestore_emulator_host or settings.retry_ledger == "memory"):
         return None
+    from google.auth.transport.requests import Request  # noqa: PLC0415 half of all start-up time, for this alone
+
     try:
         credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
         credentials.refresh(functools.partial(Request(), timeout=_TOKEN_SECONDS))  # type: ignore[no-untyped-call]

@@ -16,6 +16,6 @@ async def desk(request: pytest.FixtureRequest, project: str) -> AsyncIterator[De
             address, patience = (await stack.enter_async_context(PubSub())).address, 0.5
         else:
             address, patience = request.getfixturevalue("pubsub_emulator"), 2.0
-        desk = Desk(*await stack.enter_async_context(connected(address)), project, patience)
+        desk = Desk(*await stack.enter_async_context(connected(address)), address, project, patience)
         await desk.make()
         yield desk

@@ -39,6 +39,7 @@ class Desk:
 
     publisher: PublisherAsyncClient
     subscriber: SubscriberAsyncClient
+    address: str
     project: str
     patience: float  # seconds within which a message that is there is handed out
 

@@ -12,6 +12,7 @@ from ops.leases import LEASE_SECONDS, Leases
 
 Delivery = tuple[str, str]  # message id and ack id
 PATIENCE = 0.3
+LATE: Exception = DeadlineExceeded("nothing")  # type: ignore[no-untyped-call]
 DENIED: Exception = PermissionDenied("no")  # type: ignore[no-untyped-call]
 DOWN: Exception = ServiceUnavailable("later")  # type: ignore[no-untyped-call]
 
@@ -28,7 +29,7 @@ class FakeSubscriber:
     async def pull(self, request: Any, *, timeout: float, **_: Any) -> PullResponse:  # noqa: ASYNC109 Google's own
         if not self.pulls:
             await asyncio.sleep(timeout)
-            raise DeadlineExceeded("nothing")
+            raise LATE
         pulled = self.pulls.pop(0)
         if isinstance(pulled, Exception):
             raise pulled
