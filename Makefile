@@ -7,13 +7,16 @@ UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --pytho
 	--custom-compile-command 'make requirements' --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format types unit requirements upgrade clean
+.PHONY: help demo ops test check lint format types unit requirements upgrade clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 demo: $(READY) ## the main job on this machine, nothing to configure
 	@$(BIN)/python -m local.demo
+
+ops: $(READY) ## the commands for operators: a job's story, redrive (ARGS="story JOB_ID")
+	@$(BIN)/python -m ops $(or $(ARGS),--help)
 
 test: $(READY) check unit ## every test, and every check
 
