@@ -53,14 +53,15 @@ def contenders() -> list[Contender]:
     ]
 
 
-async def cold_start(stage: Stage, session: aiohttp.ClientSession, contender: Contender) -> None:
-    """One more server, until it has answered its first event."""
+async def cold_start(stage: Stage, session: aiohttp.ClientSession, contender: Contender) -> float:
+    """Seconds from the start of one more server until it has answered its first event."""
     event = _event(stage)
     begun = time.perf_counter()
     server = contender.start(stage)
     await _deliver(session, server, event)
-    contender.start_s.append(time.perf_counter() - begun)
+    seconds = time.perf_counter() - begun
     server.kill()
+    return seconds
 
 
 async def load(stage: Stage, session: aiohttp.ClientSession, contender: Contender, events: int) -> tuple[float, float]:
