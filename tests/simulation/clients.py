@@ -1,0 +1,97 @@
+"""The clients of one instance, at the seams that handlers/composition.py builds on: gRPC services and the one POST."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import parse_qs
+
+from handlers.http import NoAnswer, NotSent
+from tests.simulation.google import Google
+from tests.simulation.wire import Wire
+
+Effect = Callable[[Any, str], Any]  # of a request, at a service in this trouble; returns its answer
+
+
+class Service:
+    """handlers.rpc.Service over the simulated wire: its methods are effects at the service."""
+
+    def __init__(self, wire: Wire, name: str, effects: Mapping[str, Effect]) -> None:
+        self._wire = wire
+        self._name = name
+        self._effects = effects
+
+    def unary(self, method: str, request_type: Any, response_type: Any, *, routed_by: str) -> Any:
+        effect = self._effects[method]
+
+        async def unary(request: Any, *, retry: Any, timeout: float) -> Any:  # noqa: ASYNC109, as there
+            assert getattr(request._pb, routed_by)
+            answer = await self._wire.rpc(self._name, lambda trouble: effect(request._pb, trouble), retry, timeout)
+            return response_type.wrap(answer)
+
+        return unary
+
+    def streaming(self, method: str, request_type: Any, response_type: Any, *, routed_by: str) -> Any:
+        effect = self._effects[method]
+
+        async def streaming(request: Any, *, retry: None, timeout: float) -> Any:  # noqa: ASYNC109, as there
+            assert getattr(request._pb, routed_by)
+            call = self._wire.rpc(self._name, lambda trouble: effect(request._pb, trouble), retry, timeout)
+            return _Stream(call, response_type)
+
+        return streaming
+
+
+class _Stream:
+    """Answers one by one. They are asked for when the first one is wanted."""
+
+    def __init__(self, call: Any, response_type: Any) -> None:
+        self._call = call
+        self._wrap = response_type.wrap
+        self._answers: Any = None
+
+    def __aiter__(self) -> "_Stream":
+        return self
+
+    async def __anext__(self) -> Any:
+        if self._answers is None:
+            self._answers = iter(await self._call)
+        for answer in self._answers:
+            return self._wrap(answer)
+        raise StopAsyncIteration
+
+
+class HttpClient:
+    """handlers.http's client of the same name."""
+
+    def __init__(self, wire: Wire, google: Google, token_uri: str) -> None:
+        self._wire = wire
+        self._google = google
+        self._token_uri = token_uri
+
+    async def post(self, url: str, *, headers: dict[str, str], body: bytes, seconds: float) -> tuple[int, bytes]:
+        if url == self._token_uri:
+            form = parse_qs(body.decode(), strict_parsing=True)
+            return await self._exchange("oauth", lambda trouble: self._google.token(form, trouble), seconds)
+        assert body == b""
+        assert headers["Content-Length"] == "0"
+        call = self._google.sends(url, headers)
+        try:
+            answer = await self._exchange("portability", lambda trouble: self._google.retry(call, trouble), seconds)
+        except (NotSent, NoAnswer, asyncio.CancelledError) as error:
+            self._google.unanswered(call, sent=not isinstance(error, NotSent))
+            raise
+        self._google.answered(call)
+        return answer
+
+    async def _exchange(
+        self, service: str, effect: Callable[[str], tuple[int, bytes]], seconds: float
+    ) -> tuple[int, bytes]:
+        answer: tuple[int, bytes] = await self._wire.exchange(
+            service,
+            effect,
+            seconds=seconds,
+            refused=lambda: NotSent("ClientConnectorError"),
+            lost=lambda: NoAnswer("ServerDisconnectedError"),
+            overdue=lambda: NoAnswer("SocketTimeoutError"),
+        )
+        return answer

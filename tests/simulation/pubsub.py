@@ -1,0 +1,184 @@
+"""Pub/Sub: topics that accept messages, and the push subscription that brings failed jobs to the function.
+
+https://cloud.google.com/pubsub/docs/push, .../handling-failures: at least once, back-off after a nack, dead letters.
+"""
+
+import base64
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from google.pubsub_v1.types.pubsub import PublishResponse
+
+from tests.simulation.record import (
+    Acked,
+    DeadLettered,
+    Delivered,
+    EventPublished,
+    FollowUp,
+    Leak,
+    Nacked,
+    Record,
+    Rejection,
+)
+from tests.simulation.timeline import Timeline
+
+FAILED, RETRIED, REJECTED = (
+    f"projects/p/topics/archive-job-{name}" for name in ("failed", "retried", "retry-rejected")
+)
+_PublishResponse = PublishResponse.pb()
+_REQUEST_TIMEOUT = 120.0  # seconds: Cloud Run's, which ends a push before the ack deadline does
+_FIRST_BACK_OFF, _LONGEST_BACK_OFF = 10.0, 600.0  # seconds
+
+
+class Platform(Protocol):
+    """Cloud Run: hands a push to one of its instances."""
+
+    def route(self, delivery: str, body: bytes, respond: Callable[[int], None]) -> str:
+        """Returns the name of the instance; it responds later, or never."""
+
+
+@dataclass(slots=True)
+class _Message:
+    name: str
+    data: bytes
+    attributes: Mapping[str, str]
+    published_at: float
+    attempts: int = 0
+    settled: bool = False
+
+
+class PubSub:
+    """The three topics and the push subscription of the failed one."""
+
+    def __init__(
+        self,
+        timeline: Timeline,
+        record: Record,
+        *,
+        epoch: int,
+        mark: bytes,
+        delivery: Callable[[], str],
+        calm_at: float,
+    ) -> None:
+        rng = timeline.rng
+        self._timeline = timeline
+        self._record = record
+        self._epoch = epoch
+        self._mark = mark
+        self._delivery = delivery
+        self._calm_at = calm_at
+        self._most_attempts = rng.choice((5, 10, 30))
+        self._again = rng.choice((0.0, 0.2, 0.5))  # share of deliveries that come once more for no reason
+        self._messages: list[_Message] = []
+        self.platform: Platform
+        self.followed_up: Callable[[bytes], None] = lambda data: None  # told every accepted follow-up
+
+    def publish(self, request: Any, trouble: str) -> Any:
+        """Accept the messages."""
+        accepted = [self._accept(request.topic, message.data, dict(message.attributes)) for message in request.messages]
+        return _PublishResponse(message_ids=accepted)
+
+    def _accept(self, topic: str, data: bytes, attributes: dict[str, str]) -> str:
+        if self._mark in data or self._mark.decode() in str(attributes):
+            self._record.add(Leak(self._timeline.now, topic))
+        if topic == FAILED:
+            return self.fail(data, attributes)
+        content = json.loads(data)
+        now, delivery, job = self._timeline.now, self._delivery(), content["archiveJobId"]
+        if topic == RETRIED:
+            root, attempt = content["rootArchiveJobId"], content["attempt"]
+            self._record.add(FollowUp(now, delivery, content["retriedArchiveJobId"], job, root, attempt))
+            assert attributes["dedupKey"] == content["retriedArchiveJobId"]
+            self.followed_up(data)
+        else:
+            assert topic == REJECTED
+            event = content["event"]
+            whole = event.encode() if content["eventEncoding"] == "text" else base64.b64decode(event)
+            self._record.add(Rejection(now, delivery, job, content["reason"], content["attempt"], whole))
+        return f"message-{now}"
+
+    def fail(self, data: bytes, attributes: Mapping[str, str], *, expired: bool = False) -> str:
+        """A failed job is published."""
+        message = _Message(f"m{len(self._messages) + 1}", data, attributes, self._timeline.now)
+        self._messages.append(message)
+        self._record.add(EventPublished(self._timeline.now, message.name, _job(data), data, expired))
+        self._timeline.after(0.02 * self._timeline.rng.random(), self._push, message)
+        return message.name
+
+    def _push(self, message: _Message) -> None:
+        if message.settled:
+            return
+        timeline, rng = self._timeline, self._timeline.rng
+        message.attempts += 1
+        delivery = f"{message.name}#{message.attempts}"
+        responded = False
+
+        def respond(status: int) -> None:
+            timeline.after(0.01 * rng.random(), close, status)
+
+        def close(status: int) -> None:
+            nonlocal responded
+            if not responded:
+                responded = True
+                self._settle(message, delivery, status)
+
+        instance = self.platform.route(delivery, self._body(message), respond)
+        self._record.add(Delivered(timeline.now, delivery, message.name, instance))
+        timeline.after(_REQUEST_TIMEOUT, close, 504)
+        if timeline.now < self._calm_at and rng.random() < self._again:
+            timeline.after(rng.choice((0.001, 1.0, 300.0)) * rng.random(), self._push_again, message)
+
+    def deliver_again(self) -> None:
+        """Late, after the acknowledgement, some message comes once more."""
+        if self._timeline.now < self._calm_at:
+            self._push_again(self._timeline.rng.choice(self._messages))
+
+    def _push_again(self, message: _Message) -> None:
+        """At least once: a duplicate comes though the message is in hand, or acknowledged."""
+        settled, message.settled = message.settled, False
+        self._push(message)
+        message.settled = settled
+
+    def _settle(self, message: _Message, delivery: str, status: int) -> None:
+        timeline = self._timeline
+        if 200 <= status < 300:
+            message.settled = True
+            self._record.add(Acked(timeline.now, delivery, message.name))
+            return
+        self._record.add(Nacked(timeline.now, delivery, message.name, str(status)))
+        if message.settled:
+            return
+        if message.attempts >= self._most_attempts:
+            message.settled = True
+            self._record.add(DeadLettered(timeline.now, message.name))
+            return
+        longest = min(_LONGEST_BACK_OFF, _FIRST_BACK_OFF * 2 ** (message.attempts - 1))
+        timeline.after(timeline.rng.uniform(_FIRST_BACK_OFF, longest + 1), self._push, message)
+
+    def _body(self, message: _Message) -> bytes:
+        published_at = datetime.fromtimestamp(self._epoch + message.published_at, UTC).isoformat()
+        content: dict[str, Any] = {
+            "data": base64.b64encode(message.data).decode(),
+            "attributes": dict(message.attributes),
+            "messageId": message.name,
+            "publishTime": published_at,
+        }
+        push = {
+            "message": content,
+            "subscription": "projects/p/subscriptions/push",
+            "deliveryAttempt": message.attempts,
+        }
+        return json.dumps(push).encode()
+
+
+def _job(data: bytes) -> str:
+    """The job that the event is about, "" where it is malformed: the simulation's producers know only these forms."""
+    try:
+        event = json.loads(data)
+    except ValueError:
+        return ""
+    sound = isinstance(event, dict) and all(isinstance(event.get(name), str) for name in ("archiveJobId", "userId"))
+    return str(event["archiveJobId"]).removeprefix("archiveJobs/") if sound else ""

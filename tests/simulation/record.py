@@ -1,0 +1,201 @@
+"""The effects of a run, as the world saw them: what the promises are checked on, and what a person reads.
+
+`at` is in virtual seconds. A `delivery` is named message#attempt, a `call` by its delivery and its number in it.
+"""
+
+from typing import Literal
+
+from msgspec import Struct
+
+Meaning = Literal["made", "adopted", "refused", "cooldown", "held back", "ours", "unauthorized", "unknown", "not sent"]
+
+
+class Effect(Struct, frozen=True):
+    at: float
+
+
+class EventPublished(Effect, frozen=True):
+    """A message on the failed topic. `job` is "" where nobody can read one from it."""
+
+    message: str
+    job: str
+    data: bytes
+    expired: bool
+
+
+class Delivered(Effect, frozen=True):
+    delivery: str
+    message: str
+    instance: str
+
+
+class Answered(Effect, frozen=True):
+    """The instance is done with the delivery. `bug` is an exception that should have been an outcome."""
+
+    delivery: str
+    status: int
+    outcome: str
+    bug: str
+
+
+class Acked(Effect, frozen=True):
+    delivery: str
+    message: str
+
+
+class Nacked(Effect, frozen=True):
+    delivery: str
+    message: str
+    why: str
+
+
+class DeadLettered(Effect, frozen=True):
+    message: str
+
+
+class Entry(Struct, frozen=True):
+    """What the ledger's document of a job says."""
+
+    state: str = ""
+    fence: int = 0
+    holder: str = ""
+    lease_seconds: float = 0
+    attempt: int = 0
+    in_doubt: int = 0
+    root: str = ""
+    new_job: str = ""
+    reason: str = ""
+    waits: bool = False  # it is due at some time, with its event
+
+
+class ClaimAsked(Effect, frozen=True):
+    """The delivery will call itself by this name in the ledger."""
+
+    delivery: str
+    holder: str
+
+
+class Written(Effect, frozen=True):
+    """The ledger's document of a job changed. `age` is that of the document which it replaces, in seconds."""
+
+    delivery: str
+    job: str
+    before: Entry | None
+    after: Entry
+    age: float
+
+
+class CallSent(Effect, frozen=True):
+    """archiveJobs.retry leaves the instance. `expired` is for how many seconds its token has been out of date."""
+
+    call: str
+    delivery: str
+    job: str
+    token: str
+    expired: float
+
+
+class CallArrived(Effect, frozen=True):
+    """Google reads the call. `new_job` is the job that it made, "" where it made none."""
+
+    call: str
+    job: str
+    new_job: str
+
+
+class CallAnswered(Effect, frozen=True):
+    """What the instance can know of the call. `job` is the id that the answer named."""
+
+    call: str
+    meaning: Meaning
+    job: str
+    reason: str
+
+
+class FollowUp(Effect, frozen=True):
+    """Pub/Sub accepted a follow-up."""
+
+    delivery: str
+    job: str
+    new_job: str
+    root: str
+    attempt: int
+
+
+class Rejection(Effect, frozen=True):
+    """Pub/Sub accepted a rejection."""
+
+    delivery: str
+    job: str
+    reason: str
+    attempt: int
+    event: bytes
+
+
+class GrantChanged(Effect, frozen=True):
+    """From now on this credential is good for retries, or is not."""
+
+    credential: str
+    good: bool
+
+
+class FaultOfOurs(Effect, frozen=True):
+    """From now on something that we have to set up right is wrong, or is right again."""
+
+    what: str
+    wrong: bool
+
+
+class Instance(Effect, frozen=True):
+    name: str
+    what: str
+
+
+class Froze(Effect, frozen=True):
+    """The instance stands still for so long."""
+
+    name: str
+    seconds: float
+
+
+class Ended(Effect, frozen=True):
+    """Ten seconds after SIGTERM the instance is killed; `left` are the deliveries that it has not answered."""
+
+    name: str
+    left: str
+
+
+class Leak(Effect, frozen=True):
+    """A secret showed up where it has no business."""
+
+    where: str
+
+
+class Record:
+    """All effects of one run, in order."""
+
+    def __init__(self) -> None:
+        self.effects: list[Effect] = []
+
+    def add(self, effect: Effect) -> None:
+        self.effects.append(effect)
+
+    def history(self) -> str:
+        """One line for each effect: when, what, and the particulars."""
+        return "\n".join(map(_line, self.effects))
+
+
+def _line(effect: Effect) -> str:
+    particulars = []
+    for name in effect.__struct_fields__[1:]:
+        value = getattr(effect, name)
+        if isinstance(value, Entry):
+            said = " ".join(str(part) for field in value.__struct_fields__ if (part := getattr(value, field)))
+            particulars.append(f"{name}=[{said}]")
+        elif isinstance(value, float):
+            particulars.append(f"{name}={value:.3f}")
+        elif isinstance(value, bytes):
+            particulars.append(f"{name}={value[:120].decode(errors='backslashreplace')}")
+        elif value not in ("", None):
+            particulars.append(f"{name}={value}")
+    return f"{effect.at:12.3f}  {type(effect).__name__:<14} {' '.join(particulars)}"

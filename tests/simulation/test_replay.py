@@ -1,0 +1,83 @@
+"""A seed is the whole of a run: whoever has it sees the same, anywhere; and the command that runs many of them."""
+
+import hashlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.simulation.planted import AsksAgain
+from tests.simulation.world import World
+
+_SEEDS = 15
+_DIGEST = (
+    "import hashlib; from tests.simulation.world import World; "
+    f"print([hashlib.sha256(World(seed).run().record.history().encode()).hexdigest() for seed in range({_SEEDS})])"
+)
+
+
+def _digests() -> str:
+    histories = (World(seed).run().record.history().encode() for seed in range(_SEEDS))
+    return str([hashlib.sha256(history).hexdigest() for history in histories])
+
+
+@pytest.mark.parametrize("hash_seed", ["1", "2"])
+def test_a_seed_replays_exactly_in_another_process(hash_seed: str) -> None:
+    environment = os.environ | {"PYTHONHASHSEED": hash_seed}
+    ran = subprocess.run([sys.executable, "-c", _DIGEST], env=environment, capture_output=True, text=True, check=True)
+    assert _digests() == ran.stdout.strip()
+
+
+def test_a_seed_replays_exactly_after_others_ran() -> None:
+    first = World(7).run().record.history()
+    World(8).run()
+    assert first == World(7).run().record.history()
+
+
+def test_two_seeds_are_two_stories() -> None:
+    assert World(7).run().record.history() != World(8).run().record.history()
+
+
+def test_a_broken_promise_is_told_with_its_seed_and_its_history() -> None:
+    story = World(6, AsksAgain).run().story()
+    assert story.startswith("Seed 6 breaks a promise:\n  - job-")
+    assert re.search(r"^ +\d+\.\d{3}  CallSent +call=", story, re.MULTILINE)
+
+
+def _command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "tests.simulation", *arguments]
+
+
+def test_the_command_ends_with_one_plain_line_of_figures() -> None:
+    ran = subprocess.run(_command("--seeds", "60"), capture_output=True, text=True, check=True)
+    assert re.fullmatch(
+        r"60 schedules simulated, 0 violations \([\d,]+ a second on \d+ cores\)", _last_line(ran.stdout)
+    )
+
+
+def test_the_command_fails_on_a_violation_and_tells_its_story() -> None:
+    ran = subprocess.run(_command("--seeds", "60", "--fault", "AsksAgain"), capture_output=True, text=True, check=False)
+    assert 1 == ran.returncode
+    assert "breaks a promise" in ran.stdout
+    assert "1 violation" in _last_line(ran.stdout)
+
+
+def test_an_interrupt_ends_the_command_and_its_workers() -> None:
+    with subprocess.Popen(
+        _command("--seeds", "1000000"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0
+    ) as running:
+        time.sleep(4)
+        os.killpg(running.pid, signal.SIGINT)
+        output, _ = running.communicate(timeout=60)
+    assert 130 == running.returncode
+    assert "until it was interrupted, 0 violations" in _last_line(output)
+    with pytest.raises(ProcessLookupError):
+        os.killpg(running.pid, 0)
+
+
+def _last_line(output: str) -> str:
+    return output.strip().splitlines()[-1]

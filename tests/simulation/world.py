@@ -1,0 +1,217 @@
+"""One run: a seed becomes a world with its users, jobs, instances and troubles, and runs until it is at rest."""
+
+import json
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from tests.simulation import promises
+from tests.simulation.firestore import Firestore
+from tests.simulation.google import Google, Job
+from tests.simulation.grants import MARK, Grants
+from tests.simulation.instance import DELIVERY, EPOCH, Composition, FunctionInstance, Services
+from tests.simulation.pubsub import PubSub
+from tests.simulation.record import Record
+from tests.simulation.timeline import Endless, Timeline
+from tests.simulation.weather import Weather
+
+_MOST_SECONDS = 5 * 86_400.0
+_MOST_STEPS = 200_000
+# seconds after the calm until the last freeze is over, what was late has arrived, and the last lease has lapsed
+_AFTERMATH = 600.0 + 200.0 + 150.0 + 90.0
+_RUBBISH = (b"", b"{", b"\xff\xfe", b"null", b'{"archiveJobId": "job-1"}', b'{"archiveJobId": 7, "userId": "user-1"}')
+
+logging.getLogger("handlers").addHandler(logging.NullHandler())
+logging.getLogger("handlers").propagate = False
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What became of a seed."""
+
+    seed: int
+    record: Record
+    violations: list[str]
+    answered: frozenset[tuple[str, int, str]]  # what Google answered: (service, status, code or reason)
+    happened: frozenset[tuple[str, str]]  # what went wrong: (service, trouble)
+
+    def story(self) -> str:
+        """For a person: what was broken, and how it came to that."""
+        broken = "\n".join(f"  - {violation}" for violation in self.violations)
+        return f"Seed {self.seed} breaks a promise:\n{broken}\n\n{self.record.history()}"
+
+
+class World:
+    """Everything but the function's own code."""
+
+    def __init__(self, seed: int, compose: Callable[..., Composition] = Composition) -> None:
+        rng = random.Random(seed)
+        self.seed = seed
+        self.record = Record()
+        self.timeline = Timeline(rng)
+        defers = rng.random() < 0.2  # a run that is about deferrals: long enough for them, and stormy
+        self.calm_at = 1200.0 if defers else rng.choice((10.0, 300.0, 1200.0))
+        self.budget, self.park = rng.choice((3, 3, 3, 2, 1, 0)), rng.random() < 0.2
+        common: dict[str, Any] = {"epoch": EPOCH, "delivery": DELIVERY.get}
+        mark = MARK.encode()
+        self.weather = Weather(self.timeline, self.record, calm_at=self.calm_at, storm=defers)
+        self.grants = Grants(self.timeline, self.record, until=self.calm_at)
+        self.firestore = Firestore(self.timeline, self.record, mark=mark, **common)
+        self.google = Google(self.timeline, self.record, self.weather, self.grants, defers=defers, **common)
+        self.pubsub = PubSub(self.timeline, self.record, mark=mark, calm_at=self.calm_at, **common)
+        self.pubsub.platform = self
+        self.pubsub.followed_up = self._watch
+        self.grants.consented = self._export_again
+        self.firestore.deferred = self._schedule_resume
+        self._services = Services(self.firestore, self.grants, self.pubsub, self.google)
+        self._composition = compose(budget=self.budget, park=self.park)
+        self._instances: list[FunctionInstance] = []
+        self._started = 0
+        self._watched: set[str] = set()
+        self._resumes = 0
+        self._scheduled = False
+        self._pace = rng.choice((1.0, 300.0, 300.0))  # seconds between Cloud Scheduler's calls
+        for _ in range(rng.choice((1, 2, 2, 3))):
+            self._start()
+        self._produce()
+        self._strike()
+
+    def run(self) -> Run:
+        """Let it all happen, and judge it."""
+        endless = []
+        try:
+            self.timeline.run(most_seconds=_MOST_SECONDS, most_steps=_MOST_STEPS)
+        except Endless as error:
+            endless.append(str(error))
+        terms = promises.Terms(self.budget, self.park, self.calm_at + _AFTERMATH, tuple(self.google.jobs.values()))
+        violations = endless + promises.broken(self.record.effects, terms)
+        for instance in self._instances:
+            instance.loop.die()
+        return Run(self.seed, self.record, violations, frozenset(self.google.seen), frozenset(self.weather.happened))
+
+    # --- Cloud Run ---
+
+    def route(self, delivery: str, body: bytes, respond: Callable[[int], None]) -> str:
+        if not self._instances:
+            self.timeline.after(0.5, respond, 503)
+            return "none"
+        instance = self.timeline.rng.choice(self._instances)
+        self.timeline.after(0.01 * self.timeline.rng.random(), instance.deliver, delivery, body, respond)
+        return instance.name
+
+    def _start(self) -> None:
+        self._started += 1
+        name = f"i{self._started}"
+        instance = FunctionInstance(name, self.timeline, self.record, self.weather, self._services, self._composition)
+        instance.died = self._replace
+        self._instances.append(instance)
+
+    def _replace(self, gone: FunctionInstance) -> None:
+        """No more deliveries go to this instance; another one starts."""
+        if gone not in self._instances:
+            return
+        self._instances.remove(gone)
+        self.timeline.after(self.timeline.rng.choice((0.5, 5.0, 20.0)), self._start)
+
+    def _strike(self) -> None:
+        """Instances die and freeze at any moment, whatever they are about."""
+        rng, after = self.timeline.rng, self.timeline.after
+        roll = rng.random()
+        if roll < 0.4:
+            for _ in range(rng.randrange(1, 4)):
+                blow = rng.choice((self._kill, self._end, self._freeze))
+                after(rng.choice((1.0, self.calm_at)) * rng.random(), self._strike_one, blow)
+
+    def _strike_one(self, blow: Callable[[FunctionInstance], None]) -> None:
+        if self._instances:
+            blow(self.timeline.rng.choice(self._instances))
+
+    def _kill(self, instance: FunctionInstance) -> None:
+        instance.die()
+
+    def _end(self, instance: FunctionInstance) -> None:
+        self._replace(instance)
+        instance.end()
+
+    def _freeze(self, instance: FunctionInstance) -> None:
+        instance.freeze(self.weather.freezes_for * (0.5 + self.timeline.rng.random()))
+
+    # --- those who publish failed jobs ---
+
+    def _produce(self) -> None:
+        rng = self.timeline.rng
+        credentials = [f"user-{number}" for number in range(1, rng.choice((2, 2, 3)))]
+        for credential in credentials:
+            self.grants.add(credential)
+        for _ in range(rng.choice((1, 1, 2, 3))):
+            job = self.google.add_job(rng.choice(credentials))
+            job.used_before = rng.choice((0, 0, 0, 0, 0, 0, 0, 1, 2))
+            data, expired = self._event(job)
+            for _ in range(rng.choice((1, 1, 1, 2))):
+                at = rng.choice((0.001, 1.0, self.calm_at)) * rng.random()
+                self.timeline.after(at, self._fail, data, expired)
+        if rng.random() < 0.05:
+            self.timeline.after(rng.random(), self.pubsub.fail, rng.choice(_RUBBISH), {"from": "nowhere"})
+
+    def _fail(self, data: bytes, expired: bool) -> None:
+        self.pubsub.fail(data, {}, expired=expired)
+
+    def _event(self, job: Job) -> tuple[bytes, bool]:
+        rng = self.timeline.rng
+        name = rng.choice(("", "archiveJobs/")) + job.name
+        event: dict[str, Any] = {"archiveJobId": name, "userId": "user-1", "credentialId": job.credential, "x": [1]}
+        if job.credential == "user-1" and rng.random() < 0.5:
+            del event["credentialId"]
+        age = timedelta()
+        if rng.random() < 0.5:
+            age = timedelta(days=rng.choice((0.0, 1.0, 5.0, 5.0, 5.0, 20.0)))
+            event["failedAt"] = (datetime.fromtimestamp(EPOCH, UTC) - age).isoformat()
+        if job.used_before:
+            event["attempt"] = job.used_before
+        return json.dumps(event).encode(), age > timedelta(days=14)
+
+    def _watch(self, follow_up: bytes) -> None:
+        """A watcher: where a new job fails too, its follow-up is a failed event as it stands."""
+        rng = self.timeline.rng
+        job = self.google.jobs.get(json.loads(follow_up)["archiveJobId"])
+        if job is None or not job.fails or (job.name in self._watched and rng.random() < 0.8):
+            return
+        self._watched.add(job.name)
+        data = follow_up if rng.random() < 0.6 else self._event(job)[0]
+        # its failure is fresh, however old the first one's is
+        if b"failedAt" in data:
+            data = json.dumps({key: value for key, value in json.loads(data).items() if key != "failedAt"}).encode()
+        self.timeline.after(rng.choice((1.0, 100.0, 3000.0)) * rng.random(), self.pubsub.fail, data, {})
+
+    def _export_again(self, credential: str) -> None:
+        """The user has just consented anew, and the product looks at what had failed."""
+        rng = self.timeline.rng
+        failed = [job for job in self.google.jobs.values() if job.credential == credential and not job.parent]
+        if failed and rng.random() < 0.7:
+            data, expired = self._event(rng.choice(failed))
+            self.timeline.after(rng.choice((0.0, 1.0)) * rng.random(), self._fail, data, expired)
+
+    # --- Cloud Scheduler ---
+
+    def _schedule_resume(self, not_before: float) -> None:
+        """A deferral is written: it is resumed some time after it is due, and a duplicate may come before that."""
+        rng, due_in = self.timeline.rng, max(0.0, not_before - EPOCH - self.timeline.now)
+        if rng.random() < 0.6:
+            self.timeline.after(due_in + self._pace * rng.random(), self.pubsub.deliver_again)
+        if not self._scheduled:
+            self._scheduled = True
+            self.timeline.after(due_in + self._pace * rng.random(), self._resume)
+
+    def _resume(self) -> None:
+        """One call of Cloud Scheduler's, and the next one when there is something to do for it."""
+        waiting = self.firestore.waiting()
+        self._scheduled = bool(waiting)
+        if not waiting:
+            return
+        if self._instances:
+            self._resumes += 1
+            self.timeline.rng.choice(self._instances).resume(f"resume-{self._resumes}")
+        self.timeline.after(max(20.0, self._pace, min(waiting) - EPOCH - self.timeline.now), self._resume)
