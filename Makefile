@@ -34,7 +34,10 @@ types: $(READY)
 	@$(BIN)/mypy
 
 unit: $(READY)
-	@$(BIN)/pytest -n 2 --dist loadfile
+	@$(BIN)/pytest -n 2 --dist loadfile --ignore tests/simulation
+
+simulate: $(READY) ## schedules of a world that misbehaves (not yet part of the tests)
+	@$(BIN)/pytest -q -n 2 --dist loadfile tests/simulation
 
 requirements: $(READY) ## compile the pinned requirements from pyproject.toml (keeps pins that still fit)
 	$(UV_COMPILE) pyproject.toml -o requirements.txt

@@ -43,8 +43,8 @@ def test_two_seeds_are_two_stories() -> None:
 
 
 def test_a_broken_promise_is_told_with_its_seed_and_its_history() -> None:
-    story = World(6, AsksAgain).run().story()
-    assert story.startswith("Seed 6 breaks a promise:\n  - job-")
+    story = World(1, AsksAgain).run().story()
+    assert story.startswith("Seed 1 breaks a promise:\n  - job-")
     assert re.search(r"^ +\d+\.\d{3}  CallSent +call=", story, re.MULTILINE)
 
 
@@ -75,8 +75,19 @@ def test_an_interrupt_ends_the_command_and_its_workers() -> None:
         output, _ = running.communicate(timeout=60)
     assert 130 == running.returncode
     assert "until it was interrupted, 0 violations" in _last_line(output)
-    with pytest.raises(ProcessLookupError):
-        os.killpg(running.pid, 0)
+    for _ in range(50):
+        if not _lives(running.pid):
+            return
+        time.sleep(0.1)
+    pytest.fail("a worker outlives the command")
+
+
+def _lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _last_line(output: str) -> str:
