@@ -154,8 +154,8 @@ class GoogleApis(AbstractAsyncContextManager["GoogleApis"]):
                 await asyncio.Event().wait()
             case Drop(delay_seconds):
                 await asyncio.sleep(delay_seconds)
-                assert raw.transport is not None
-                raw.transport.abort()
+                if raw.transport:
+                    raw.transport.abort()
             case Answer(status, body, headers, delay_seconds):
                 if delay_seconds:
                     await asyncio.sleep(delay_seconds)
@@ -169,8 +169,8 @@ class GoogleApis(AbstractAsyncContextManager["GoogleApis"]):
             kind, key = "token", _form(body).get("refresh_token", "")
         elif raw.path.startswith("/v1/archiveJobs/") and raw.path.endswith(":retry"):
             kind, key = "retry", raw.path.removeprefix("/v1/archiveJobs/").removesuffix(":retry")
-        assert raw.transport is not None
-        connection = self._connections.setdefault(raw.transport, next(self._numbers))
+        # a caller that was killed meanwhile has no connection any more
+        connection = self._connections.setdefault(raw.transport, next(self._numbers)) if raw.transport else 0
         request = Request(kind, key, raw.method, raw.path, dict(raw.headers), body, time.monotonic(), connection)
         self.counts[kind] += 1
         if self._keep_requests:
