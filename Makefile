@@ -7,7 +7,7 @@ UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --pytho
 	--custom-compile-command 'make requirements' --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ops test check lint format types unit requirements upgrade clean
+.PHONY: help demo ops test check lint format types unit simulate requirements upgrade clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -34,10 +34,10 @@ types: $(READY)
 	@$(BIN)/mypy
 
 unit: $(READY)
-	@$(BIN)/pytest -n 2 --dist loadfile --ignore tests/simulation
+	@$(BIN)/pytest -n 2 --dist loadfile
 
-simulate: $(READY) ## schedules of a world that misbehaves (not yet part of the tests)
-	@$(BIN)/pytest -q -n 2 --dist loadfile tests/simulation
+simulate: $(READY) ## SEEDS=1000000 schedules of a world that misbehaves; SEED=543 shows one; PLANTED=1 looks for planted faults
+	@$(BIN)/python -m tests.simulation $(SEEDS:%=--seeds %) $(SEED:%=--seed %) $(PLANTED:%=--planted)
 
 requirements: $(READY) ## compile the pinned requirements from pyproject.toml (keeps pins that still fit)
 	$(UV_COMPILE) pyproject.toml -o requirements.txt

@@ -1,15 +1,9 @@
 """The simulation can fail: it finds every fault that is planted, and says what is wrong."""
 
-import os
-
 import pytest
 
 from tests.simulation.instance import Composition
 from tests.simulation.planted import FAULTS, MOST_SCHEDULES, first_seed_that_finds
-
-pytestmark = pytest.mark.skipif(
-    "PLANTED_FAULTS" not in os.environ, reason="takes minutes, and is not finished: set PLANTED_FAULTS to run it"
-)
 
 
 @pytest.mark.parametrize(("fault", "said"), FAULTS.items(), ids=[fault.__name__ for fault in FAULTS])
