@@ -7,7 +7,7 @@ UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --pytho
 	--custom-compile-command 'make requirements' --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ops test check lint format types unit simulate requirements upgrade clean
+.PHONY: help demo ops test check lint format types unit simulate storm properties requirements upgrade clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -38,6 +38,12 @@ unit: $(READY)
 
 simulate: $(READY) ## SEEDS=1000000 schedules of a world that misbehaves; SEED=543 shows one; PLANTED=1 looks for planted faults
 	@$(BIN)/python -m tests.simulation $(SEEDS:%=--seeds %) $(SEED:%=--seed %) $(PLANTED:%=--planted)
+
+storm: $(READY) ## STORM_SECONDS=600 of crashes and broken connections, on Google's emulators
+	@STORM_SECONDS=$(or $(STORM_SECONDS),600) $(BIN)/pytest -q tests/e2e/test_crash_storm.py
+
+properties: $(READY) ## EXAMPLES=100000 inputs for each property of the parsers
+	@EXAMPLES=$(or $(EXAMPLES),20000) $(BIN)/pytest -q -n 2 --timeout 0 tests/properties
 
 requirements: $(READY) ## compile the pinned requirements from pyproject.toml (keeps pins that still fit)
 	$(UV_COMPILE) pyproject.toml -o requirements.txt

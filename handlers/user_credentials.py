@@ -201,7 +201,7 @@ class UserCredentials:
             raise Unavailable(f"the token endpoint failed: {status}")
         if status == 200:
             answer.error = ""
-        elif not isinstance(answer.error, str) or answer.error not in TABLE:
+        elif status < 400 or not isinstance(answer.error, str) or answer.error not in TABLE:
             raise Misconfigured(f"the token endpoint refused the request: {status}")
         return answer
 

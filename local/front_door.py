@@ -1,4 +1,8 @@
-"""One address in front of several function servers, as Cloud Run has: each new connection goes to the next of them."""
+"""One address in front of several function servers, as Cloud Run has: each new connection goes to the next of them.
+
+Where a server dies with a request in hand, the caller is told 503, as Cloud Run tells it
+(https://cloud.google.com/run/docs/troubleshooting#503-timeout).
+"""
 
 import asyncio
 import contextlib
@@ -9,16 +13,20 @@ from types import TracebackType
 from typing import Self
 
 _CHUNK = 1 << 16
+_UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+_LINGER_SECONDS = 1.0  # for the rest of a request that nobody takes
 
 
 class FrontDoor(AbstractAsyncContextManager["FrontDoor"]):
-    """Passes bytes on, and knows no HTTP: what it breaks off is what a dying instance breaks off.
+    """Passes bytes on: a connection has a request in hand while the caller has sent more than was answered.
 
-    `ports` says who can take a connection now, on the loopback interface. With nobody there the caller is hung up on.
+    `ports` says who can take a connection now, on the loopback interface. With nobody there the caller is hung up on:
+    Google's emulator forgets messages that meet one 503 after the other.
     """
 
     def __init__(self, ports: Callable[[], list[int]]) -> None:
         self.url = ""
+        self.answered = bytearray()  # all that the servers said, one after the other
         self._ports = ports
         self._turn = itertools.count()
         self._passing: set[asyncio.Task[None]] = set()
@@ -47,13 +55,19 @@ class FrontDoor(AbstractAsyncContextManager["FrontDoor"]):
         with contextlib.closing(writer):
             if (inside := await self._connect()) is None:
                 return
+            open_requests = _OpenRequests()
             with contextlib.closing(inside[1]):
-                ways = [asyncio.create_task(_pipe(reader, inside[1])), asyncio.create_task(_pipe(inside[0], writer))]
+                asking = asyncio.create_task(_pipe(reader, inside[1], open_requests.asked))
+                answering = asyncio.create_task(_pipe(inside[0], writer, open_requests.answered, self.answered))
                 try:  # when one side hangs up, the other is hung up on
-                    await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait((asking, answering), return_when=asyncio.FIRST_COMPLETED)
+                    died = answering.done() and open_requests.any
                 finally:
-                    for way in ways:
-                        way.cancel()
+                    asking.cancel()
+                    answering.cancel()
+            await asyncio.gather(asking, answering, return_exceptions=True)
+            if died:
+                await _refuse(reader, writer)
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         ports = self._ports()
@@ -64,8 +78,38 @@ class FrontDoor(AbstractAsyncContextManager["FrontDoor"]):
         return None
 
 
-async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+class _OpenRequests:
+    """Whether the caller waits for an answer of which nothing has come yet."""
+
+    any = False
+
+    def asked(self) -> None:
+        self.any = True
+
+    def answered(self) -> None:
+        self.any = False
+
+
+async def _pipe(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    passed: Callable[[], None],
+    copy: bytearray | None = None,
+) -> None:
     with contextlib.suppress(OSError):
         while chunk := await reader.read(_CHUNK):
+            passed()
+            if copy is not None:
+                copy += chunk
             writer.write(chunk)
             await writer.drain()
+
+
+async def _refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Say 503, and read on until the caller has read it: a connection that is closed before takes it away from him."""
+    with contextlib.suppress(OSError, TimeoutError):
+        writer.write(_UNAVAILABLE)
+        writer.write_eof()
+        async with asyncio.timeout(_LINGER_SECONDS):
+            while await reader.read(_CHUNK):
+                pass

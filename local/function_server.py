@@ -19,6 +19,7 @@ class FunctionServer:
     """One running server. Everything that it prints is kept in `output`, a file."""
 
     def __init__(self, target: str, source: Path, settings: Mapping[str, str], output: Path) -> None:
+        self.target = target
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._output = output

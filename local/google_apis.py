@@ -27,6 +27,12 @@ from local import google_errors
 from local.scripted import Answer, Drop, Scripts, Silence, Step
 
 MARK = "made-up-secret"  # in every secret value on this stage, so that a leak can be searched for
+
+
+class SecretTold(AssertionError):
+    """A secret came out where it has no business: the text says where, and not what."""
+
+
 SCOPE = "https://www.googleapis.com/auth/dataportability.myactivity.search"
 EXPIRES_IN = 3599  # seconds, as Google usually says
 

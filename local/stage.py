@@ -15,9 +15,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import aiohttp
+
 from local.front_door import FrontDoor
 from local.function_server import ROOT, FunctionServer
-from local.google_apis import EXPIRES_IN, MARK, SCOPE, GoogleApis
+from local.google_apis import EXPIRES_IN, MARK, SCOPE, GoogleApis, SecretTold
 from local.pubsub import PubSub
 from local.secrets import SecretManager
 from local.topics import DEAD, FAILED, REJECTED, RETRIED, Published, Topics, connected
@@ -31,8 +33,8 @@ class Stage(AbstractAsyncContextManager["Stage"]):
 
     `pubsub` and `firestore` are the addresses of Google's emulators; without them an embedded Pub/Sub and the ledger in
     the memory of a single function server take their place. `settings` are the function's, beyond what the stage needs.
-    Times are in seconds. A new connection of the push goes to the next server in turn, by a forwarder rather than by
-    a second push subscription, which would deliver every event twice.
+    Times are in seconds. A new connection of the push goes to the next server in turn. `pushes` is the number of push
+    subscriptions: each delivers every event.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Stage(AbstractAsyncContextManager["Stage"]):
         back_off: tuple[float, float] = (0.2, 2.0),
         ack_deadline: int = 120,
         max_delivery_attempts: int = 10,
+        pushes: int = 1,
     ) -> None:
         self.project = project or f"stage-{uuid.uuid4().hex[:12]}"
         self.google = GoogleApis(token_latency_seconds=token_latency, retry_latency_seconds=retry_latency)
@@ -60,6 +63,7 @@ class Stage(AbstractAsyncContextManager["Stage"]):
             "back_off": back_off,
             "ack_deadline": ack_deadline,
             "max_delivery_attempts": max_delivery_attempts,
+            "pushes": pushes,
         }
         self._behind_the_door: list[FunctionServer] = []
         self._stack = AsyncExitStack()
@@ -87,8 +91,28 @@ class Stage(AbstractAsyncContextManager["Stage"]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Kill the servers and stop everything that was started here."""
-        await self._stack.aclose()
+        """Kill the servers and stop everything that was started here. Raises SecretTold if a secret came out."""
+        try:
+            told = await self._told()
+        finally:
+            await self._stack.aclose()
+        if told and error is None:
+            raise SecretTold(", ".join(told))
+
+    async def _told(self) -> list[str]:
+        """Where a secret came out: a message, a server's output or answers, the ledger."""
+        places: dict[str, Any] = {topic: [(each.raw, each.attributes) for each in them] for topic, them in self.arrived.items()}
+        places |= {f"the output of {server.target}": server.printed() for server in self.servers}
+        places |= {"an answer": self._front_door.answered, "the ledger": await self._ledger()}
+        return [where for where, told in places.items() if MARK in str(told)]
+
+    async def _ledger(self) -> str:
+        """All documents of the project in the Firestore emulator."""
+        if not self._firestore:
+            return ""
+        documents = f"http://{self._firestore}/v1/projects/{self.project}/databases/(default)/documents"
+        async with aiohttp.ClientSession() as http, http.get(f"{documents}/archiveJobRetries?pageSize=1000") as found:
+            return await found.text()
 
     # The function
 

@@ -40,38 +40,48 @@ async def connected(address: str) -> AsyncIterator[tuple[PublisherAsyncClient, S
 
 
 class Topics:
-    """The four topics of one project. Each subscription bears its topic's name."""
+    """The four topics of one project. Each subscription bears its topic's name, those that push a number with it."""
 
     def __init__(self, project: str, publisher: PublisherAsyncClient, subscriber: SubscriberAsyncClient) -> None:
         self._project = project
+        self._pushing: list[str] = []
         self._publisher = publisher
         self._subscriber = subscriber
 
     async def create(
-        self, push_endpoint: str, *, back_off: tuple[float, float], ack_deadline: int, max_delivery_attempts: int
+        self,
+        push_endpoint: str,
+        *,
+        back_off: tuple[float, float],
+        ack_deadline: int,
+        max_delivery_attempts: int,
+        pushes: int,
     ) -> None:
-        """All topics; a push subscription to the failed one, pull subscriptions to the rest. Times are in seconds."""
+        """All topics; push subscriptions to the failed one, pull subscriptions to the rest. Times are in seconds."""
         for topic in (FAILED, RETRIED, REJECTED, DEAD):
             await self._publisher.create_topic(name=self._name("topics", topic), timeout=_RPC_SECONDS)
         for topic in (RETRIED, REJECTED, DEAD):
             await self._subscribe(topic)
-        await self._subscribe(
-            FAILED,
-            push_config=types.PushConfig(push_endpoint=push_endpoint),
-            ack_deadline_seconds=ack_deadline,
-            retry_policy=types.RetryPolicy(
-                minimum_backoff=timedelta(seconds=back_off[0]), maximum_backoff=timedelta(seconds=back_off[1])
-            ),
-            dead_letter_policy=types.DeadLetterPolicy(
-                dead_letter_topic=self._name("topics", DEAD), max_delivery_attempts=max_delivery_attempts
-            ),
-        )
+        for number in range(pushes):
+            self._pushing.append(f"{FAILED}-{number + 1}")
+            await self._subscribe(
+                FAILED,
+                self._pushing[-1],
+                push_config=types.PushConfig(push_endpoint=push_endpoint),
+                ack_deadline_seconds=ack_deadline,
+                retry_policy=types.RetryPolicy(
+                    minimum_backoff=timedelta(seconds=back_off[0]), maximum_backoff=timedelta(seconds=back_off[1])
+                ),
+                dead_letter_policy=types.DeadLetterPolicy(
+                    dead_letter_topic=self._name("topics", DEAD), max_delivery_attempts=max_delivery_attempts
+                ),
+            )
 
     async def stop_pushing(self) -> None:
         """Or an emulator that others use too would go on pushing to an address that soon is somebody else's."""
-        name = self._name("subscriptions", FAILED)
-        with contextlib.suppress(GoogleAPICallError):
-            await self._subscriber.delete_subscription(subscription=name, timeout=5.0)
+        for name in self._pushing:
+            with contextlib.suppress(GoogleAPICallError):
+                await self._subscriber.delete_subscription(subscription=self._name("subscriptions", name), timeout=5.0)
 
     async def publish(self, topic: str, data: bytes, attributes: Mapping[str, str]) -> str:
         """Gives the message's id."""
@@ -96,9 +106,9 @@ class Topics:
                 ack_ids = [received.ack_id for received in pulled]
                 await self._subscriber.acknowledge(subscription=subscription, ack_ids=ack_ids, timeout=_RPC_SECONDS)
 
-    async def _subscribe(self, topic: str, **settings: Any) -> None:
+    async def _subscribe(self, topic: str, name: str = "", **settings: Any) -> None:
         request = types.Subscription(
-            name=self._name("subscriptions", topic), topic=self._name("topics", topic), **settings
+            name=self._name("subscriptions", name or topic), topic=self._name("topics", topic), **settings
         )
         await self._subscriber.create_subscription(request=request, timeout=_RPC_SECONDS)
 

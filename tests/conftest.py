@@ -2,14 +2,21 @@
 
 import os
 import uuid
-from collections.abc import Generator, Iterator
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
 
 from local import emulators
+from tests.secrets_guard import SecretsGuard
 
 _LEFT_OUT = "needs Google's"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """No test may tell a secret."""
+    config.pluginmanager.register(SecretsGuard())
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +58,12 @@ def google_cloud(pubsub_emulator: str, firestore_emulator: str, project: str) ->
     return {"pubsub": pubsub_emulator, "firestore": firestore_emulator, "project": project}
 
 
+@pytest.fixture
+def figure(record_property: Callable[[str, object], None]) -> Callable[[str, int], None]:
+    """Count something that the end of the run tells, summed over all tests: `figure("schedules simulated", 100)`."""
+    return lambda name, number: record_property("figure", (name, number))
+
+
 def _needed(name: str, command: emulators.Command | None, installed: emulators.Installed) -> emulators.Command:
     if command is None:
         sentence = f"{_LEFT_OUT} {name} emulator: {installed.missing}"
@@ -62,8 +75,13 @@ def _needed(name: str, command: emulators.Command | None, installed: emulators.I
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # around pytest's own, so that nothing is printed below it
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Generator[None]:
-    """Say at the very end what was left out, so that a green run is not taken for more than it is."""
+    """Say at the very end what was counted, and what was left out, so that no run is taken for more than it is."""
     yield
+    figures = _figures(terminalreporter)
+    if figures:
+        terminalreporter.section("figures")
+        for name, number in figures.items():
+            terminalreporter.line(f"{number:>9,} {name}")
     skipped = terminalreporter.stats.get("skipped", [])
     reasons = [str(report.longrepr[2]) for report in skipped if isinstance(report.longrepr, tuple)]
     left_out = [reason for reason in reasons if _LEFT_OUT in reason]
@@ -72,3 +90,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Genera
         terminalreporter.line(f"{len(left_out)} tests on Google's own emulators were left out:")
         for reason in sorted(set(left_out)):
             terminalreporter.line(f"  {left_out.count(reason)} times: {reason.removeprefix('Skipped: ')}")
+
+
+def _figures(terminalreporter: pytest.TerminalReporter) -> dict[str, int]:
+    figures: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for kind, counted in report.user_properties if getattr(report, "when", "") == "teardown" else ():
+                if kind == "figure":
+                    figures[counted[0]] += counted[1]
+    return dict(sorted(figures.items()))

@@ -1,5 +1,6 @@
 """The whole way, on Google's Pub/Sub and Firestore emulators and the real server."""
 
+import asyncio
 import base64
 import json
 import random
@@ -169,3 +170,26 @@ async def test_both_forms_of_a_delivery_reach_google(mode: str, google_cloud: An
         ):
             assert (204, b"") == (answer.status, await answer.read())
         await stage.until(lambda: len(stage.follow_ups) == 1)
+
+
+async def test_logs_stay_one_json_object_a_line_at_80_deliveries_in_flight(google_cloud: Any) -> None:
+    deliveries, in_flight = 400, asyncio.Semaphore(80)
+    async with Stage(**google_cloud, settings={"LOG_LEVEL": "DEBUG"}, retry_latency=0.2) as stage:
+        server = await stage.start_function()
+        stage.add_user("alice")
+
+        async def push(session: aiohttp.ClientSession, number: int) -> int:
+            event = {"archiveJobId": f"job-{number}-" + "x" * 200, "userId": "alice"}
+            data = base64.b64encode(json.dumps(event).encode()).decode()
+            body = {"message": {"data": data, "messageId": str(number)}, "subscription": "projects/p/s"}
+            async with in_flight, session.post(server.url, json=body) as answer:
+                return answer.status
+
+        # the server ends a connection that rests for two seconds
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=1)
+        async with aiohttp.ClientSession(connector=connector) as session:
+            statuses = await asyncio.gather(*(push(session, number) for number in range(deliveries)))
+        assert {204} == set(statuses)
+        await stage.until(lambda: len(server.deliveries) >= deliveries)
+        assert sorted(map(str, range(deliveries))) == sorted(line["messageId"] for line in server.deliveries)
+        assert [] == server.other_output

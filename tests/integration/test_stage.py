@@ -1,5 +1,6 @@
 """The stage that the demo and the end-to-end tests stand on: the real function, and nothing left behind."""
 
+import asyncio
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Any
 import pytest
 from google.api_core.exceptions import NotFound
 
-from local.google_apis import MARK
+from local.google_apis import MARK, SecretTold
+from local.scripted import Answer
 from local.stage import Stage
 from local.topics import connected
 
@@ -148,6 +150,27 @@ async def test_a_server_sees_the_stages_settings_and_none_of_this_machines(
         assert MARK not in str(seen)
 
 
+async def test_a_secret_in_what_a_server_prints_or_answers_fails_the_stage(tmp_path: Path) -> None:
+    source = function(tmp_path, status=200)
+    source.write_text(source.read_text().replace("Response(", f"print('{MARK}', flush=True) or Response('{MARK}', "))
+    with pytest.raises(SecretTold, match="the output of retry_failed_archive_job, an answer"):  # noqa: PT012
+        async with Stage() as stage:
+            await stage.start_function(source=source)
+            await stage.publish(event())
+            await stage.until(lambda: stage.deliveries)
+
+
+async def test_a_secret_in_a_message_or_in_the_ledger_fails_the_stage(google_cloud: dict[str, Any]) -> None:
+    said = "archive-job-retried, the output of retry_failed_archive_job, the ledger"
+    with pytest.raises(SecretTold, match=said):  # noqa: PT012
+        async with Stage(**google_cloud) as stage:
+            stage.add_user("user")
+            stage.google.script_retry("job-1", [Answer(200, {"archiveJobId": MARK})])
+            await stage.start_function()
+            await stage.publish(event())
+            await stage.until(lambda: stage.follow_ups and stage.deliveries)
+
+
 async def test_several_servers_need_a_ledger_that_they_share(tmp_path: Path) -> None:
     async with Stage() as stage:
         await stage.start_function(source=function(tmp_path))
@@ -169,6 +192,10 @@ async def test_no_process_and_no_file_is_left_behind(tmp_path: Path) -> None:
         server = await stage.start_function(source=function(tmp_path))
         folder = stage.folder
         assert _alive(server.pid) == 3  # the server, its worker, and the tether
+    for _ in range(100):  # the tether has been sent its SIGKILL, which takes effect when it is next to run
+        if not _alive(server.pid):
+            break
+        await asyncio.sleep(0.02)
     assert _alive(server.pid) == 0
     assert not folder.exists()
 

@@ -9,6 +9,7 @@ import google_crc32c
 from google.api_core.exceptions import FailedPrecondition, NotFound
 from google.cloud.secretmanager_v1.types.service import AccessSecretVersionResponse
 
+from local import google_apis as marked
 from tests.simulation import weather
 from tests.simulation.record import FaultOfOurs, GrantChanged, Record
 from tests.simulation.timeline import Timeline
@@ -16,7 +17,7 @@ from tests.simulation.timeline import Timeline
 TOKEN_URI = "https://oauth2.simulated.example/token"
 SECRET_PREFIX = "token-"
 CLIENT_SECRET_ID = "client"
-MARK = "SECRET-"  # every secret begins with it, so that a leak can be seen
+MARK = f"{marked.MARK}-"  # every secret begins with it, so that a leak can be seen
 
 _AccessSecretVersionResponse = AccessSecretVersionResponse.pb()
 _SCOPE = "https://www.googleapis.com/auth/dataportability.myactivity.search"

@@ -41,7 +41,7 @@ async def test_the_call_carries_the_users_token_no_body_and_a_length_of_zero() -
     await world.deliver(failed())
     url, headers, body = world.http.requests[-1]
     assert url == "https://portability.example/v1/archiveJobs/job:retry"
-    assert (headers["Authorization"], headers["Content-Length"], body) == ("Bearer access-1", "0", b"")
+    assert (headers["Authorization"], headers["Content-Length"], body) == ("Bearer made-up-secret-access-1", "0", b"")
 
 
 async def test_a_job_delivered_again_is_answered_from_the_ledger_with_the_same_follow_up() -> None:
@@ -101,9 +101,9 @@ async def test_where_event_and_ledger_disagree_on_the_attempt_the_larger_counts(
 
 async def test_an_event_may_name_another_credential_and_a_resource_name() -> None:
     world = World()
-    world.secrets.content["token-second"] = b"refresh-second"
+    world.secrets.content["token-second"] = b"made-up-secret-refresh-second"
     await world.deliver(failed("archiveJobs/job", credentialId="second", rootArchiveJobId="archiveJobs/first"))
-    assert world.http.token_forms[0]["refresh_token"] == ["refresh-second"]
+    assert world.http.token_forms[0]["refresh_token"] == ["made-up-secret-refresh-second"]
     message = world.retried.messages[0]
     assert (message["retriedArchiveJobId"], message["rootArchiveJobId"]) == ("job", "first")
 
@@ -170,7 +170,7 @@ async def test_a_bug_before_the_call_releases_the_claim() -> None:
     world.secrets.content["token-alice"] = ZeroDivisionError("a bug")
     with pytest.raises(ZeroDivisionError):
         await world.deliver(failed())
-    world.secrets.content["token-alice"] = b"refresh-alice"
+    world.secrets.content["token-alice"] = b"made-up-secret-refresh-alice"
     assert Retried("job-again") == await world.deliver(failed())
 
 
@@ -182,7 +182,7 @@ async def test_after_401_the_token_is_refreshed_once_and_the_call_sent_once_more
     world.script("job", google_error(401, "UNAUTHENTICATED"), (200, {"archiveJobId": "new"}))
     assert Retried("new") == await world.deliver(failed())
     bearers = [headers["Authorization"] for url, headers, _ in world.http.requests if url != TOKEN_URI]
-    assert bearers == ["Bearer access-1", "Bearer access-2"]
+    assert bearers == ["Bearer made-up-secret-access-1", "Bearer made-up-secret-access-2"]
     assert world.retried.messages[0]["attempt"] == 1
 
 

@@ -30,8 +30,8 @@ async def test_the_refresh_request_names_no_scope() -> None:
         {
             "grant_type": ["refresh_token"],
             "client_id": ["a-client"],
-            "client_secret": ["a-client-secret"],
-            "refresh_token": ["refresh-alice"],
+            "client_secret": ["made-up-secret-client"],
+            "refresh_token": ["made-up-secret-refresh-alice"],
         }
     ]
 
@@ -39,28 +39,28 @@ async def test_the_refresh_request_names_no_scope() -> None:
 @pytest.mark.parametrize(
     "payload",
     [
-        b"refresh-alice",
-        b" refresh-alice\n",
-        b'{"refresh_token":"refresh-alice","token":null}',
-        b'\xef\xbb\xbf{"refresh_token":"refresh-alice"}',
+        b"made-up-secret-refresh-alice",
+        b" made-up-secret-refresh-alice\n",
+        b'{"refresh_token":"made-up-secret-refresh-alice","token":null}',
+        b'\xef\xbb\xbf{"refresh_token":"made-up-secret-refresh-alice"}',
     ],
 )
 async def test_a_refresh_token_is_stored_bare_or_in_json(payload: bytes) -> None:
     world = World()
     world.secrets.content["token-alice"] = payload
     await fetch(world)
-    assert world.http.token_forms[0]["refresh_token"] == ["refresh-alice"]
+    assert world.http.token_forms[0]["refresh_token"] == ["made-up-secret-refresh-alice"]
 
 
 async def test_a_desktop_client_file_does_too() -> None:
     world = World()
     world.secrets.content["client"] = json.dumps({"installed": CLIENT_FILE["web"]}).encode()
-    assert await fetch(world) == "access-1"
+    assert await fetch(world) == "made-up-secret-access-1"
 
 
 async def test_a_token_is_kept_while_it_lives() -> None:
     world = World()
-    assert [await fetch(world) for _ in range(3)] == ["access-1"] * 3
+    assert [await fetch(world) for _ in range(3)] == ["made-up-secret-access-1"] * 3
     assert sorted(world.secrets.reads) == ["client", "token-alice"]
 
 
@@ -74,14 +74,14 @@ async def test_an_expired_token_is_refreshed_without_another_secret_access() -> 
 async def test_a_refused_token_is_not_handed_out_again_but_a_newer_one_is() -> None:
     world = World()
     refused = await world.credentials.begin("alice")
-    assert await fetch(world, refused=refused) == "access-2"
-    assert await fetch(world, refused=refused) == "access-2"
+    assert await fetch(world, refused=refused) == "made-up-secret-access-2"
+    assert await fetch(world, refused=refused) == "made-up-secret-access-2"
 
 
 async def test_many_users_at_once_read_the_client_file_once() -> None:
     world = World()
     for number in range(20):
-        world.secrets.content[f"token-{number}"] = b"refresh"
+        world.secrets.content[f"token-{number}"] = b"made-up-secret-refresh"
     await asyncio.gather(*(fetch(world, str(number)) for number in range(20)))
     assert world.secrets.reads.count("client") == 1
 
@@ -91,7 +91,7 @@ async def test_a_shared_fetch_goes_on_when_one_who_waits_gives_up() -> None:
     first, second = (asyncio.create_task(fetch(world)) for _ in range(2))
     await asyncio.sleep(0)
     first.cancel()
-    assert await second == "access-1"
+    assert await second == "made-up-secret-access-1"
     assert len(world.http.token_forms) == 1
 
 
@@ -115,14 +115,14 @@ async def test_a_refusal_is_not_shared_with_who_came_after_the_user_consented() 
     world.http.token_script = [refuse_late, (200, {"access_token": "after-consent"})]
     first = asyncio.create_task(fetch(world))
     await asked.wait()
-    world.secrets.content["token-alice"] = b"refresh-after-consent"
+    world.secrets.content["token-alice"] = b"made-up-secret-refresh-after-consent"
     second = asyncio.create_task(fetch(world))
     await asyncio.sleep(0)
     answered.set()
     with pytest.raises(Refused):
         await first
     assert "after-consent" == await second
-    assert ["refresh-after-consent"] == world.http.token_forms[-1]["refresh_token"]
+    assert ["made-up-secret-refresh-after-consent"] == world.http.token_forms[-1]["refresh_token"]
 
 
 async def test_ten_jobs_of_a_user_without_consent_cost_two_reads_and_two_refreshes() -> None:
@@ -152,6 +152,7 @@ async def test_a_grant_that_is_gone_asks_for_consent(error: str) -> None:
         (400, {"error": "unsupported_grant_type"}),
         (400, {"error": "something_new"}),
         (302, {}),
+        (302, {"error": "invalid_grant"}),
         (403, {"error": {"code": 403, "status": "PERMISSION_DENIED"}}),
     ],
 )
@@ -207,15 +208,15 @@ async def test_before_a_user_is_asked_for_consent_a_remembered_refresh_token_is_
         (200, {"access_token": "new"}),
     ]
     await fetch(world)
-    world.secrets.content["token-alice"] = b"refresh-after-new-consent"
+    world.secrets.content["token-alice"] = b"made-up-secret-refresh-after-new-consent"
     assert await fetch(world) == "new"
-    assert world.http.token_forms[-1]["refresh_token"] == ["refresh-after-new-consent"]
+    assert world.http.token_forms[-1]["refresh_token"] == ["made-up-secret-refresh-after-new-consent"]
 
 
 async def test_a_rotated_client_secret_is_read_again_before_anyone_is_alerted() -> None:
     world = World()
     await fetch(world)
-    world.secrets.content["token-bob"] = b"refresh-bob"
+    world.secrets.content["token-bob"] = b"made-up-secret-refresh-bob"
     rotated = {"web": CLIENT_FILE["web"] | {"client_secret": "rotated"}}
     world.secrets.content["client"] = json.dumps(rotated).encode()
     world.http.token_script = [(401, {"error": "invalid_client"}), (200, {"access_token": "new"})]
@@ -236,7 +237,7 @@ async def test_secrets_that_have_not_changed_are_not_tried_twice() -> None:
 
 async def test_a_refresh_token_that_was_read_just_now_is_not_read_again() -> None:
     world = World()
-    world.secrets.content["token-bob"] = b"refresh-bob"
+    world.secrets.content["token-bob"] = b"made-up-secret-refresh-bob"
     await fetch(world, "bob")
     world.http.token_script = [(400, {"error": "invalid_grant"})]
     await fault(world)
@@ -283,14 +284,14 @@ async def test_a_client_file_that_is_missing_broken_or_unsafe_is_ours(payload: A
     assert world.http.requests == []
 
 
-@pytest.mark.parametrize("error", ["refresh-alice", "access-1 a-client-secret"])
+@pytest.mark.parametrize("error", ["made-up-secret-refresh-alice", "made-up-secret-access-1 made-up-secret-client"])
 async def test_no_fault_and_no_value_tells_a_secret(error: str, caplog: pytest.LogCaptureFixture) -> None:
     world = World()
     token = await world.credentials.begin("alice")
     world.http.token_script = [(400, {"error": error, "error_description": error})]
-    world.secrets.content["token-alice"] = b"refresh-bob"
+    world.secrets.content["token-alice"] = b"made-up-secret-refresh-bob"
     with pytest.raises(Misconfigured) as caught:
         await asyncio.shield(world.credentials.begin("alice", refused=token))
     told = f"{caught.value!r} {token!r} {world.credentials._client!r} {caplog.text}"
-    for secret in ("refresh-alice", "access-1", "a-client-secret"):
+    for secret in ("made-up-secret-refresh-alice", "made-up-secret-access-1", "made-up-secret-client"):
         assert secret not in told

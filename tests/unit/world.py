@@ -19,10 +19,12 @@ from handlers.retry_failed_job import RetryFailedJob, Rules
 from handlers.secret_store import NoSecret
 from handlers.telemetry import Journal
 from handlers.user_credentials import UserCredentials
+from local.google_apis import MARK
+from tests import secrets_guard
 
 NOW = datetime(2026, 11, 23, 18, 0, tzinfo=UTC)
 TOKEN_URI = "https://oauth2.example/token"
-CLIENT_FILE = {"web": {"client_id": "a-client", "client_secret": "a-client-secret", "token_uri": TOKEN_URI}}
+CLIENT_FILE = {"web": {"client_id": "a-client", "client_secret": f"{MARK}-client", "token_uri": TOKEN_URI}}
 
 Answer = tuple[int, Any]  # status and body: bytes as they are, anything else as JSON
 Script = Answer | Exception | Callable[[], Awaitable[Answer]]
@@ -55,7 +57,7 @@ class FakeHttp:
         self.requests.append((url, headers, body))
         if url == TOKEN_URI:
             number = len(self.token_forms)
-            default: Answer = (200, {"access_token": f"access-{number}", "expires_in": 3599})
+            default: Answer = (200, {"access_token": f"{MARK}-access-{number}", "expires_in": 3599})
             script = self.token_script
         else:
             job = url.rpartition("/")[2].removesuffix(":retry")
@@ -116,7 +118,7 @@ class World:
     def __init__(self, *, lease_seconds: float = 150, draining: Draining | None = None, **rules: Any) -> None:
         self.http = FakeHttp()
         self.secrets = FakeSecrets()
-        self.secrets.content["token-alice"] = b"refresh-alice"
+        self.secrets.content["token-alice"] = f"{MARK}-refresh-alice".encode()
         self.retried, self.rejected = FakeTopic(), FakeTopic()
         self.time = NOW
         self.store = MemoryStore()
@@ -147,7 +149,11 @@ class World:
         known: dict[str, Any] = {"data": data, "message_id": "message-1", "published_at": self.time}
         message = Delivery(**known | delivery)
         self.journal = Journal()
-        return await self.case(message, self.journal)
+        outcome = await self.case(message, self.journal)
+        kept = [stored.entry for job in list(self.store._stored) if (stored := await self.store.load(job))]
+        secrets_guard.check("what a delivery left behind", outcome, self.journal.fields, kept)
+        secrets_guard.check("a published message", *(vars(topic) for topic in (self.retried, self.rejected)))
+        return outcome
 
 
 def failed(job: str = "job", **fields: Any) -> dict[str, Any]:
