@@ -101,7 +101,9 @@ class Stage(AbstractAsyncContextManager["Stage"]):
 
     async def _told(self) -> list[str]:
         """Where a secret came out: a message, a server's output or answers, the ledger."""
-        places: dict[str, Any] = {topic: [(each.raw, each.attributes) for each in them] for topic, them in self.arrived.items()}
+        places: dict[str, Any] = {}
+        for topic, messages in self.arrived.items():
+            places[topic] = [(each.raw, each.attributes) for each in messages]
         places |= {f"the output of {server.target}": server.printed() for server in self.servers}
         places |= {"an answer": self._front_door.answered, "the ledger": await self._ledger()}
         return [where for where, told in places.items() if MARK in str(told)]
