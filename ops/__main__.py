@@ -71,7 +71,7 @@ def main() -> None:
 
 @main.command(short_help="Put events back on the failed topic.")
 @click.argument("source", type=click.Choice(list(SUBSCRIPTIONS)))
-@click.option("--go", "--yes", "go", is_flag=True, help="Put them back. Without it, nothing is changed.")
+@click.option("--go/--dry-run", "go", help="Put them back, or change nothing.", show_default=True)
 @click.option(
     "--reason",
     "reasons",

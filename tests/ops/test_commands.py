@@ -126,7 +126,7 @@ async def test_a_dead_letter_is_retried_once_its_cause_is_mended_and_it_is_redri
         )
 
         stage.secrets.add_version(OAUTH_CLIENT, client_file)
-        redriven = await ops("redrive", "dead", "--subscription", "kept", "--yes", *QUICK, **environment)
+        redriven = await ops("redrive", "dead", "--subscription", "kept", "--go", *QUICK, **environment)
         assert (0, True) == (redriven.code, "1 of 1 put back" in redriven.out)
         await stage.until(lambda: stage.follow_ups, seconds=90)
 
