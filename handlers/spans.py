@@ -127,9 +127,8 @@ class _SpanJournal(Journal):
 
     def write(self, level: int, message: str, *, exc_info: bool = False, **fields: Any) -> None:
         super().write(level, message, exc_info=exc_info, **fields)
-        for name, value in self.fields.items():
-            if isinstance(value, str | int | float) and not name.startswith("logging."):
-                self._span.set_attribute(name, value)
+        told = {name: value for name, value in self.fields.items() if isinstance(value, str | int | float)}
+        self._span.set_attributes({name: told[name] for name in told if not name.startswith("logging.")})
         if level >= logging.WARNING:
             self._span.set_status(StatusCode.ERROR, message)
         context.detach(self._outside)
