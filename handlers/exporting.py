@@ -36,18 +36,20 @@ def spans(settings: Settings) -> Spans:
     """Tracing as the OTEL_* variables say. Raises what the SDK raises where they are wrong. Starts a thread."""
     logging.getLogger("opentelemetry").handlers[:] = [_Complaints(logging.WARNING)]
     logging.getLogger("opentelemetry").propagate = False
-    service = {"service.name": os.environ.get("K_SERVICE", "archive-job-retry")}
-    revision = {"service.version": os.environ["K_REVISION"]} if "K_REVISION" in os.environ else {}
-    # Google files spans by gcp.project_id (https://cloud.google.com/trace/docs/migrate-to-otlp-endpoints)
-    known = Resource({**service, **revision, "gcp.project_id": settings.google_cloud_project})
-    provider = TracerProvider(
-        resource=known.merge(OTELResourceDetector().detect())
-    )  # OTEL_SERVICE_NAME has the last word
+    known = Resource(
+        {
+            "service.name": os.environ.get("K_SERVICE", "archive-job-retry"),
+            "service.version": os.environ.get("K_REVISION", ""),
+            # Google files spans by it (https://cloud.google.com/trace/docs/migrate-to-otlp-endpoints)
+            "gcp.project_id": settings.google_cloud_project,
+        }
+    )
+    # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES have the last word
+    provider = TracerProvider(resource=known.merge(OTELResourceDetector().detect()))
     provider.add_span_processor(_Batches(_Exporter()))
     _exit_after_sigterm()
-    return Spans(
-        provider.get_tracer("archive-job-retry"), project=settings.google_cloud_project, topic=settings.failed_topic
-    )
+    tracer = provider.get_tracer("archive-job-retry")
+    return Spans(tracer, project=settings.google_cloud_project, topic=settings.failed_topic)
 
 
 def _exit_after_sigterm() -> None:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from google.cloud import pubsub_v1  # type: ignore[attr-defined]
+from google.cloud import pubsub_v1
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -51,6 +51,7 @@ def settings(collector: Collector, delay_milliseconds: int) -> dict[str, str]:
         "OTEL_TRACES_EXPORTER": "otlp",
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
         "OTEL_BSP_SCHEDULE_DELAY": str(delay_milliseconds),
+        "OTEL_SERVICE_NAME": "a-name",
     }
 
 
@@ -130,6 +131,8 @@ async def test_one_trace_leads_from_the_producers_publish_to_the_consumer_of_the
         line["logging.googleapis.com/spanId"],
         line["logging.googleapis.com/trace_sampled"],
     )
+    told = {(span.resource["service.name"], span.resource["gcp.project_id"]) for span in collector.spans}
+    assert {("a-name", stage.project)} == told
     assert MARK not in str(collector.spans)
 
 
