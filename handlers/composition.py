@@ -12,7 +12,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from handlers import telemetry
+from handlers import telemetry, tracing
 from handlers.delivery import NotADelivery, parse_delivery
 from handlers.draining import Draining
 from handlers.firestore import FirestoreClient, FirestoreStore
@@ -39,6 +39,7 @@ class Program:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         telemetry.configure_logs(settings.log_level)
+        tracing.load(settings)
 
     async def retry_failed_archive_job(self, request: Request) -> Response:
         """One delivery. The body of the answer is empty or one fixed word."""
@@ -52,10 +53,11 @@ class Program:
         except ClientDisconnect:
             telemetry.log.warning("The connection was cut off before the whole request was here.")
             return _answer(503, "later")
-        journal = telemetry.Journal(
+        journal = self._tracing.journal(
+            delivery,
+            request.headers,
             messageId=delivery.message_id,
             deliveryAttempt=delivery.attempt,
-            **telemetry.trace_fields(request.headers, self._settings.google_cloud_project),
         )
         try:
             outcome: Outcome = await self._retry_failed_job(delivery, journal)
@@ -97,7 +99,7 @@ class Program:
 
     @cached_property
     def _retry_failed_job(self) -> RetryFailedJob:
-        settings = self._settings
+        settings, traced = self._settings, self._tracing
         publisher, ledger = self._publisher, self._ledger
         secrets = self._client(SecretManagerClient, settings.secret_manager_emulator_host)
         http, draining = HttpClient(), Draining()  # after what may fail, or each delivery would leave some behind
@@ -110,18 +112,24 @@ class Program:
                 deadline=settings.handler_deadline_seconds,
             ),
             ledger=ledger,
-            tokens=UserCredentials(
-                SecretStore(secrets, settings.google_cloud_project),
-                http,
-                secret_prefix=settings.refresh_token_secret_prefix,
-                client_secret_id=settings.oauth_client_secret,
+            tokens=traced.tokens(
+                UserCredentials(
+                    traced.secrets(SecretStore(secrets, settings.google_cloud_project)),
+                    traced.token_endpoint(http),
+                    secret_prefix=settings.refresh_token_secret_prefix,
+                    client_secret_id=settings.oauth_client_secret,
+                )
             ),
-            portability=PortabilityApi(http, settings.data_portability_api_endpoint, _now),
-            retried=Topic(publisher, settings.google_cloud_project, settings.retried_topic),
-            rejected=Topic(publisher, settings.google_cloud_project, settings.rejected_topic),
+            portability=traced.portability(PortabilityApi(http, settings.data_portability_api_endpoint, _now)),
+            retried=traced.publisher(Topic(publisher, settings.google_cloud_project, settings.retried_topic)),
+            rejected=traced.publisher(Topic(publisher, settings.google_cloud_project, settings.rejected_topic)),
             now=_now,
             draining=draining,
         )
+
+    @cached_property
+    def _tracing(self) -> tracing.Tracing:
+        return tracing.build(self._settings)
 
     @cached_property
     def _channels(self) -> Channels:

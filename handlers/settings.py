@@ -55,6 +55,15 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
         Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
         Meta(description="DEBUG, INFO, WARNING, ERROR or CRITICAL"),
     ] = "INFO"
+    # OpenTelemetry's own, as far as they decide whether and where to; its SDK reads the others itself
+    otel_traces_exporter: Annotated[Literal["none", "otlp"], Meta(description="none or otlp")] = "none"
+    otel_exporter_otlp_endpoint: Annotated[
+        str, Meta(pattern=r"^(https?://[^\s/]+\S*)?\Z", description="an http:// or https:// URL")
+    ] = ""
+    otel_exporter_otlp_protocol: Annotated[Literal["http/protobuf"], Meta(description="http/protobuf")] = (
+        "http/protobuf"
+    )
+    otel_sdk_disabled: Annotated[str, Meta(description="true or false")] = "false"
     pubsub_emulator_host: Address = ""
     firestore_emulator_host: Address = ""
     secret_manager_emulator_host: Address = ""
@@ -62,6 +71,11 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     @property
     def event_max_age(self) -> timedelta:
         return timedelta(days=self.event_max_age_days)
+
+    @property
+    def traces(self) -> bool:
+        """Whether spans are made (https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/)."""
+        return self.otel_traces_exporter != "none" and self.otel_sdk_disabled.lower() != "true"
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:

@@ -39,17 +39,29 @@ def configure_logs(level: str, stream: TextIO = sys.stderr) -> None:
     log.setLevel(level)
 
 
-def trace_fields(headers: Mapping[str, str], project: str) -> dict[str, Any]:
-    """What ties a log line to the request's trace (https://www.w3.org/TR/trace-context/#traceparent-header)."""
-    match = re.fullmatch(r"00-(?!0{32})([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})", headers.get("traceparent", ""))
-    if not match:
-        return {}
-    trace, span, flags = match.groups()
-    return {
-        "logging.googleapis.com/trace": f"projects/{project}/traces/{trace}",
-        "logging.googleapis.com/spanId": span,
-        "logging.googleapis.com/trace_sampled": bool(int(flags, 16) & 1),
-    }
+_TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
+
+
+def trace_fields(
+    headers: Mapping[str, str], project: str, attributes: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """What ties a log line to a trace (https://www.w3.org/TR/trace-context/#traceparent-header).
+
+    That of the event's producer where its message (`attributes`) carries one, whether we make spans or not: each
+    delivery is a request with a trace of its own, which would lead to that one request and its time, and the line says
+    as much. The producer's trace leads from the event to every delivery of it, and stands in the producer's own logs.
+    """
+    carried = attributes or {}
+    for text in (carried.get("googclient_traceparent"), carried.get("traceparent"), headers.get("traceparent")):
+        match = _TRACEPARENT.fullmatch(text or "")
+        if match:
+            trace, span, flags = match.groups()
+            return {
+                "logging.googleapis.com/trace": f"projects/{project}/traces/{trace}",
+                "logging.googleapis.com/spanId": span,
+                "logging.googleapis.com/trace_sampled": bool(int(flags, 16) & 1),
+            }
+    return {}
 
 
 class Journal:

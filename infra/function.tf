@@ -9,7 +9,7 @@ locals {
   image_repository = "projects/${var.project_id}/locations/${var.region}/repositories/archive-job-retry"
   runtime          = trimspace(file("${path.module}/runtime.txt"))
 
-  settings = {
+  settings = merge(local.tracing_settings, {
     AMBIGUOUS_RETRY               = var.ambiguous_retry
     CLAIM_LEASE_SECONDS           = tostring(var.claim_lease_seconds)
     DATA_PORTABILITY_API_ENDPOINT = "https://dataportability.googleapis.com"
@@ -26,7 +26,7 @@ locals {
     RETRY_BUDGET                  = tostring(var.retry_budget)
     RETRY_LEDGER                  = "firestore"
     RETRY_LEDGER_COLLECTION       = local.ledger_collection
-  }
+  })
 
   source_bucket = coalesce(var.source_bucket, "${var.project_id}-archive-job-retry-source")
 }

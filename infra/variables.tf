@@ -229,3 +229,14 @@ variable "source_object" {
     error_message = "source_object must end in archive-job-retry-<SHA-256 of the archive>.zip, as make package names it."
   }
 }
+
+variable "tracing" {
+  description = "Where traces go: off, cloud_trace (Google Cloud of this project), or the URL of an OTLP/HTTP endpoint such as https://collector.example:4318."
+  type        = string
+  default     = "off"
+
+  validation {
+    condition     = can(regex("^(off|cloud_trace|https?://[^/[:space:]]+[^[:space:]]*)$", var.tracing))
+    error_message = "tracing must be off, cloud_trace or an http:// or https:// URL."
+  }
+}

@@ -6,6 +6,7 @@ resource "google_project_service" "this" {
     "cloudfunctions.googleapis.com",
     "cloudresourcemanager.googleapis.com",
     "cloudscheduler.googleapis.com",
+    "cloudtrace.googleapis.com",
     "dataportability.googleapis.com",
     "firestore.googleapis.com",
     "iam.googleapis.com",
@@ -14,6 +15,7 @@ resource "google_project_service" "this" {
     "run.googleapis.com",
     "secretmanager.googleapis.com",
     "storage.googleapis.com",
+    "telemetry.googleapis.com",
   ])
 
   service            = each.key

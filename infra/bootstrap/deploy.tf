@@ -1,6 +1,6 @@
 # What the pipeline may do in the project: make and change what infra/ declares. It holds no right to read a secret or
 # the ledger or to receive a message, it cannot delete the database, and the only rights on the project that
-# it can grant are the two roles that infra/ grants (which every grant's entry in the audit log shows). The resources
+# it can grant are the three roles that infra/ grants (which every grant's entry in the audit log shows). The resources
 # that a right could be tied to do not exist yet, hence rights on the project.
 resource "google_project_iam_custom_role" "deploy" {
   role_id     = "archiveJobRetryDeploy"
@@ -74,6 +74,6 @@ resource "google_project_iam_member" "deploy_grants" {
   condition {
     title       = "the roles that infra/ grants"
     description = "Without this, the pipeline could make itself the owner of the project"
-    expression  = "api.getAttribute(\"iam.googleapis.com/modifiedGrantsByRole\", []).hasOnly([\"roles/datastore.user\", \"roles/secretmanager.secretAccessor\"])"
+    expression  = "api.getAttribute(\"iam.googleapis.com/modifiedGrantsByRole\", []).hasOnly([\"roles/datastore.user\", \"roles/secretmanager.secretAccessor\", \"roles/telemetry.tracesWriter\"])"
   }
 }

@@ -68,14 +68,17 @@ def times_are_ordered(plan: Plan) -> Problems:
 
 
 def environment_is_the_settings(plan: Plan) -> Problems:
-    """Each environment variable is a setting of the code, and each setting but the emulators' is set."""
+    """Each environment variable is a setting, and each setting but the emulators' and the traces' is set."""
     given = set(plan.function()["environment_variables"])
     if plan.function()["environment_variables"] != plan.function("archive-job-retry-resume")["environment_variables"]:
         yield "The two functions have different settings."
     known = {field.encode_name for field in msgspec.structs.fields(settings.Settings)}
     emulators = {name for name in known if name.endswith("_EMULATOR_HOST")}
+    traces = {name for name in known if name.startswith("OTEL_")}  # off, unless they are set
     yield from (f"{name} is no setting of the code." for name in sorted(given - known))
-    yield from (f"{name} is a setting that the function is not given." for name in sorted(known - emulators - given))
+    yield from (
+        f"{name} is a setting that the function is not given." for name in sorted(known - emulators - traces - given)
+    )
     yield from (f"{name} is set: that is for tests." for name in sorted(given & emulators))
     try:
         _code_settings(plan)

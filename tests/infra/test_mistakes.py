@@ -103,6 +103,14 @@ MISTAKES = (
         "Too much: ('topic archive-job-dead', 'run'",
     ),
     Mistake(
+        "the right to write traces that are off",
+        "traces.tf",
+        'count = var.tracing == "cloud_trace" ? 1 : 0',
+        "count = 1",
+        rules.grants_are_what_is_used,
+        "Too much: ('project', 'run', 'roles/telemetry.tracesWriter'",
+    ),
+    Mistake(
         "a right dropped",
         "topics.tf",
         _PUBLISHES,

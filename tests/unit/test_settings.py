@@ -52,6 +52,8 @@ def test_a_variable_set_to_nothing_counts_as_unset() -> None:
         ("DATA_PORTABILITY_API_ENDPOINT", "https://private.example:8443/"),
         ("PUBSUB_EMULATOR_HOST", "[::1]:8085"),
         ("FIRESTORE_DATABASE", "retry-ledger"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318"),
+        ("OTEL_SDK_DISABLED", "TRUE"),
     ],
 )
 def test_sound_values_are_taken(variable: str, value: str) -> None:
@@ -83,6 +85,9 @@ def test_sound_values_are_taken(variable: str, value: str) -> None:
         ("DATA_PORTABILITY_API_ENDPOINT", "https://host.example:99999"),
         ("DATA_PORTABILITY_API_ENDPOINT", "https://[x"),
         ("LOG_LEVEL", "LOUD"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_TRACES_EXPORTER", "zipkin"),
         ("PUBSUB_EMULATOR_HOST", "localhost"),
     ],
 )
