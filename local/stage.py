@@ -148,6 +148,11 @@ class Stage(AbstractAsyncContextManager["Stage"]):
         """The log lines of all servers that tell how a delivery ended."""
         return [line for server in self.servers for line in server.deliveries]
 
+    @property
+    def acknowledgements(self) -> int:
+        """Deliveries that were answered with 204, as the caller saw it."""
+        return self._front_door.answered.count(b"HTTP/1.1 204 ")
+
     # The world
 
     def add_user(

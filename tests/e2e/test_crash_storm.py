@@ -28,6 +28,7 @@ BUDGET = 3
 DEADLINE, LEASE, GRACE = 4.0, 5.0, 10.0  # seconds: a delivery's, a claim's, and Cloud Run's from SIGTERM to SIGKILL
 SETTINGS = {"HANDLER_DEADLINE_SECONDS": f"{DEADLINE}", "CLAIM_LEASE_SECONDS": f"{LEASE}"}
 QUIET_SECONDS = 4.0
+DONE = ("retried", "rejected", "deferred")  # outcomes that are acknowledged
 AFTERMATH_SECONDS = 60.0
 
 
@@ -153,7 +154,7 @@ def ends(stage: Stage) -> dict[str, set[str]]:
 
 def acknowledged(stage: Stage) -> set[str]:
     """Jobs of which the function says that a delivery is done."""
-    return {line["archiveJobId"] for line in stage.deliveries if line["outcome"] in ("retried", "rejected", "deferred")}
+    return {line["archiveJobId"] for line in stage.deliveries if line["outcome"] in DONE}
 
 
 @pytest.mark.timeout(STORM_SECONDS + AFTERMATH_SECONDS + 120)
@@ -216,5 +217,6 @@ async def test_a_storm_of_crashes_loses_nothing_and_doubles_nothing_beyond_the_p
             assert [job] == [stage.google.new_jobs[new] for new in made], said
             assert len(stage.google.retries(job)) <= attempts[job] <= BUDGET, (said, job, calls[job])
         assert {"RETRY_BUDGET_EXHAUSTED"} >= {message.data["reason"] for message in stage.rejections}, said
+        assert stage.acknowledgements <= sum(line["outcome"] in DONE for line in stage.deliveries), said
         assert [] == storm.late, said
         assert [] == [line for server in stage.servers for line in server.other_output if "Worker" not in line], said
