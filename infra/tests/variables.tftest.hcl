@@ -39,6 +39,7 @@ run "values_out_of_bounds" {
 
   variables {
     ambiguous_retry             = "hope"
+    log_level                   = "WARNING"
     max_delivery_attempts       = 5
     refresh_token_secret_prefix = "data"         # would open other secrets
     retry_budget                = 4              # Google allows three
@@ -47,6 +48,7 @@ run "values_out_of_bounds" {
 
   expect_failures = [
     var.ambiguous_retry,
+    var.log_level,
     var.max_delivery_attempts,
     var.refresh_token_secret_prefix,
     var.retry_budget,
