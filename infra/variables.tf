@@ -159,6 +159,17 @@ variable "memory" {
   }
 }
 
+variable "notification_channels" {
+  description = "Who is told when an alert fires: names of Cloud Monitoring notification channels. None: alerts show in the console only."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for channel in var.notification_channels : can(regex("^projects/[^/]+/notificationChannels/[^/]+$", channel))])
+    error_message = "notification_channels must look like projects/P/notificationChannels/N: gcloud beta monitoring channels list shows them."
+  }
+}
+
 variable "oauth_client_secret" {
   description = "Id of the secret that holds the OAuth client file, as Google's console downloads it. Made by bootstrap/."
   type        = string
@@ -198,7 +209,7 @@ variable "region" {
 }
 
 variable "resume_schedule" {
-  description = "When deferred retries are looked for, in cron's notation, UTC. A deferral waits up to a day."
+  description = "When deferred retries are looked for, in cron's notation, UTC: at least every hour, or an alert fires. A deferral waits up to a day."
   type        = string
   default     = "*/10 * * * *"
 }

@@ -41,6 +41,7 @@ run "values_out_of_bounds" {
     ambiguous_retry             = "hope"
     log_level                   = "WARNING"
     max_delivery_attempts       = 5
+    notification_channels       = ["ops@example.com"]
     refresh_token_secret_prefix = "data"         # would open other secrets
     retry_budget                = 4              # Google allows three
     source_object               = "function.zip" # no hash: a changed source would not be deployed
@@ -50,6 +51,7 @@ run "values_out_of_bounds" {
     var.ambiguous_retry,
     var.log_level,
     var.max_delivery_attempts,
+    var.notification_channels,
     var.refresh_token_secret_prefix,
     var.retry_budget,
     var.source_object,
