@@ -169,6 +169,7 @@ def _answer(status: int, word: str, headers: dict[str, str] | None = None) -> Re
 
 def _write(journal: telemetry.Journal, outcome: Outcome, *, exc_info: bool = False) -> None:
     """The delivery's log line: what is expected is INFO, what passes is WARNING, what is ours to mend is ERROR."""
+    journal.bind(calls=journal.calls, callsUnknown=journal.calls_unknown)
     match outcome:
         case Retried(new_job_id):
             journal.write(logging.INFO, f"retried as {new_job_id}", outcome="retried", newArchiveJobId=new_job_id)

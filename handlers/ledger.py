@@ -20,7 +20,6 @@ A lease is measured as the age of the claim on the store's own clock, never by c
 """
 
 import asyncio
-import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -33,12 +32,11 @@ from msgspec.structs import replace
 
 from handlers.events import ArchiveJobFailed
 from handlers.outcomes import Reason, Unavailable
+from handlers.telemetry import log
 
 REVISABLE = (Reason.EVENT_EXPIRED, Reason.RETRY_BUDGET_EXHAUSTED, Reason.REAUTHORIZATION_REQUIRED)
 _NOT_DEFERRED: dict[str, Any] = {"not_before": None, "event": b"", "attributes": ""}
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0  # seconds between tries to reach the store
-
-log = logging.getLogger("handlers")
 
 
 class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
@@ -55,7 +53,7 @@ class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel
     lease_seconds: float = 0
     calls_in_doubt: int = 0  # calls that may have been carried out, with no answer to tell
     new_job_id: str = ""
-    reason: str = ""
+    reason: str = ""  # of a rejection, or COOLDOWN; it stays when the job is claimed again
     detail: str = ""
     not_before: datetime | None = None  # of what was deferred, until its outcome is published
     event: bytes = b""  # of a deferral: the data to put back, and its attributes as JSON
@@ -103,8 +101,11 @@ class Kept:
     version: Any
 
 
+@dataclass(frozen=True, slots=True)
 class Claim(Kept):
-    """The right to call Google for this job, until the lease lapses."""
+    """The right to call Google for this job, until the lease lapses. `lapsed`: an earlier claim had done so."""
+
+    lapsed: bool = False
 
 
 class Settled(Kept):
@@ -143,16 +144,18 @@ class Ledger:
         holder = holder or self.new_holder()
         found: Stored | None = None
         unread, pause = False, _FIRST_PAUSE  # most jobs are new: the first try creates without reading
+        lapsed = False
         while True:
             try:
                 if unread:
                     found = await self._store.load(event.job_id)
                 if found and found.entry.holder == holder:
-                    return Claim(found.entry, found.version)  # our own write, whose answer was lost
+                    return Claim(found.entry, found.version, lapsed)  # our own write, whose answer was lost
                 verdict = self._judge(found, event, holder)
                 if not isinstance(verdict, Entry):
                     return verdict
-                return Claim(verdict, await self._store.write(verdict, found.version if found else None))
+                lapsed = found is not None and found.entry.state == "claimed"
+                return Claim(verdict, await self._store.write(verdict, found.version if found else None), lapsed)
             except Conflict:
                 unread = True
             except Unavailable as fault:

@@ -97,6 +97,8 @@ class _Work:
         self._delivery = delivery
         self._journal = journal
         self._begun = asyncio.get_running_loop().time()
+        self._failed_at = delivery.published_at
+        journal.bind(republished=False)
 
     async def outcome(self) -> Outcome:
         try:
@@ -104,17 +106,25 @@ class _Work:
         except MalformedEvent as error:
             return await self._reject_malformed(error)
         self._journal.bind(archiveJobId=event.job_id, userId=event.user_id, credentialId=event.credential_id)
+        self._failed_at = event.failed_at or self._failed_at
         # the token is got while the claim is made, but for redeliveries: most of them need none
-        token = self._case.tokens.begin(event.credential_id) if self._delivery.attempt <= 1 else None
+        token = self._begin_token(event) if self._delivery.attempt <= 1 else None
         claim = await self._claim(event)
         match claim:
             case Held():
                 return NotNow("another delivery of this job is at work")
             case Settled():
+                self._journal.bind(republished=True)
                 return await self._announce(claim)
         self._journal.bind(attempt=claim.entry.used, rootArchiveJobId=claim.entry.root_job_id)
-        kept = await self._settle(claim, event, token or self._case.tokens.begin(event.credential_id))
+        self._journal.calls_unknown += claim.lapsed
+        kept = await self._settle(claim, event, token or self._begin_token(event))
         return NotNow(kept.entry.detail) if kept.entry.state == "open" else await self._announce(kept)
+
+    def _begin_token(self, event: ArchiveJobFailed) -> asyncio.Future[AccessToken]:
+        token = self._case.tokens.begin(event.credential_id)
+        self._journal.bind(tokenCached=token.done())
+        return token
 
     async def _claim(self, event: ArchiveJobFailed) -> Claim | Held | Settled:
         holder = self._case.ledger.new_holder()
@@ -147,7 +157,7 @@ class _Work:
         It raises only where nothing was carried out: the claim can then be released, at no cost.
         """
         try:
-            self._check(entry, event)
+            self._check(entry)
             answer = await self._call(entry, event, token)
         except Refused as refusal:
             answer = refusal
@@ -163,8 +173,9 @@ class _Work:
                 if len(data) + len(attributes) > _LARGEST_KEPT:
                     data, attributes = event.encoded(), b"{}"
                 kept = {"event": data, "attributes": attributes.decode()}
-                return {"state": "deferred", "not_before": until, **kept}
+                return {"state": "deferred", "reason": "COOLDOWN", "not_before": until, **kept}
             case Unknown(detail):
+                self._journal.calls_unknown += 1
                 doubt: dict[str, Any] = {"calls_in_doubt": entry.calls_in_doubt + 1}
                 parked = _rejected(Reason.OUTCOME_UNKNOWN, _PARKED)
                 return doubt | (parked if self._case.rules.park_ambiguous else {"state": "open", "detail": detail})
@@ -173,11 +184,10 @@ class _Work:
             case TokenRefused():
                 raise AssertionError("dealt with where the call is made")
 
-    def _check(self, entry: Entry, event: ArchiveJobFailed) -> None:
+    def _check(self, entry: Entry) -> None:
         """What forbids a call to begin with. Raises Refused."""
         rules = self._case.rules
-        failed_at = event.failed_at or self._delivery.published_at
-        if failed_at and self._case.now() - failed_at > rules.event_max_age:
+        if self._failed_at and self._case.now() - self._failed_at > rules.event_max_age:
             days = rules.event_max_age / timedelta(days=1)
             raise Refused(Reason.EVENT_EXPIRED, f"The job failed more than {days:g} days ago: start a new export.")
         if entry.calls_in_doubt and rules.park_ambiguous:
@@ -202,6 +212,8 @@ class _Work:
                 answer = Unknown(str(late))
             self._journal.calls += not isinstance(answer, NeverSent)
             if not isinstance(answer, TokenRefused):
+                if not isinstance(answer, NewJob | Cooldown):
+                    self._journal.failed("retry")
                 return answer
             if refused:
                 said = "Google refuses this grant's access tokens, new ones too (401): ask the user for consent again."
@@ -233,11 +245,18 @@ class _Work:
             follow_up = ArchiveJobRetried(retried_at=at, **job, **chain, **user)
             async with self._step("publish", PUBLISHED):
                 await self._case.retried.publish(encode(follow_up), follow_up.attributes())
+            self._tell_delay(kept)
         if entry.not_before:  # once deferred, and due until here: where this fails, it is only published once more
             with suppress(Unavailable, Misconfigured):
                 async with self._step("announced", PUBLISHED):
                     await self._case.ledger.announced(kept)
         return outcome
+
+    def _tell_delay(self, kept: Kept) -> None:
+        """How long a follow-up took that only we could have hindered: `reason` stays from a cooldown or a rejection."""
+        if self._failed_at and not isinstance(kept, Settled) and not kept.entry.reason:
+            seconds = (self._case.now() - self._failed_at).total_seconds()
+            self._journal.bind(delaySeconds=max(0.0, round(seconds, 3)))  # below 0 where a producer's clock is ahead
 
     async def _reject_malformed(self, error: MalformedEvent) -> Outcome:
         at = timestamp(self._case.now())

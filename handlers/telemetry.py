@@ -1,4 +1,4 @@
-"""Logs that Cloud Logging reads: one JSON object a line.
+"""Logs that Cloud Logging reads: one JSON object a line, and one line that tells how a delivery ended.
 
 https://cloud.google.com/logging/docs/structured-logging#structured_logging_special_fields
 """
@@ -10,11 +10,46 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, TextIO
 
 import msgspec
 
-log = logging.getLogger("handlers")
+# What the line of a delivery, or of a run of the schedule, says beyond severity, message, time and trace. Metrics,
+# alerts and the runbook are made of these names. What is not known, or has no meaning there, is left out.
+FIELDS: Mapping[str, str] = MappingProxyType(
+    {
+        "outcome": "retried, rejected, deferred, not_now or fault; of a run of the schedule resumed, not_now or fault",
+        "reason": "of a rejection, as published",
+        "notBefore": "of a deferral: the time before which Google will not retry",
+        "republished": "true where the ledger held the outcome already, and this delivery only repeated it",
+        "messageId": "Pub/Sub's",
+        "deliveryAttempt": "Pub/Sub's count of this message's deliveries, from 1; 0 where it does not count",
+        "archiveJobId": "the failed job",
+        "rootArchiveJobId": "the first job of its chain",
+        "newArchiveJobId": "the job that Google made of it, though neither record nor follow-up may have come about",
+        "userId": "whose job it is",
+        "credentialId": "by which of the user's grants",
+        "attempt": "retries that the chain has used, those in doubt included",
+        "calls": "of archiveJobs.retry that were sent by this delivery",
+        "callsUnknown": "calls found to have no known outcome: this delivery's, or one whose claim had lapsed",
+        "tokenCached": "whether the access token was at hand when it was first asked for",
+        "delaySeconds": "from the failure (failedAt, else publish time) to the accepted follow-up; only with the first "
+        "retried line of a job, and not where a cooldown or an earlier rejection lay in between",
+        "failedStep": "the first step that brought no result",
+        "stepsMs": "milliseconds by step: claim, token, retry, record, publish; withdraw, release, announced",
+        "latencyMs": "milliseconds for the delivery",
+        "resumed": "of a run of the schedule: deferred jobs put back",
+    }
+)
+
+# Lets Error Reporting count a fault, with a stack trace or without one
+# (https://cloud.google.com/error-reporting/docs/formatting-error-messages).
+_REPORTED = "type.googleapis.com/google.devtools.clouderrorreporting.v1beta1.ReportedErrorEvent"
+
+# Not from logging.getLogger: under LOG_EXECUTION_ID, which the Cloud Functions API sets, the framework configures
+# logging once it has imported this program, and that disables every logger which is registered by then.
+log = logging.Logger("handlers")
 
 
 class _JsonLines(logging.Formatter):
@@ -25,8 +60,16 @@ class _JsonLines(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC),
             **getattr(record, "fields", {}),
         }
-        if record.exc_info:
-            line["message"] += "\n" + self.formatException(record.exc_info)
+        if record.levelno >= logging.ERROR:
+            line["@type"] = _REPORTED
+            if record.exc_info:
+                line["stack_trace"] = self.formatException(record.exc_info)
+            else:
+                # What has no stack trace is grouped by function and the first three words
+                # (https://cloud.google.com/error-reporting/docs/grouping-errors).
+                function = line.get("failedStep", record.funcName)
+                place = {"filePath": record.filename, "lineNumber": record.lineno, "functionName": function}
+                line["context"] = {"reportLocation": place}
         return msgspec.json.encode(line).decode()
 
 
@@ -35,7 +78,6 @@ def configure_logs(level: str, stream: TextIO = sys.stderr) -> None:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_JsonLines())
     log.handlers[:] = [handler]
-    log.propagate = False
     log.setLevel(level)
 
 
@@ -72,6 +114,7 @@ class Journal:
         self._steps: dict[str, float] = {}
         self._begun = time.perf_counter()
         self.calls = 0  # of archiveJobs.retry that were sent
+        self.calls_unknown = 0  # calls found to have no known outcome
 
     def bind(self, **fields: Any) -> None:
         self.fields |= fields
@@ -81,12 +124,19 @@ class Journal:
         begun = time.perf_counter()
         try:
             yield
+        except BaseException:
+            self.failed(name)
+            raise
         finally:
             self._steps[name] = self._steps.get(name, 0.0) + _milliseconds_since(begun)
 
+    def failed(self, step: str) -> None:
+        """This step brought no result: the first one that did not is told."""
+        self.fields.setdefault("failedStep", step)
+
     def write(self, level: int, message: str, *, exc_info: bool = False, **fields: Any) -> None:
         """The one line of this delivery."""
-        self.bind(calls=self.calls, stepsMs=self._steps, latencyMs=_milliseconds_since(self._begun), **fields)
+        self.bind(stepsMs=self._steps, latencyMs=_milliseconds_since(self._begun), **fields)
         log.log(level, message, extra={"fields": self.fields}, exc_info=exc_info)
 
 

@@ -5,7 +5,6 @@ https://developers.google.com/data-portability/user-guide/time-based.
 """
 
 import asyncio
-import logging
 import re
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from handlers.http import Http, NoAnswer, NotSent
 from handlers.outcomes import Fault, Misconfigured, Reason, Refused, Unavailable
 from handlers.secret_store import NoSecret
 from handlers.settings import SAFE_URL
+from handlers.telemetry import log
 
 _SCOPE = "https://www.googleapis.com/auth/dataportability."
 _REMEMBERED = 10_000  # credentials; about 2 KB each
@@ -47,8 +47,6 @@ TABLE: dict[str, Callable[[], Fault]] = {
     "unsupported_grant_type": partial(Misconfigured, "the token request was refused: unsupported_grant_type"),
 }
 _CLIENT_ERRORS = ("invalid_client", "unauthorized_client")
-
-log = logging.getLogger("handlers")
 
 
 class Secrets(Protocol):

@@ -116,13 +116,13 @@ variable "ledger_location" {
 }
 
 variable "log_level" {
-  description = "The least severe log lines that the function writes."
+  description = "The least severe log lines that the function writes. Metrics, and with them the alerts, are made of INFO lines."
   type        = string
   default     = "INFO"
 
   validation {
-    condition     = contains(["DEBUG", "INFO", "WARNING", "ERROR"], var.log_level)
-    error_message = "log_level must be DEBUG, INFO, WARNING or ERROR."
+    condition     = contains(["DEBUG", "INFO"], var.log_level)
+    error_message = "log_level must be DEBUG or INFO: without the INFO lines, metrics and alerts would see nothing."
   }
 }
 
@@ -156,6 +156,17 @@ variable "memory" {
   validation {
     condition     = can(regex("^[1-9][0-9]*(Mi|Gi)$", var.memory))
     error_message = "memory must be a number with Mi or Gi, such as 512Mi."
+  }
+}
+
+variable "notification_channels" {
+  description = "Who is told when an alert fires: names of Cloud Monitoring notification channels. None: alerts show in the console only."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for channel in var.notification_channels : can(regex("^projects/[^/]+/notificationChannels/[^/]+$", channel))])
+    error_message = "notification_channels must look like projects/P/notificationChannels/N: gcloud beta monitoring channels list shows them."
   }
 }
 
@@ -198,7 +209,7 @@ variable "region" {
 }
 
 variable "resume_schedule" {
-  description = "When deferred retries are looked for, in cron's notation, UTC. A deferral waits up to a day."
+  description = "When deferred retries are looked for, in cron's notation, UTC: at least every hour, or an alert fires. A deferral waits up to a day."
   type        = string
   default     = "*/10 * * * *"
 }

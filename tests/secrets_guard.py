@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from handlers.telemetry import log
 from local.function_server import ROOT
 from local.google_apis import MARK, SecretTold
 
@@ -49,7 +50,7 @@ class SecretsGuard:
             return True
 
         logging.setLogRecordFactory(listening)
-        logging.getLogger("handlers").addFilter(fields)
+        log.addFilter(fields)
         if sys.version_info >= (3, 12):
             watching = sys.monitoring
             watching.use_tool_id(watching.PROFILER_ID, "secrets guard")

@@ -20,7 +20,7 @@ def pytest_configure(config):
 _TESTS = """
 import logging, sys
 import pytest
-from handlers.telemetry import Journal, configure_logs
+from handlers.telemetry import Journal, configure_logs, log
 from local.function_server import ROOT
 from local.google_apis import MARK
 from tests.unit.world import World, failed
@@ -30,15 +30,15 @@ class Quoting(Exception): pass
 def ours(source):
     exec(compile(source, str(ROOT / "handlers" / "planted.py"), "exec"), {"MARK": MARK, "Quoting": Quoting})
 
-def test_nothing_is_told(): logging.getLogger("handlers").warning("a token of %d letters", len(MARK))
-def test_a_message(): logging.getLogger("handlers").warning("refused: %s", MARK)
+def test_nothing_is_told(): log.warning("a token of %d letters", len(MARK))
+def test_a_message(): log.warning("refused: %s", MARK)
 def test_a_field():
     configure_logs("INFO")
     Journal(token=MARK).write(logging.INFO, "retried")
 def test_anybody_elses_record(): logging.getLogger("aiohttp").debug("Bearer " + MARK)
 def test_a_traceback():
     try: raise Quoting(MARK)
-    except Quoting: logging.getLogger("handlers").exception("a bug")
+    except Quoting: log.exception("a bug")
 def test_what_is_printed(): print("Bear" + "er", MARK)
 def test_what_goes_to_stderr(): print("Bearer", MARK, file=sys.stderr)
 async def test_what_a_delivery_leaves_behind():

@@ -5,7 +5,7 @@
 resource "google_project_iam_custom_role" "deploy" {
   role_id     = "archiveJobRetryDeploy"
   title       = "Archive job retry: deploy"
-  description = "Make and change the topics, the ledger's database, the schedule and who may call the functions"
+  description = "Make and change the topics, the ledger's database, the schedule, metrics, alerts and dashboard, and who may call the functions"
 
   permissions = [
     "cloudscheduler.jobs.create",
@@ -26,6 +26,31 @@ resource "google_project_iam_custom_role" "deploy" {
     "datastore.indexes.update",
     "datastore.operations.get",
     "datastore.operations.list",
+    "logging.logMetrics.create",
+    "logging.logMetrics.delete",
+    "logging.logMetrics.get",
+    "logging.logMetrics.list",
+    "logging.logMetrics.update",
+    "monitoring.alertPolicies.create",
+    "monitoring.alertPolicies.delete",
+    "monitoring.alertPolicies.get",
+    "monitoring.alertPolicies.list",
+    "monitoring.alertPolicies.update",
+    "monitoring.dashboards.create",
+    "monitoring.dashboards.delete",
+    "monitoring.dashboards.get",
+    "monitoring.dashboards.list",
+    "monitoring.dashboards.update",
+    "monitoring.services.create",
+    "monitoring.services.delete",
+    "monitoring.services.get",
+    "monitoring.services.list",
+    "monitoring.services.update",
+    "monitoring.slos.create",
+    "monitoring.slos.delete",
+    "monitoring.slos.get",
+    "monitoring.slos.list",
+    "monitoring.slos.update",
     "pubsub.schemas.attach",
     "pubsub.schemas.commit",
     "pubsub.schemas.create",

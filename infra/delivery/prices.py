@@ -17,6 +17,12 @@ DOCUMENT_DELETES = 2  # both entries, when their time to live is over
 SECRET_ACCESSES = 1  # the user's refresh token; fewer when a user's jobs fail together
 LOG_BYTES = 2_000  # the function's line and Cloud Run's own, about
 
+# What infra/ watches it with; tests/infra/test_prices.py counts it in the plan.
+ALERT_CONDITIONS = 8
+ALERT_SERIES = 17  # that the conditions read at each look, once a minute
+COUNTS, DISTRIBUTIONS = 6, 7  # metrics that an event adds to: at most a point a minute each, of 8 and of 80 bytes
+POINT_BYTES = COUNTS * 8 + DISTRIBUTIONS * 80
+
 # Assumed. The instance's time is shared by the deliveries in hand.
 LATENCY_SECONDS = 0.5
 MEMORY_GIB = 0.5
@@ -41,6 +47,9 @@ DOCUMENT_WRITE = Price(0.09, 100_000, "https://cloud.google.com/firestore/pricin
 DOCUMENT_DELETE = Price(0.01, 100_000, "https://cloud.google.com/firestore/pricing")
 SECRET_ACCESS = Price(0.03, 10_000, "https://cloud.google.com/secret-manager/pricing")
 SECRET_VERSION = Price(0.06, 1, "https://cloud.google.com/secret-manager/pricing")
+METRIC_BYTE = Price(0.2580, 2**20, "https://cloud.google.com/stackdriver/pricing")
+ALERT_CONDITION = Price(0.10, 1, "https://cloud.google.com/stackdriver/pricing")
+ALERT_READ = Price(0.35, MILLION, "https://cloud.google.com/stackdriver/pricing")
 LOG_BYTE = Price(0.50, 2**30, "https://cloud.google.com/stackdriver/pricing")
 SCHEDULER_JOB = Price(0.10, 1, "https://cloud.google.com/scheduler/pricing")
 IMAGE_GIB = Price(0.10, 1, "https://cloud.google.com/artifact-registry/pricing")
@@ -71,6 +80,12 @@ def at_rest() -> list[Row]:
         ),
         ("Secret Manager: the OAuth client", "1 version", cost(SECRET_VERSION, 1)),
         ("Artifact Registry: images", "1 GiB, about", cost(IMAGE_GIB, 1)),
+        ("Cloud Monitoring: alerts", f"{ALERT_CONDITIONS} conditions", cost(ALERT_CONDITION, ALERT_CONDITIONS)),
+        (
+            "what they read",
+            f"{ALERT_SERIES} series x {MONTH_SECONDS // 60:,} minutes",
+            cost(ALERT_READ, ALERT_SERIES * MONTH_SECONDS / 60),
+        ),
         ("function, topics, ledger", "nothing runs, nothing is stored", 0.0),
     ]
 
@@ -86,6 +101,11 @@ def per_million(at_once: int) -> list[Row]:
         ("Firestore: deletes", f"1 M x {DOCUMENT_DELETES}", cost(DOCUMENT_DELETE, MILLION * DOCUMENT_DELETES)),
         ("Secret Manager: accesses", f"1 M x {SECRET_ACCESSES}", cost(SECRET_ACCESS, MILLION * SECRET_ACCESSES)),
         ("Cloud Logging", f"1 M x {LOG_BYTES:,} bytes", cost(LOG_BYTE, MILLION * LOG_BYTES)),
+        (
+            "Cloud Monitoring: metrics",
+            f"{seconds / 60:,.0f} minutes x {POINT_BYTES} bytes",
+            cost(METRIC_BYTE, seconds / 60 * POINT_BYTES),
+        ),
     ]
 
 

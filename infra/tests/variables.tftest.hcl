@@ -39,7 +39,9 @@ run "values_out_of_bounds" {
 
   variables {
     ambiguous_retry             = "hope"
+    log_level                   = "WARNING"
     max_delivery_attempts       = 5
+    notification_channels       = ["ops@example.com"]
     refresh_token_secret_prefix = "data"         # would open other secrets
     retry_budget                = 4              # Google allows three
     source_object               = "function.zip" # no hash: a changed source would not be deployed
@@ -47,7 +49,9 @@ run "values_out_of_bounds" {
 
   expect_failures = [
     var.ambiguous_retry,
+    var.log_level,
     var.max_delivery_attempts,
+    var.notification_channels,
     var.refresh_token_secret_prefix,
     var.retry_budget,
     var.source_object,

@@ -13,6 +13,8 @@ _SERVICES = {
     "cloudbuild": {"cloudbuild"},
     "cloudfunctions2": {"cloudfunctions", "cloudbuild", "run", "artifactregistry"},
     "firestore": {"firestore"},
+    "logging": {"logging"},
+    "monitoring": {"monitoring"},
     "project_iam": {"cloudresourcemanager", "iam"},
     "project_service": set(),
     "pubsub": {"pubsub"},
@@ -48,6 +50,24 @@ def test_the_pipeline_can_read_no_secret_no_ledger_and_no_message(bootstrap_plan
     permissions = bootstrap_plan.one("project_iam_custom_role")["permissions"]
     told = re.compile(r"^secretmanager|^datastore\.entities|\.publish$|\.consume$|actAs|^iam|^resourcemanager.*set")
     assert [permission for permission in permissions if told.search(permission)] == []
+
+
+# what infra/ makes → what the pipeline may do to it, and to nothing else of these services
+_RIGHTS = {
+    "logging_metric": "logging.logMetrics",
+    "monitoring_alert_policy": "monitoring.alertPolicies",
+    "monitoring_custom_service": "monitoring.services",
+    "monitoring_dashboard": "monitoring.dashboards",
+    "monitoring_slo": "monitoring.slos",
+}
+
+
+def test_the_pipeline_can_make_metrics_alerts_and_dashboards_and_read_no_log(plan: Plan, bootstrap_plan: Plan) -> None:
+    made = {resource.type.removeprefix("google_") for resource in plan.resources}
+    watching = {kind for kind in made if kind.startswith(("logging_", "monitoring_"))}
+    wanted = {f"{_RIGHTS[kind]}.{verb}" for kind in watching for verb in ("create", "delete", "get", "list", "update")}
+    permissions = bootstrap_plan.one("project_iam_custom_role")["permissions"]
+    assert wanted == {right for right in permissions if right.startswith(("logging.", "monitoring."))}
 
 
 def test_the_pipeline_can_grant_the_roles_that_infra_grants_on_the_project_and_no_others(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.infra import rules
+from tests.infra import monitoring, rules
 from tests.infra.terraform import Module, Plan
 
 
@@ -193,6 +193,71 @@ MISTAKES = (
         "= 120",
         rules.times_are_ordered,
         "above the ack deadline",
+        round=2,
+    ),
+    Mistake(
+        "an alert on a metric that there is not",
+        "alerts.tf",
+        "subscription/oldest_unacked_message_age",
+        "subscription/oldest_unacked_message_ages",
+        monitoring.alerts_read_what_there_is,
+        "no metric pubsub.googleapis.com/subscription/oldest_unacked_message_ages",
+    ),
+    Mistake(
+        "a gauge taken for a counter",
+        "alerts.tf",
+        "ALIGN_MAX",
+        "ALIGN_DELTA",
+        monitoring.alerts_read_what_there_is,
+        "GAUGE INT64 has no ALIGN_DELTA",
+    ),
+    Mistake(
+        "an alert on an outcome that there is not",
+        "alerts.tf",
+        'outcome=\\"resumed\\"',
+        'outcome=\\"resume\\"',
+        monitoring.alerts_read_what_there_is,
+        "no outcome resume.",
+    ),
+    Mistake(
+        "alerts that cannot be made along with their metrics",
+        "alerts.tf",
+        "disable_metric_validation = true",
+        "disable_metric_validation = false",
+        monitoring.alerts_read_what_there_is,
+        "along with its metrics",
+    ),
+    Mistake(
+        "a notification for every line",
+        "alerts.tf",
+        'dynamic "notification_rate_limit" {\n      for_each = try([each.value.filter], [])',
+        'dynamic "notification_rate_limit" {\n      for_each = []',
+        monitoring.alerts_say_what_to_do,
+        "a rate limit is for",
+    ),
+    Mistake(
+        "an alert without its text",
+        "alerts.tf",
+        "content   = each.value.doc",
+        "content   = each.value.says",
+        monitoring.alerts_say_what_to_do,
+        "names no command",
+    ),
+    Mistake(
+        "a limit within a bucket",
+        "slo.tf",
+        "max = local.follow_up_within_seconds",
+        "max = 500",
+        monitoring.the_slo_can_be_told,
+        "lies within a bucket",
+    ),
+    Mistake(
+        "a distribution declared a count",
+        "metrics.tf",
+        'can(each.value.value) ? "DISTRIBUTION" : "INT64"',
+        '"INT64"',
+        monitoring.metrics_can_be_made,
+        "has a value and buckets",
         round=2,
     ),
 )

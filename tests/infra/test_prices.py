@@ -6,6 +6,7 @@ import urllib.request
 
 from infra.delivery import prices
 from local.stage import Stage
+from tests.infra.terraform import Plan
 
 
 def _ledger_entries(emulator: str, project: str) -> list[dict[str, str]]:
@@ -33,3 +34,17 @@ async def test_one_retried_job_takes_what_the_prices_are_reckoned_with(
     assert changed == {"failed"}  # claimed, then answered; the new job's entry is written once
     assert prices.DOCUMENT_WRITES == len(entries) + len(changed)
     assert len(json.dumps(line)) < prices.LOG_BYTES / 2  # Cloud Run's own line has the rest
+
+
+def test_what_is_watched_is_what_the_prices_are_reckoned_with(plan: Plan) -> None:
+    conditions = [
+        condition for policy in plan.of("monitoring_alert_policy") for condition in policy.values["conditions"]
+    ]
+    assert prices.ALERT_CONDITIONS == len(conditions)
+    queries = [query["query"] for one in conditions for query in one["condition_prometheus_query_language"]]
+    thresholds = [threshold for one in conditions for threshold in one["condition_threshold"]]
+    # a threshold is looked at twice a minute
+    assert prices.ALERT_SERIES == sum(query.count("sum(increase(") for query in queries) + 2 * len(thresholds)
+    values = [metric.values["metric_descriptor"][0]["value_type"] for metric in plan.of("logging_metric")]
+    assert prices.DISTRIBUTIONS == values.count("DISTRIBUTION")
+    assert prices.COUNTS == values.count("INT64") - 1  # the schedule's comes at rest, and costs next to nothing

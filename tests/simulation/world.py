@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from handlers.telemetry import log
 from tests.simulation import promises
 from tests.simulation.firestore import Firestore
 from tests.simulation.google import Google, Job
@@ -24,8 +25,7 @@ _MOST_STEPS = 200_000
 _AFTERMATH = 600.0 + 200.0 + 150.0 + 90.0
 _RUBBISH = (b"", b"{", b"\xff\xfe", b"null", b'{"archiveJobId": "job-1"}', b'{"archiveJobId": 7, "userId": "user-1"}')
 
-logging.getLogger("handlers").addHandler(logging.NullHandler())
-logging.getLogger("handlers").propagate = False
+log.addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True, slots=True)

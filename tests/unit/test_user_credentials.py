@@ -9,6 +9,7 @@ import pytest
 from handlers.http import NoAnswer
 from handlers.outcomes import Fault, Misconfigured, Reason, Refused, Unavailable
 from handlers.secret_store import NoSecret
+from handlers.telemetry import log
 from tests.unit.world import CLIENT_FILE, World
 
 
@@ -286,12 +287,14 @@ async def test_a_client_file_that_is_missing_broken_or_unsafe_is_ours(payload: A
 
 @pytest.mark.parametrize("error", ["made-up-secret-refresh-alice", "made-up-secret-access-1 made-up-secret-client"])
 async def test_no_fault_and_no_value_tells_a_secret(error: str, caplog: pytest.LogCaptureFixture) -> None:
+    log.addHandler(caplog.handler)
     world = World()
     token = await world.credentials.begin("alice")
     world.http.token_script = [(400, {"error": error, "error_description": error})]
     world.secrets.content["token-alice"] = b"made-up-secret-refresh-bob"
     with pytest.raises(Misconfigured) as caught:
         await asyncio.shield(world.credentials.begin("alice", refused=token))
+    log.removeHandler(caplog.handler)
     told = f"{caught.value!r} {token!r} {world.credentials._client!r} {caplog.text}"
     for secret in ("made-up-secret-refresh-alice", "made-up-secret-access-1", "made-up-secret-client"):
         assert secret not in told

@@ -1,0 +1,128 @@
+# Metrics that Cloud Logging makes of the functions' lines; handlers/telemetry.py has the table of their fields. One counts
+# lines or gathers one number of each, so every step has a metric of its own.
+locals {
+  # The smoke test's events are nobody's, and come with every deployment.
+  deliveries = join(" AND ", [
+    "resource.type=\"cloud_run_revision\"",
+    "resource.labels.service_name=\"${google_cloudfunctions2_function.retry.name}\"",
+    "NOT jsonPayload.userId=\"${local.smoke_user}\"",
+  ])
+  runs = join(" AND ", [
+    "resource.type=\"cloud_run_revision\"",
+    "resource.labels.service_name=\"${google_cloudfunctions2_function.resume.name}\"",
+  ])
+
+  follow_up_within_seconds = 600
+
+  seconds = [1, 2, 5, 10, 30, 60, 120, 300, local.follow_up_within_seconds, 1200, 3600, 10800, 43200, 86400]
+
+  # name → what it says, the lines, the field whose value is gathered ("": the lines are counted), labels → their fields
+  metrics = merge(
+    {
+      calls = {
+        says   = "Deliveries that called archiveJobs.retry"
+        filter = "${local.deliveries} AND jsonPayload.calls>0"
+      }
+      calls-unknown = {
+        says   = "Deliveries that found a call without a known outcome: it may have used up a retry"
+        filter = "${local.deliveries} AND jsonPayload.callsUnknown>0"
+      }
+      delay = {
+        says   = "From a job's failure to its accepted follow-up"
+        filter = "${local.deliveries} AND jsonPayload.delaySeconds>=0"
+        value  = "delaySeconds"
+        unit   = "s"
+      }
+      deliveries = {
+        says   = "Deliveries, by how they ended"
+        filter = "${local.deliveries} AND jsonPayload.outcome:*"
+        labels = { outcome = "outcome", reason = "reason", republished = "republished" }
+      }
+      faults = {
+        says   = "Deliveries and runs of the schedule that ended in a fault of ours"
+        filter = "resource.type=\"cloud_run_revision\" AND resource.labels.service_name=(\"${google_cloudfunctions2_function.retry.name}\" OR \"${google_cloudfunctions2_function.resume.name}\") AND severity>=ERROR AND jsonPayload.outcome=\"fault\""
+        labels = { step = "failedStep" }
+      }
+      late = {
+        says   = "Follow-ups that took longer than the SLO has it"
+        filter = "${local.deliveries} AND jsonPayload.delaySeconds>${local.follow_up_within_seconds}"
+      }
+      latency = {
+        says   = "A whole delivery"
+        filter = "${local.deliveries} AND jsonPayload.latencyMs>=0"
+        value  = "latencyMs"
+        unit   = "ms"
+      }
+      runs = {
+        says   = "Runs of the schedule, by how they ended"
+        filter = "${local.runs} AND jsonPayload.outcome:*"
+        labels = { outcome = "outcome" }
+      }
+      tokens = {
+        says   = "Deliveries that needed an access token, by whether it was at hand"
+        filter = "${local.deliveries} AND jsonPayload.tokenCached:*"
+        labels = { cached = "tokenCached" }
+      }
+    },
+    {
+      for step in ["claim", "token", "retry", "record", "publish"] : "step-${step}" => {
+        says   = "The step ${step} of a delivery"
+        filter = "${local.deliveries} AND jsonPayload.stepsMs.${step}>=0"
+        value  = "stepsMs.${step}"
+        unit   = "ms"
+      }
+    },
+  )
+}
+
+resource "google_logging_metric" "this" {
+  for_each = local.metrics
+
+  name             = "archive-job-retry/${each.key}"
+  description      = "${each.value.says}."
+  filter           = each.value.filter
+  label_extractors = { for label, field in try(each.value.labels, {}) : label => "EXTRACT(jsonPayload.${field})" }
+  value_extractor  = try("EXTRACT(jsonPayload.${each.value.value})", null)
+
+  metric_descriptor {
+    display_name = each.value.says
+    metric_kind  = "DELTA"
+    unit         = try(each.value.unit, "1")
+    value_type   = can(each.value.value) ? "DISTRIBUTION" : "INT64"
+
+    dynamic "labels" {
+      for_each = try(each.value.labels, {})
+
+      content {
+        key         = labels.key
+        value_type  = "STRING"
+        description = "The field ${labels.value}"
+      }
+    }
+  }
+
+  dynamic "bucket_options" {
+    for_each = can(each.value.value) ? [each.value.unit] : []
+
+    content {
+      dynamic "explicit_buckets" {
+        for_each = bucket_options.value == "s" ? [local.seconds] : []
+
+        content {
+          bounds = explicit_buckets.value
+        }
+      }
+
+      # from a millisecond to three minutes, each bucket half as wide again
+      dynamic "exponential_buckets" {
+        for_each = bucket_options.value == "ms" ? [30] : []
+
+        content {
+          num_finite_buckets = exponential_buckets.value
+          growth_factor      = 1.5
+          scale              = 1
+        }
+      }
+    }
+  }
+}
