@@ -48,10 +48,12 @@ class Channels:
     def to(self, host: str, emulator: str) -> grpc.aio.Channel:
         """`emulator` is its `host:port`, to be reached in the clear; empty for Google's own service at `host`."""
         if emulator:
-            return grpc.aio.insecure_channel(emulator)
-        if not self._credentials:
-            self._credentials, _ = google.auth.default(scopes=[_SCOPE])
-        channel: grpc.aio.Channel = create_channel(f"{host}:443", credentials=self._credentials)
+            channel = grpc.aio.insecure_channel(emulator)
+        else:
+            if not self._credentials:
+                self._credentials, _ = google.auth.default(scopes=[_SCOPE])
+            channel = create_channel(f"{host}:443", credentials=self._credentials)
+        channel.get_state(try_to_connect=True)  # now: the first call finds a connection, with no handshake to wait for
         return channel
 
 
