@@ -6,8 +6,6 @@ What is in hand is finished or handed back by then; the server takes nothing new
 import asyncio
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 
@@ -27,14 +25,12 @@ class Draining:
         """By when a step has to be over that had until this moment, at this share of its delivery's deadline."""
         return moment if self._began is None else min(moment, self._began + share * self._seconds)
 
-    @contextmanager
-    def holding(self, timeout: asyncio.Timeout, share: float) -> Iterator[None]:
-        """Shorten this timeout, should draining begin while it runs."""
+    def hold(self, timeout: asyncio.Timeout, share: float) -> None:
+        """Shorten this timeout, should draining begin before it is released."""
         self._steps[timeout] = share
-        try:
-            yield
-        finally:
-            del self._steps[timeout]
+
+    def release(self, timeout: asyncio.Timeout) -> None:
+        del self._steps[timeout]
 
     def begin(self) -> None:
         """The instance is to end."""

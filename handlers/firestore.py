@@ -6,15 +6,8 @@ from typing import Any
 
 import msgspec
 from google.api_core.exceptions import AlreadyExists, FailedPrecondition, GoogleAPIError, NotFound
-from google.cloud.firestore_v1.types.firestore import (
-    BatchGetDocumentsRequest,
-    BatchGetDocumentsResponse,
-    CommitRequest,
-    CommitResponse,
-    RunQueryRequest,
-    RunQueryResponse,
-)
 
+from handlers.generated import message_module
 from handlers.ledger import Conflict, Entry, Stored
 from handlers.rpc import Service, fault_of
 
@@ -22,21 +15,21 @@ _NOT_BEFORE = {"field_path": "notBefore"}
 _TIMEOUT = 10.0  # seconds for one call; the ledger tries again within the caller's own deadline
 _RESERVED = re.compile(r"\.|\.\.|__.*__")  # https://cloud.google.com/firestore/quotas#limits
 
-# The bare protobuf class: the wrapper around it costs several times their work.
-_Commit = CommitRequest.pb()
+_types = message_module("google.cloud.firestore_v1", "firestore")
+_Commit, _Committed = _types.CommitRequest.pb(), _types.CommitResponse.pb()
+_Get, _Got = _types.BatchGetDocumentsRequest.pb(), _types.BatchGetDocumentsResponse.pb()
+_Query, _Found = _types.RunQueryRequest.pb(), _types.RunQueryResponse.pb()
 
 
 class FirestoreClient:
-    """The methods of FirestoreAsyncClient that the store needs."""
+    """The methods of Firestore that the store needs."""
 
     HOST, SERVICE = "firestore.googleapis.com", "google.firestore.v1.Firestore"
 
     def __init__(self, service: Service) -> None:
-        self.batch_get_documents = service.streaming(
-            "BatchGetDocuments", BatchGetDocumentsRequest, BatchGetDocumentsResponse, routed_by="database"
-        )
-        self.commit = service.unary("Commit", CommitRequest, CommitResponse, routed_by="database")
-        self.run_query = service.streaming("RunQuery", RunQueryRequest, RunQueryResponse, routed_by="parent")
+        self.commit = service.unary("Commit", _Commit, _Committed, routed_by="database", seconds=_TIMEOUT)
+        self.get = service.streaming("BatchGetDocuments", _Get, _Got, routed_by="database", seconds=_TIMEOUT)
+        self.query = service.streaming("RunQuery", _Query, _Found, routed_by="parent", seconds=_TIMEOUT)
 
 
 class FirestoreStore:
@@ -52,10 +45,9 @@ class FirestoreStore:
         self._collection = f"{self._database}/documents/{collection}"
 
     async def load(self, job_id: str) -> Stored | None:
-        request = BatchGetDocumentsRequest(database=self._database, documents=[self._name(job_id)])
+        request = _Get(database=self._database, documents=[self._name(job_id)])
         try:
-            answers = await self._client.batch_get_documents(request, retry=None, timeout=_TIMEOUT)
-            [answer] = [answer._pb async for answer in answers]
+            [answer] = [answer async for answer in self._client.get(request)]
         except GoogleAPIError as error:
             raise fault_of(error, "reading the ledger") from None
         if not answer.HasField("found"):
@@ -70,14 +62,14 @@ class FirestoreStore:
                 "field_filter": {"field": _NOT_BEFORE, "op": "LESS_THAN_OR_EQUAL", "value": {"timestamp_value": now}}
             },
             "order_by": [{"field": _NOT_BEFORE}],
-            "limit": limit,
+            "limit": {"value": limit},
         }
-        request = RunQueryRequest(parent=self._collection.rpartition("/")[0], structured_query=query)
+        request = _Query(parent=self._collection.rpartition("/")[0], structured_query=query)
         try:
-            answers = await self._client.run_query(request, retry=None, timeout=_TIMEOUT)
-            return [_stored(answer._pb.document, answer._pb.read_time) async for answer in answers if answer.document]
+            found = [answer async for answer in self._client.query(request) if answer.HasField("document")]
         except GoogleAPIError as error:
             raise fault_of(error, "reading the ledger") from None
+        return [_stored(answer.document, answer.read_time) for answer in found]
 
     async def write(self, entry: Entry, version: Any, link: Entry | None = None) -> Any:
         commit = _Commit(database=self._database)
@@ -85,12 +77,12 @@ class FirestoreStore:
         if link:
             self._add(commit, link, None)
         try:
-            answer = await self._client.commit(CommitRequest.wrap(commit), retry=None, timeout=_TIMEOUT)
+            answer = await self._client.commit(commit)
         except (AlreadyExists, FailedPrecondition, NotFound):
             raise Conflict from None
         except GoogleAPIError as error:
             raise fault_of(error, "writing the ledger") from None
-        return answer._pb.write_results[0].update_time
+        return answer.write_results[0].update_time
 
     def _add(self, commit: Any, entry: Entry, version: Any) -> None:
         write = commit.writes.add()

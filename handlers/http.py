@@ -1,10 +1,8 @@
-"""One POST over google-auth's aiohttp transport: sent once, never repeated, never redirected."""
+"""One POST over aiohttp: sent once, never repeated, never redirected."""
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import aiohttp
-from google.auth.aio.transport.aiohttp import Request
-from google.auth.exceptions import GoogleAuthError
 
 _LARGEST_ANSWER = 1 << 20  # bytes; what is longer is not an answer of Google's
 _CONNECT_SHARE = 0.5  # of a call's time: so that time spent on connecting is told from time spent on an answer
@@ -33,28 +31,22 @@ class HttpClient:
     def __init__(self) -> None:
         connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=_IDLE_SECONDS)
         self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
-        self._request = Request(self._session)
 
     async def post(self, url: str, *, headers: dict[str, str], body: bytes, seconds: float) -> tuple[int, bytes]:
         timeout = aiohttp.ClientTimeout(total=seconds, connect=seconds * _CONNECT_SHARE)
+        answer = bytearray()
         try:
-            response = await self._request(
-                url, method="POST", body=body, headers=headers, timeout=timeout, allow_redirects=False
-            )
-            answer = bytearray()
-            try:
-                chunks: Any = response.content(1 << 16)  # an async iterator, whatever the library's types say
-                async for chunk in chunks:
+            async with self._session.post(
+                url, data=body or None, headers=headers, timeout=timeout, allow_redirects=False
+            ) as response:
+                async for chunk in response.content.iter_any():
                     answer += chunk
                     if len(answer) > _LARGEST_ANSWER:
                         raise NoAnswer("the answer is too long")
-            finally:
-                await response.close()  # type: ignore[no-untyped-call]
-        except (GoogleAuthError, aiohttp.ClientError, TimeoutError, ValueError) as error:
-            cause = error.__cause__ or error
-            kind = NotSent if isinstance(cause, _BEFORE_SENDING) else NoAnswer
-            raise kind(type(cause).__name__) from None
-        return response.status_code, bytes(answer)
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            kind = NotSent if isinstance(error, _BEFORE_SENDING) else NoAnswer
+            raise kind(type(error).__name__) from None
+        return response.status, bytes(answer)
 
     async def close(self) -> None:
         await self._session.close()

@@ -5,11 +5,11 @@ parse ─► claim in the ledger ┐
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from handlers.delivery import Delivery
 from handlers.draining import Draining
@@ -40,6 +40,8 @@ from handlers.portability import Answer, Cooldown, NeverSent, NewJob, TokenRefus
 from handlers.telemetry import Journal
 from handlers.topics import Publisher
 from handlers.user_credentials import AccessToken
+
+_T = TypeVar("_T")
 
 
 class Tokens(Protocol):
@@ -129,12 +131,10 @@ class _Work:
     async def _claim(self, event: ArchiveJobFailed) -> Claim | Held | Settled:
         holder = self._case.ledger.new_holder()
         try:
-            async with self._step("claim", PREPARED):
-                return await self._case.ledger.claim(event, holder)
+            return await self._step("claim", PREPARED, self._case.ledger.claim(event, holder))
         except Unavailable:
             with suppress(Unavailable, Misconfigured):  # where that fails too, it lapses, and counts as a call in doubt
-                async with self._step("withdraw", ANSWERED):
-                    await self._case.ledger.withdraw(event.job_id, holder)
+                await self._step("withdraw", ANSWERED, self._case.ledger.withdraw(event.job_id, holder))
             raise
 
     async def _settle(self, claim: Claim, event: ArchiveJobFailed, token: asyncio.Future[AccessToken]) -> Kept:
@@ -145,11 +145,10 @@ class _Work:
             await self._release(claim)
             raise
         self._journal.bind(newArchiveJobId=learned.get("new_job_id", ""))  # whatever becomes of the record
-        async with self._step("record", RECORDED):
-            try:
-                return await self._case.ledger.record(claim, **learned)
-            except Superseded:
-                raise Unavailable("the claim was taken over meanwhile: what Google answered is not recorded") from None
+        try:
+            return await self._step("record", RECORDED, self._case.ledger.record(claim, **learned))
+        except Superseded:
+            raise Unavailable("the claim was taken over meanwhile: what Google answered is not recorded") from None
 
     async def _ask(self, entry: Entry, event: ArchiveJobFailed, token: asyncio.Future[AccessToken]) -> dict[str, Any]:
         """Decide, and call Google if that is the decision. Returns what to record.
@@ -200,14 +199,13 @@ class _Work:
         """archiveJobs.retry, once; a second time only after a 401, which was not carried out."""
         refused: AccessToken | None = None
         while True:
-            async with self._step("token", PREPARED):
-                access = await asyncio.shield(token)
+            access = await self._step("token", PREPARED, asyncio.shield(token))
             seconds = self._moment(ANSWERED) - asyncio.get_running_loop().time()
             if seconds <= 0 or self._case.draining.began:
                 raise Unavailable("no time was left for the call to Google")
             try:
-                async with self._step("retry", ANSWERED):
-                    answer = await self._case.portability.retry(entry.job_id, token=access.value, seconds=seconds)
+                call = self._case.portability.retry(entry.job_id, token=access.value, seconds=seconds)
+                answer = await self._step("retry", ANSWERED, call)
             except Unavailable as late:
                 answer = Unknown(str(late))
             self._journal.calls += not isinstance(answer, NeverSent)
@@ -224,8 +222,7 @@ class _Work:
     async def _release(self, claim: Claim) -> None:
         """Give the claim back. Where that fails it lapses by itself, and counts as a call in doubt."""
         with suppress(Superseded, Unavailable, Misconfigured):
-            async with self._step("release", RECORDED):
-                await self._case.ledger.record(claim, state="open")
+            await self._step("release", RECORDED, self._case.ledger.record(claim, state="open"))
 
     async def _announce(self, kept: Kept) -> Outcome:
         """Publish what the ledger holds, which is the same at every delivery."""
@@ -243,13 +240,12 @@ class _Work:
         else:
             job: dict[str, Any] = {"archive_job_id": entry.new_job_id, "retried_archive_job_id": entry.job_id}
             follow_up = ArchiveJobRetried(retried_at=at, **job, **chain, **user)
-            async with self._step("publish", PUBLISHED):
-                await self._case.retried.publish(encode(follow_up), follow_up.attributes())
+            publishing = self._case.retried.publish(encode(follow_up), follow_up.attributes())
+            await self._step("publish", PUBLISHED, publishing)
             self._tell_delay(kept)
         if entry.not_before:  # once deferred, and due until here: where this fails, it is only published once more
             with suppress(Unavailable, Misconfigured):
-                async with self._step("announced", PUBLISHED):
-                    await self._case.ledger.announced(kept)
+                await self._step("announced", PUBLISHED, self._case.ledger.announced(kept))
         return outcome
 
     def _tell_delay(self, kept: Kept) -> None:
@@ -267,21 +263,24 @@ class _Work:
     async def _reject(self, reason: str, detail: str, **known: Any) -> Outcome:
         event, encoding = as_text(self._delivery.data)
         rejection = RetryRejected(reason=reason, detail=detail, event=event, event_encoding=encoding, **known)
-        async with self._step("publish", PUBLISHED):
-            await self._case.rejected.publish(encode(rejection), rejection.attributes(self._delivery.message_id))
+        publishing = self._case.rejected.publish(encode(rejection), rejection.attributes(self._delivery.message_id))
+        await self._step("publish", PUBLISHED, publishing)
         return Rejected(Reason(reason), detail)
 
     def _moment(self, share: float) -> float:
         return self._case.draining.moment(self._begun + share * self._case.rules.deadline, share)
 
-    @asynccontextmanager
-    async def _step(self, name: str, by: float) -> AsyncIterator[None]:
+    async def _step(self, name: str, by: float, doing: Awaitable[_T]) -> _T:
         """One timed step, over by this share of the deadline. Raises Unavailable where it is not."""
+        draining = self._case.draining
         try:
             with self._journal.step(name):
                 async with asyncio.timeout_at(self._moment(by)) as timeout:
-                    with self._case.draining.holding(timeout, by):
-                        yield
+                    draining.hold(timeout, by)
+                    try:
+                        return await doing
+                    finally:
+                        draining.release(timeout)
         except TimeoutError:
             raise Unavailable(f"not over in time: {name}") from None
 

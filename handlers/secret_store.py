@@ -9,15 +9,16 @@ import google_crc32c
 from google.api_core.exceptions import FailedPrecondition, GoogleAPIError, NotFound
 from google.api_core.exceptions import ServiceUnavailable as RpcUnavailable
 from google.api_core.retry_async import AsyncRetry, if_exception_type
-from google.cloud.secretmanager_v1.types.service import AccessSecretVersionRequest, AccessSecretVersionResponse
 
+from handlers.generated import message_module
 from handlers.outcomes import Unavailable
 from handlers.rpc import Service, fault_of
 
 _TIMEOUT = 10.0  # seconds for one try, and after them none is begun
 _RETRY: Any = AsyncRetry(predicate=if_exception_type(RpcUnavailable), initial=0.2, maximum=2.0, timeout=_TIMEOUT)
 
-_Request = AccessSecretVersionRequest.pb()  # bare: the wrapper costs ten times as much to build
+_types = message_module("google.cloud.secretmanager_v1", "service")
+_Request, _Answer = (each.pb() for each in (_types.AccessSecretVersionRequest, _types.AccessSecretVersionResponse))
 
 
 class NoSecret(Exception):
@@ -25,20 +26,14 @@ class NoSecret(Exception):
 
 
 class SecretManagerClient:
-    """The method of SecretManagerServiceAsyncClient that the store needs."""
+    """The method of Secret Manager that the store needs."""
 
     HOST, SERVICE = "secretmanager.googleapis.com", "google.cloud.secretmanager.v1.SecretManagerService"
 
     def __init__(self, service: Service) -> None:
-        self._access = service.unary(
-            "AccessSecretVersion", AccessSecretVersionRequest, AccessSecretVersionResponse, routed_by="name"
+        self.access_secret_version = service.unary(
+            "AccessSecretVersion", _Request, _Answer, routed_by="name", seconds=_TIMEOUT, retry=_RETRY
         )
-
-    async def access_secret_version(self, *, name: str, **options: Any) -> AccessSecretVersionResponse:
-        answer: AccessSecretVersionResponse = await self._access(
-            AccessSecretVersionRequest.wrap(_Request(name=name)), **options
-        )
-        return answer
 
 
 class SecretStore:
@@ -52,12 +47,12 @@ class SecretStore:
         """The payload. Raises NoSecret, Unavailable or Misconfigured."""
         name = f"projects/{self._project}/secrets/{secret_id}/versions/latest"
         try:
-            version = await self._client.access_secret_version(name=name, retry=_RETRY, timeout=_TIMEOUT)
+            version = await self._client.access_secret_version(_Request(name=name))
         except (NotFound, FailedPrecondition) as error:
             raise NoSecret("disabled or destroyed" if isinstance(error, FailedPrecondition) else "not there") from None
         except GoogleAPIError as error:
             raise fault_of(error, f"reading secret {secret_id}") from None
-        payload = version._pb.payload
+        payload = version.payload
         if payload.data_crc32c and google_crc32c.value(payload.data) != payload.data_crc32c:
             raise Unavailable(f"reading secret {secret_id}: its checksum does not match")
         return bytes(payload.data)

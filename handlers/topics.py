@@ -5,8 +5,8 @@ from typing import Any, Protocol
 
 from google.api_core.exceptions import GoogleAPICallError, GoogleAPIError
 from google.api_core.retry_async import AsyncRetry
-from google.pubsub_v1.types.pubsub import PublishRequest, PublishResponse, PubsubMessage
 
+from handlers.generated import message_module
 from handlers.rpc import PASSING, Service, fault_of
 
 
@@ -18,8 +18,10 @@ def _passes(error: Exception) -> bool:
 _RETRY: Any = AsyncRetry(predicate=_passes, initial=0.1, maximum=5.0, timeout=600.0)
 _TIMEOUT = 10.0  # seconds for one try
 
-# The bare protobuf classes: the wrappers around them take eight times as long to build.
-_Request, _Message = PublishRequest.pb(), PubsubMessage.pb()
+_types = message_module("google.pubsub_v1", "pubsub")
+_Request, _Answer, _Message = (
+    each.pb() for each in (_types.PublishRequest, _types.PublishResponse, _types.PubsubMessage)
+)
 
 
 class Publisher(Protocol):
@@ -28,17 +30,12 @@ class Publisher(Protocol):
 
 
 class PublisherClient:
-    """The method of PublisherAsyncClient that a topic needs."""
+    """The method of Pub/Sub's publisher that a topic needs."""
 
     HOST, SERVICE = "pubsub.googleapis.com", "google.pubsub.v1.Publisher"
 
     def __init__(self, service: Service) -> None:
-        self._publish = service.unary("Publish", PublishRequest, PublishResponse, routed_by="topic")
-
-    async def publish(self, *, topic: str, messages: list[PubsubMessage], **options: Any) -> PublishResponse:
-        request = _Request(topic=topic, messages=[message._pb for message in messages])
-        answer: PublishResponse = await self._publish(PublishRequest.wrap(request), **options)
-        return answer
+        self.publish = service.unary("Publish", _Request, _Answer, routed_by="topic", seconds=_TIMEOUT, retry=_RETRY)
 
 
 class Topic:
@@ -49,8 +46,8 @@ class Topic:
         self.name = name if "/" in name else f"projects/{project}/topics/{name}"
 
     async def publish(self, data: bytes, attributes: Mapping[str, str]) -> None:
-        messages = [PubsubMessage.wrap(_Message(data=data, attributes=attributes))]
+        message = _Message(data=data, attributes=attributes)
         try:
-            await self._client.publish(topic=self.name, messages=messages, retry=_RETRY, timeout=_TIMEOUT)
+            await self._client.publish(_Request(topic=self.name, messages=[message]))
         except GoogleAPIError as error:
             raise fault_of(error, f"publishing to {self.name}") from None

@@ -151,17 +151,15 @@ class UserCredentials:
 
     async def _fetch(self, credential_id: str, remembered: str) -> AccessToken:
         remembers = {"invalid_grant": bool(remembered)} | dict.fromkeys(_CLIENT_ERRORS, self._client is not None)
-        client, refresh_token = await asyncio.gather(
-            self._oauth_client(), self._refresh_token(credential_id, remembered)
-        )
+        client, refresh_token = await self._secrets_for(credential_id, remembered)
         asked_at = asyncio.get_running_loop().time()
         answer = await self._exchange(client, refresh_token)
         if remembers.get(answer.error):
             # perhaps only what we remember is out of date: it is read again before anyone is told
             self._client = None
-            renewed = await asyncio.gather(self._oauth_client(), self._refresh_token(credential_id))
-            if (renewed[0], renewed[1]) != (client, refresh_token):
-                client, refresh_token = renewed[0], renewed[1]
+            renewed = await self._secrets_for(credential_id)
+            if renewed != (client, refresh_token):
+                client, refresh_token = renewed
                 asked_at = asyncio.get_running_loop().time()
                 answer = await self._exchange(client, refresh_token)
         if answer.error:
@@ -203,9 +201,13 @@ class UserCredentials:
             raise Misconfigured(f"the token endpoint refused the request: {status}")
         return answer
 
-    async def _oauth_client(self) -> OAuthClient:
+    async def _secrets_for(self, credential_id: str, remembered: str = "") -> tuple[OAuthClient, str]:
         if self._client:
-            return self._client
+            return self._client, await self._refresh_token(credential_id, remembered)
+        both = await asyncio.gather(self._oauth_client(), self._refresh_token(credential_id, remembered))
+        return both[0], both[1]
+
+    async def _oauth_client(self) -> OAuthClient:
         client: OAuthClient = await asyncio.shield(self._flights.join("", self._read_client))
         self._client = client
         return client

@@ -13,11 +13,12 @@ from google.cloud.firestore_v1.services.firestore.async_client import FirestoreA
 from google.pubsub_v1.services.publisher.async_client import PublisherAsyncClient
 from google.pubsub_v1.services.subscriber.async_client import SubscriberAsyncClient
 
-from handlers.firestore import FirestoreStore
+from handlers.firestore import FirestoreClient, FirestoreStore
 from handlers.ledger import Store
 from handlers.outcomes import Fault, Misconfigured
+from handlers.rpc import Service
 from handlers.settings import Settings
-from handlers.topics import Topic
+from handlers.topics import PublisherClient, Topic
 
 _TOKEN_SECONDS = 10.0
 _LOG_IN = "gcloud auth application-default login"
@@ -54,13 +55,15 @@ async def connected(settings: Settings, credentials: Any) -> AsyncIterator[Cloud
     project = settings.google_cloud_project
     store = None
     if settings.retry_ledger == "firestore":
+        channel = client(FirestoreAsyncClient, settings.firestore_emulator_host).transport.grpc_channel
         store = FirestoreStore(
-            client(FirestoreAsyncClient, settings.firestore_emulator_host),
+            FirestoreClient(Service(channel, FirestoreClient.SERVICE)),
             project=project,
             database=settings.firestore_database,
             collection=settings.retry_ledger_collection,
         )
-    publisher = client(PublisherAsyncClient, settings.pubsub_emulator_host)
+    channel = client(PublisherAsyncClient, settings.pubsub_emulator_host).transport.grpc_channel
+    publisher = PublisherClient(Service(channel, PublisherClient.SERVICE))
     subscriber = client(SubscriberAsyncClient, settings.pubsub_emulator_host)
     try:
         yield Cloud(subscriber, Topic(publisher, project, settings.failed_topic), store)

@@ -1,7 +1,8 @@
 """The clients of one instance, at the seams that handlers/composition.py builds on: gRPC services and the one POST."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -20,44 +21,22 @@ class Service:
         self._name = name
         self._effects = effects
 
-    def unary(self, method: str, request_type: Any, response_type: Any, *, routed_by: str) -> Any:
-        effect = self._effects[method]
-
-        async def unary(request: Any, *, retry: Any, timeout: float) -> Any:  # noqa: ASYNC109, as there
-            assert getattr(request._pb, routed_by)
-            answer = await self._wire.rpc(self._name, lambda trouble: effect(request._pb, trouble), retry, timeout)
-            return response_type.wrap(answer)
+    def unary(
+        self, method: str, request_type: Any, answer_type: Any, *, routed_by: str, seconds: float, retry: Any = None
+    ) -> Any:
+        async def unary(request: Any) -> Any:
+            assert getattr(request, routed_by)
+            return await self._wire.rpc(self._name, partial(self._effects[method], request), retry, seconds)
 
         return unary
 
-    def streaming(self, method: str, request_type: Any, response_type: Any, *, routed_by: str) -> Any:
-        effect = self._effects[method]
+    def streaming(self, method: str, request_type: Any, answer_type: Any, *, routed_by: str, seconds: float) -> Any:
+        async def answers(request: Any) -> AsyncIterator[Any]:
+            assert getattr(request, routed_by)
+            for answer in await self._wire.rpc(self._name, partial(self._effects[method], request), None, seconds):
+                yield answer
 
-        async def streaming(request: Any, *, retry: None, timeout: float) -> Any:  # noqa: ASYNC109, as there
-            assert getattr(request._pb, routed_by)
-            call = self._wire.rpc(self._name, lambda trouble: effect(request._pb, trouble), retry, timeout)
-            return _Stream(call, response_type)
-
-        return streaming
-
-
-class _Stream:
-    """Answers one by one. They are asked for when the first one is wanted."""
-
-    def __init__(self, call: Any, response_type: Any) -> None:
-        self._call = call
-        self._wrap = response_type.wrap
-        self._answers: Any = None
-
-    def __aiter__(self) -> "_Stream":
-        return self
-
-    async def __anext__(self) -> Any:
-        if self._answers is None:
-            self._answers = iter(await self._call)
-        for answer in self._answers:
-            return self._wrap(answer)
-        raise StopAsyncIteration
+        return answers
 
 
 class HttpClient:

@@ -8,9 +8,13 @@ import grpc
 import grpc.aio
 import pytest
 from google.api_core.exceptions import FailedPrecondition
-from google.cloud.firestore_v1.types.firestore import CommitRequest, CommitResponse, RunQueryRequest, RunQueryResponse
 
+from handlers.generated import message_module
 from handlers.rpc import Channels, Service
+
+_types = message_module("google.cloud.firestore_v1", "firestore")
+Commit, Committed = _types.CommitRequest.pb(), _types.CommitResponse.pb()
+Query, Found = _types.RunQueryRequest.pb(), _types.RunQueryResponse.pb()
 
 
 class Recorder:
@@ -22,12 +26,12 @@ class Recorder:
 
     async def commit(self, request: Any, context: Any) -> Any:
         await self._take(context)
-        return CommitResponse.pb()()
+        return Committed()
 
     async def run_query(self, request: Any, context: Any) -> AsyncIterator[Any]:
         await self._take(context)
         for number in (1, 2):
-            yield RunQueryResponse.pb()(skipped_results=number)
+            yield Found(skipped_results=number)
 
     async def _take(self, context: Any) -> None:
         self.metadata.append(dict(context.invocation_metadata()))
@@ -38,12 +42,8 @@ class Recorder:
 @asynccontextmanager
 async def serving(recorder: Recorder) -> AsyncIterator[Service]:
     server = grpc.aio.server()
-    commit = grpc.unary_unary_rpc_method_handler(
-        recorder.commit, CommitRequest.pb().FromString, CommitResponse.pb().SerializeToString
-    )
-    query = grpc.unary_stream_rpc_method_handler(
-        recorder.run_query, RunQueryRequest.pb().FromString, RunQueryResponse.pb().SerializeToString
-    )
+    commit = grpc.unary_unary_rpc_method_handler(recorder.commit, Commit.FromString, Committed.SerializeToString)
+    query = grpc.unary_stream_rpc_method_handler(recorder.run_query, Query.FromString, Found.SerializeToString)
     methods = {"Commit": commit, "RunQuery": query}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("a.Service", methods),))
     port = server.add_insecure_port("127.0.0.1:0")
@@ -57,12 +57,11 @@ async def serving(recorder: Recorder) -> AsyncIterator[Service]:
 async def test_a_call_says_by_what_it_is_to_be_routed() -> None:
     recorder = Recorder()
     async with serving(recorder) as service:
-        commit = service.unary("Commit", CommitRequest, CommitResponse, routed_by="database")
-        answer = await commit(CommitRequest(database="projects/p/databases/(default)"), retry=None, timeout=5)
-        query = service.streaming("RunQuery", RunQueryRequest, RunQueryResponse, routed_by="parent")
-        answers = await query(RunQueryRequest(parent="projects/p"), retry=None, timeout=5)
-        assert [1, 2] == [each.skipped_results async for each in answers]
-    assert isinstance(answer, CommitResponse)
+        commit = service.unary("Commit", Commit, Committed, routed_by="database", seconds=5)
+        answer = await commit(Commit(database="projects/p/databases/(default)"))
+        query = service.streaming("RunQuery", Query, Found, routed_by="parent", seconds=5)
+        assert [1, 2] == [each.skipped_results async for each in query(Query(parent="projects/p"))]
+    assert isinstance(answer, Committed)
     routed = [each["x-goog-request-params"] for each in recorder.metadata]
     assert ["database=projects/p/databases/%28default%29", "parent=projects/p"] == routed
 
@@ -71,9 +70,9 @@ async def test_a_failed_call_raises_what_the_library_names_its_status() -> None:
     recorder = Recorder()
     recorder.refuses = True
     async with serving(recorder) as service:
-        commit = service.unary("Commit", CommitRequest, CommitResponse, routed_by="database")
+        commit = service.unary("Commit", Commit, Committed, routed_by="database", seconds=5)
         with pytest.raises(FailedPrecondition):
-            await commit(CommitRequest(database="d"), retry=None, timeout=5)
-        query = service.streaming("RunQuery", RunQueryRequest, RunQueryResponse, routed_by="parent")
+            await commit(Commit(database="d"))
+        query = service.streaming("RunQuery", Query, Found, routed_by="parent", seconds=5)
         with pytest.raises(FailedPrecondition):
-            _ = [answer async for answer in await query(RunQueryRequest(parent="p"), retry=None, timeout=5)]
+            _ = [answer async for answer in query(Query(parent="p"))]
