@@ -17,7 +17,8 @@ from handlers.delivery import NotADelivery, parse_delivery
 from handlers.draining import Draining
 from handlers.firestore import FirestoreClient, FirestoreStore
 from handlers.http import HttpClient
-from handlers.ledger import Ledger, MemoryStore, Store
+from handlers.ledger import Ledger, Store
+from handlers.memory_store import MemoryStore
 from handlers.outcomes import Broken, Deferred, Misconfigured, NotNow, Outcome, Rejected, Retried, Unavailable
 from handlers.portability import PortabilityApi
 from handlers.resume_deferred import ResumeDeferred

@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 from google.api_core.exceptions import AlreadyExists, FailedPrecondition, GoogleAPIError, NotFound
 
+from handlers.entries import Entry
 from handlers.generated import message_module
-from handlers.ledger import Conflict, Entry, Stored
+from handlers.ledger import Conflict, Stored
 from handlers.rpc import Service, fault_of
 
 _NOT_BEFORE = {"field_path": "notBefore"}

@@ -7,15 +7,6 @@
     delivery B                          lease lapses ─ claim ─ fence 2, one call in doubt ─ POST ─ record ✓
     delivery A   (was only frozen, wakes) ───────────────────────────────────────── record ✗ superseded
 
-An entry's states:
-
-    open ──claim──► claimed ──record──► retried | rejected | deferred
-     ▲                 │ release (nothing was sent), or an answer that never came (one call in doubt)
-     └─────────────────┘
-
-`retried` is final, and so is a rejection that Google's answer stands behind, until a person reopens it. Any other
-rejection, and a deferral whose time has come, can be claimed again: consent may have been given anew since.
-
 A lease is measured as the age of the claim on the store's own clock, never by comparing two instances' clocks.
 """
 
@@ -24,47 +15,17 @@ import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, Protocol
+from datetime import datetime, timedelta
+from typing import Any, Protocol
 
-from msgspec import Struct
 from msgspec.structs import replace
 
+from handlers.entries import Entry
 from handlers.events import ArchiveJobFailed
-from handlers.outcomes import Reason, Unavailable
+from handlers.outcomes import Unavailable
 from handlers.telemetry import log
 
-REVISABLE = (Reason.EVENT_EXPIRED, Reason.RETRY_BUDGET_EXHAUSTED, Reason.REAUTHORIZATION_REQUIRED)
-_NOT_DEFERRED: dict[str, Any] = {"not_before": None, "event": b"", "attributes": ""}
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0  # seconds between tries to reach the store
-
-
-class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """What is known of one failed job. `attempt` is how many retries its chain had used before it failed."""
-
-    job_id: str
-    root_job_id: str
-    attempt: int
-    user_id: str = ""
-    credential_id: str = ""
-    state: Literal["open", "claimed", "retried", "rejected", "deferred"] = "open"
-    fence: int = 0  # how often it was claimed
-    holder: str = ""  # who holds the present claim: a random word of its own
-    lease_seconds: float = 0
-    calls_in_doubt: int = 0  # calls that may have been carried out, with no answer to tell
-    new_job_id: str = ""
-    reason: str = ""  # of a rejection, or COOLDOWN; it stays when the job is claimed again
-    detail: str = ""
-    not_before: datetime | None = None  # of what was deferred, until its outcome is published
-    event: bytes = b""  # of a deferral: the data to put back, and its attributes as JSON
-    attributes: str = ""
-    updated_at: datetime
-    expire_at: datetime  # when the store may forget it
-
-    @property
-    def used(self) -> int:
-        """Retries that the chain has used up to now; a call in doubt counts as one."""
-        return self.attempt + self.calls_in_doubt
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +127,7 @@ class Ledger:
         now = self._now()
         unknown = Entry(job_id=event.job_id, root_job_id="", attempt=0, updated_at=now, expire_at=now)
         old = found.entry if found else unknown
-        if found and _is_settled(old, now):
+        if found and old.is_settled(now):
             return Settled(old, found.version)
         lapsed = old.state == "claimed"
         if found and lapsed and found.age <= old.lease_seconds:
@@ -193,33 +154,19 @@ class Ledger:
             try:
                 found = await self._store.load(job_id)
                 if found and found.entry.holder == holder:
-                    await self._store.write(replace(found.entry, state="open", holder=""), found.version)
+                    await self._store.write(replace(found.entry.released(), holder=""), found.version)
                 return
             except Conflict:
                 continue
             except Unavailable as fault:
                 pause = await _wait(pause, fault)
 
-    async def record(self, claim: Claim, **changes: Any) -> Kept:
-        """Write what became of the claim, and give it up. Raises Superseded.
-
-        A new job gets an entry of its own with it, so that its chain is known should it fail too.
-        """
+    async def record(self, claim: Claim, became: Entry) -> Kept:
+        """Write what became of the claimed entry, and give the claim up. Raises Superseded."""
         now = self._now()
-        entry = replace(claim.entry, **{"holder": "", "updated_at": now, "expire_at": now + self._keep} | changes)
-        if entry.not_before:
-            entry = replace(entry, expire_at=max(now, entry.not_before) + self._keep)
-        link = None
-        if entry.new_job_id:
-            link = Entry(
-                job_id=entry.new_job_id,
-                root_job_id=entry.root_job_id,
-                attempt=entry.used,
-                user_id=entry.user_id,
-                credential_id=entry.credential_id,
-                updated_at=now,
-                expire_at=entry.expire_at,
-            )
+        expire_at = max(now, became.not_before or now) + self._keep
+        entry = replace(became, holder="", updated_at=now, expire_at=expire_at)
+        link = entry.of_new_job()
         version, unread, pause = claim.version, False, _FIRST_PAUSE
         while True:
             try:
@@ -251,73 +198,27 @@ class Ledger:
         if stored.entry.state not in ("deferred", "open"):
             await publish()
             return
-        opened = replace(stored.entry, state="open", updated_at=self._now())
+        opened = replace(stored.entry.released(), updated_at=self._now())
         with suppress(Conflict):
             version = await self._store.write(opened, stored.version)
             await publish()
-            await self._store.write(replace(opened, **_NOT_DEFERRED), version)
+            await self._store.write(opened.done(), version)
 
     async def announced(self, kept: Kept) -> None:
         """The outcome is published: what was deferred once is no longer due."""
         with suppress(Conflict):
-            await self._store.write(replace(kept.entry, **_NOT_DEFERRED), kept.version)
+            await self._store.write(kept.entry.done(), kept.version)
 
 
 async def reopen(store: Store, stored: Stored, now: datetime) -> None:
     """Let a job be claimed again whose rejection is final, once a person has put right what stood behind it.
 
-    The chain has used what it had used. A call in doubt that parked the job is counted as carried out from here on,
-    since the person has looked; in doubt, it would park the job again. Raises Conflict if somebody wrote meanwhile.
+    Raises Conflict if somebody wrote meanwhile.
     """
-    entry = stored.entry
-    looked_into = entry.calls_in_doubt if entry.reason == Reason.OUTCOME_UNKNOWN else 0
-    counted = {"attempt": entry.attempt + looked_into, "calls_in_doubt": entry.calls_in_doubt - looked_into}
-    await store.write(replace(entry, state="open", updated_at=now, **counted), stored.version)
-
-
-def _is_settled(entry: Entry, now: datetime) -> bool:
-    match entry.state:
-        case "retried":
-            return True
-        case "rejected":
-            return entry.reason not in REVISABLE
-        case "deferred":
-            return entry.not_before is not None and now < entry.not_before
-    return False
+    await store.write(replace(stored.entry.reopened(), updated_at=now), stored.version)
 
 
 async def _wait(pause: float, fault: Unavailable) -> float:
     log.warning("%s; trying again", fault)
     await asyncio.sleep(pause)
     return min(pause * 2, _LONGEST_PAUSE)
-
-
-class MemoryStore:
-    """A store for one process: local use and tests."""
-
-    def __init__(self) -> None:
-        self._stored: dict[str, tuple[Entry, int, float]] = {}
-
-    async def load(self, job_id: str) -> Stored | None:
-        if job_id not in self._stored:
-            return None
-        entry, version, written_at = self._stored[job_id]
-        return Stored(entry, version, asyncio.get_running_loop().time() - written_at)
-
-    async def due(self, now: datetime, limit: int) -> list[Stored]:
-        waiting = [job_id for job_id, (entry, _, _) in self._stored.items() if entry.not_before]
-        due = [stored for job_id in waiting if (stored := await self.load(job_id)) and _not_before(stored) <= now]
-        return sorted(due, key=_not_before)[:limit]
-
-    async def write(self, entry: Entry, version: Any, link: Entry | None = None) -> Any:
-        _, current, _ = self._stored.get(entry.job_id, (None, None, None))
-        if current != version or (link and link.job_id in self._stored):
-            raise Conflict
-        written_at = asyncio.get_running_loop().time()
-        for written in filter(None, (entry, link)):
-            self._stored[written.job_id] = (written, (version or 0) + 1, written_at)
-        return (version or 0) + 1
-
-
-def _not_before(stored: Stored) -> datetime:
-    return stored.entry.not_before or datetime.max.replace(tzinfo=UTC)

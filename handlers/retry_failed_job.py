@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from handlers.delivery import Delivery
 from handlers.draining import Draining
+from handlers.entries import Entry
 from handlers.events import (
     ArchiveJobFailed,
     ArchiveJobRetried,
@@ -23,7 +24,7 @@ from handlers.events import (
     parse_failed,
     timestamp,
 )
-from handlers.ledger import Claim, Entry, Held, Kept, Ledger, Settled, Superseded
+from handlers.ledger import Claim, Held, Kept, Ledger, Settled, Superseded
 from handlers.outcomes import (
     Broken,
     Deferred,
@@ -140,18 +141,18 @@ class _Work:
     async def _settle(self, claim: Claim, event: ArchiveJobFailed, token: asyncio.Future[AccessToken]) -> Kept:
         """Ask Google, and record what came of it before anything else happens."""
         try:
-            learned = await self._ask(claim.entry, event, token)
+            became = await self._ask(claim.entry, event, token)
         except Exception:
             await self._release(claim)
             raise
-        self._journal.bind(newArchiveJobId=learned.get("new_job_id", ""))  # whatever becomes of the record
+        self._journal.bind(newArchiveJobId=became.new_job_id)  # whatever becomes of the record
         try:
-            return await self._step("record", RECORDED, self._case.ledger.record(claim, **learned))
+            return await self._step("record", RECORDED, self._case.ledger.record(claim, became))
         except Superseded:
             raise Unavailable("the claim was taken over meanwhile: what Google answered is not recorded") from None
 
-    async def _ask(self, entry: Entry, event: ArchiveJobFailed, token: asyncio.Future[AccessToken]) -> dict[str, Any]:
-        """Decide, and call Google if that is the decision. Returns what to record.
+    async def _ask(self, entry: Entry, event: ArchiveJobFailed, token: asyncio.Future[AccessToken]) -> Entry:
+        """Decide, and call Google if that is the decision. Returns the entry to record.
 
         It raises only where nothing was carried out: the claim can then be released, at no cost.
         """
@@ -162,22 +163,21 @@ class _Work:
             answer = refusal
         match answer:
             case NewJob(job_id) if job_id != entry.job_id:
-                return {"state": "retried", "new_job_id": job_id, "calls_in_doubt": entry.calls_in_doubt + 1}
+                return entry.retried(job_id)
             case NewJob():
-                return _rejected(Reason.JOB_NOT_RETRYABLE, "Google says that this very job is still running.")
+                return entry.rejected(Reason.JOB_NOT_RETRYABLE, "Google says that this very job is still running.")
             case Refused(reason=reason):
-                return _rejected(reason, str(answer))
+                return entry.rejected(reason, str(answer))
             case Cooldown(until):
                 data, attributes = self._delivery.data, encode(self._delivery.attributes)
                 if len(data) + len(attributes) > _LARGEST_KEPT:
                     data, attributes = event.encoded(), b"{}"
-                kept = {"event": data, "attributes": attributes.decode()}
-                return {"state": "deferred", "reason": "COOLDOWN", "not_before": until, **kept}
+                return entry.deferred(until, data, attributes.decode())
             case Unknown(detail):
                 self._journal.calls_unknown += 1
-                doubt: dict[str, Any] = {"calls_in_doubt": entry.calls_in_doubt + 1}
-                parked = _rejected(Reason.OUTCOME_UNKNOWN, _PARKED)
-                return doubt | (parked if self._case.rules.park_ambiguous else {"state": "open", "detail": detail})
+                doubted = entry.in_doubt(detail)
+                parks = self._case.rules.park_ambiguous
+                return doubted.rejected(Reason.OUTCOME_UNKNOWN, _PARKED) if parks else doubted
             case Unavailable() | Misconfigured():
                 raise answer
             case TokenRefused():
@@ -222,7 +222,7 @@ class _Work:
     async def _release(self, claim: Claim) -> None:
         """Give the claim back. Where that fails it lapses by itself, and counts as a call in doubt."""
         with suppress(Superseded, Unavailable, Misconfigured):
-            await self._step("release", RECORDED, self._case.ledger.record(claim, state="open"))
+            await self._step("release", RECORDED, self._case.ledger.record(claim, claim.entry.released()))
 
     async def _announce(self, kept: Kept) -> Outcome:
         """Publish what the ledger holds, which is the same at every delivery."""
@@ -289,7 +289,3 @@ class _Work:
 # Firestore's holds a mebibyte (https://cloud.google.com/firestore/quotas).
 _LARGEST_KEPT = 900_000
 _PARKED = "A call to Google had no answer, so a retry may or may not be running: look before you try again."
-
-
-def _rejected(reason: Reason, detail: str) -> dict[str, Any]:
-    return {"state": "rejected", "reason": reason, "detail": detail}

@@ -105,7 +105,7 @@ class Stage(AbstractAsyncContextManager["Stage"]):
         for topic, messages in self.arrived.items():
             places[topic] = [(each.raw, each.attributes) for each in messages]
         places |= {f"the output of {server.target}": server.printed() for server in self.servers}
-        places |= {"an answer": self._front_door.answered, "the ledger": await self._ledger()}
+        places |= {"an answer": self.answered, "the ledger": await self._ledger()}
         return [where for where, told in places.items() if MARK in str(told)]
 
     async def _ledger(self) -> str:
@@ -149,9 +149,9 @@ class Stage(AbstractAsyncContextManager["Stage"]):
         return [line for server in self.servers for line in server.deliveries]
 
     @property
-    def acknowledgements(self) -> int:
-        """Deliveries that were answered with 204, as the caller saw it."""
-        return self._front_door.answered.count(b"HTTP/1.1 204 ")
+    def answered(self) -> bytes:
+        """All answers to deliveries, as the caller saw them."""
+        return bytes(self._front_door.answered)
 
     # The world
 

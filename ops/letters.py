@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 from google.pubsub_v1.types.pubsub import PubsubMessage
 
+from handlers.entries import REVISABLE
 from handlers.events import MalformedEvent, RetryRejected, parse_failed
-from handlers.ledger import REVISABLE
 from handlers.outcomes import Reason
 
 UNDELIVERED = "UNDELIVERED"  # a sound event that Pub/Sub gave up on: what stopped it was ours

@@ -11,8 +11,9 @@ from typing import Any
 
 import msgspec
 
+from handlers.entries import Entry
 from handlers.events import timestamp
-from handlers.ledger import Entry, Store, Stored
+from handlers.ledger import Store, Stored
 from handlers.outcomes import Reason, Unavailable
 
 _LONGEST_CHAIN = 100  # the largest RETRY_BUDGET

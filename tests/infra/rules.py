@@ -13,8 +13,8 @@ import msgspec
 
 import handlers
 from handlers import settings, user_credentials
+from handlers.entries import Entry
 from handlers.firestore import FirestoreStore
-from handlers.ledger import Entry
 from tests.infra.terraform import ROOT, Plan
 
 Problems = Iterator[str]

@@ -157,7 +157,7 @@ async def test_a_secret_in_what_a_server_prints_or_answers_fails_the_stage(tmp_p
         async with Stage() as stage:
             await stage.start_function(source=source)
             await stage.publish(event())
-            await stage.until(lambda: stage.deliveries)
+            await stage.until(lambda: MARK.encode() in stage.answered)
 
 
 async def test_a_secret_in_a_message_or_in_the_ledger_fails_the_stage(google_cloud: dict[str, Any]) -> None:

@@ -7,9 +7,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from handlers.events import ArchiveJobFailed
-from handlers.ledger import Claim, Ledger, MemoryStore, Store, Stored
+from handlers.ledger import Claim, Ledger, Store, Stored
+from handlers.memory_store import MemoryStore
 from handlers.outcomes import Misconfigured, Reason, Unavailable
 from local.topics import DEAD, REJECTED
 from ops.leases import Leases
@@ -230,12 +232,12 @@ async def test_an_empty_event_is_left_and_available_since_pubsub_would_not_take_
 # with the ledger
 
 
-async def rejected_by(store: Store, reason: str = Reason.ACCESS_DENIED, **changes: Any) -> Stored:
+async def rejected_by(store: Store, reason: Reason = Reason.ACCESS_DENIED, **changes: Any) -> Stored:
     """A job that this ledger holds as rejected."""
     ledger = Ledger(store, lease_seconds=150, keep=timedelta(days=45), now=lambda: NOW)
     claim = await ledger.claim(ArchiveJobFailed(job_id="job", user_id="alice", credential_id="alice"))
     assert isinstance(claim, Claim)
-    await ledger.record(claim, state="rejected", reason=reason, detail="words", **changes)
+    await ledger.record(claim, replace(claim.entry, **changes).rejected(reason, "words"))
     return await stored(store)
 
 
@@ -267,7 +269,7 @@ async def test_a_final_rejection_is_open_before_its_event_is_published(desk: Des
 
 @only_embedded
 @pytest.mark.parametrize("reason", [Reason.REAUTHORIZATION_REQUIRED, Reason.RETRY_BUDGET_EXHAUSTED])
-async def test_a_rejection_that_can_be_claimed_anyway_leaves_the_ledger_alone(desk: Desk, reason: str) -> None:
+async def test_a_rejection_that_can_be_claimed_anyway_leaves_the_ledger_alone(desk: Desk, reason: Reason) -> None:
     store, topic = MemoryStore(), FakeTopic()
     before = await rejected_by(store, reason)
     await redriven(desk, store, topic, rejection(failed(), NOW, reason))

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from handlers.entries import Entry
 from handlers.events import ArchiveJobFailed
-from handlers.ledger import Claim, Entry, Ledger, MemoryStore, Stored
+from handlers.ledger import Claim, Ledger, Stored
+from handlers.memory_store import MemoryStore
 from ops.story import Rules, Told, chain_of, span, told
 
 NOW = datetime(2026, 11, 23, 18, 0, tzinfo=UTC)
@@ -34,7 +36,7 @@ async def test_from_any_of_its_jobs_the_whole_chain_is_found(asked: str) -> None
     for job, new in (("first", "second"), ("second", "third")):
         claim = await ledger.claim(ArchiveJobFailed(job_id=job, user_id="alice", credential_id="alice"))
         assert isinstance(claim, Claim)
-        await ledger.record(claim, state="retried", new_job_id=new, calls_in_doubt=1)
+        await ledger.record(claim, claim.entry.retried(new))
     assert ["first", "second", "third"] == await chain_ids(store, asked)
 
 

@@ -13,9 +13,11 @@ from google.api_core.exceptions import RetryError
 from msgspec.structs import replace
 
 from handlers.draining import Draining
+from handlers.entries import Entry
 from handlers.events import ArchiveJobFailed
 from handlers.http import Http, NoAnswer
-from handlers.ledger import Claim, Conflict, Entry, Held, Kept, Ledger, MemoryStore, Settled, Store, Stored
+from handlers.ledger import Claim, Conflict, Held, Kept, Ledger, Settled, Store, Stored
+from handlers.memory_store import MemoryStore
 from handlers.outcomes import Misconfigured, Reason, Refused, Unavailable
 from handlers.portability import Answer, Unknown
 from handlers.retry_failed_job import Portability, Tokens
@@ -26,7 +28,6 @@ from tests.simulation.instance import Composition
 from tests.simulation.world import World
 
 MOST_SCHEDULES = 3000  # by which each fault has to be found
-_WIPED: dict[str, Any] = {"not_before": None, "event": b"", "attributes": ""}
 
 
 class _StoreWith:
@@ -51,9 +52,9 @@ class PublishesBeforeItRecords(Composition):
 
     def ledger(self, store: Store, **options: Any) -> Ledger:
         class Later(Ledger):
-            async def record(self, claim: Claim, **changes: Any) -> Kept:
-                asyncio.get_running_loop().create_task(super().record(claim, **changes))
-                return Kept(replace(claim.entry, **changes), claim.version)
+            async def record(self, claim: Claim, became: Entry) -> Kept:
+                asyncio.get_running_loop().create_task(super().record(claim, became))
+                return Kept(became, claim.version)
 
         return Later(store, **options)
 
@@ -168,7 +169,7 @@ class DeferralEndsWithItsClaim(Composition):
     def ledger(self, store: Store, **options: Any) -> Ledger:
         class Wiped(_JudgesWith):
             def _change(self, claimed: Entry, before: Entry) -> Entry:
-                return replace(claimed, **_WIPED)
+                return claimed.done()
 
         return Wiped(store, **options)
 
@@ -178,8 +179,8 @@ class DeferralEndsWithItsOutcome(Composition):
 
     def ledger(self, store: Store, **options: Any) -> Ledger:
         class WipedByRecord(Ledger):
-            async def record(self, claim: Claim, **changes: Any) -> Kept:
-                return await super().record(claim, **_WIPED | changes)
+            async def record(self, claim: Claim, became: Entry) -> Kept:
+                return await super().record(claim, became if became.state == "deferred" else became.done())
 
         return WipedByRecord(store, **options)
 
@@ -189,11 +190,11 @@ class DeferralWithoutItsEvent(Composition):
 
     def ledger(self, store: Store, **options: Any) -> Ledger:
         class Lost(Ledger):
-            async def record(self, claim: Claim, **changes: Any) -> Kept:
-                if changes["state"] != "deferred":
-                    return await super().record(claim, **changes)
-                kept = await super().record(claim, **changes | _WIPED)
-                return Kept(replace(kept.entry, **changes), kept.version)
+            async def record(self, claim: Claim, became: Entry) -> Kept:
+                if became.state != "deferred":
+                    return await super().record(claim, became)
+                kept = await super().record(claim, became.done())
+                return Kept(became, kept.version)
 
         return Lost(store, **options)
 
@@ -208,7 +209,7 @@ class DeferralOpenedAfterPublishing(Composition):
                 await asyncio.sleep(1.0)
                 if stored.entry.state == "deferred":
                     try:
-                        await self._store.write(replace(stored.entry, state="open", **_WIPED), stored.version)
+                        await self._store.write(stored.entry.released().done(), stored.version)
                     except Conflict:
                         return
 

@@ -7,8 +7,10 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from handlers.entries import Entry
 from handlers.http import HttpClient
-from handlers.ledger import Entry, Ledger, MemoryStore, Stored
+from handlers.ledger import Ledger, Stored
+from handlers.memory_store import MemoryStore
 from handlers.outcomes import Retried
 from local.google_apis import GoogleApis
 from tests.unit.world import World, failed

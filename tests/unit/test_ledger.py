@@ -6,22 +6,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from handlers.entries import Entry
 from handlers.events import ArchiveJobFailed
 from handlers.firestore import FirestoreClient, FirestoreStore
-from handlers.ledger import (
-    Claim,
-    Conflict,
-    Entry,
-    Held,
-    Ledger,
-    MemoryStore,
-    Settled,
-    Store,
-    Stored,
-    Superseded,
-    reopen,
-)
+from handlers.ledger import Claim, Conflict, Held, Ledger, Settled, Store, Stored, Superseded, reopen
+from handlers.memory_store import MemoryStore
 from handlers.outcomes import Misconfigured, Reason, Unavailable
 from handlers.rpc import Channels, Service
 from tests.unit.world import NOW
@@ -74,7 +65,7 @@ async def test_a_job_is_its_own_root_with_nothing_used_until_more_is_known(store
 
 async def test_a_released_claim_can_be_claimed_and_costs_nothing(store: Store) -> None:
     first = await claim(ledger(store))
-    await ledger(store).record(first, state="open")
+    await ledger(store).record(first, first.entry.released())
     entry = (await claim(ledger(store))).entry
     assert (entry.used, entry.fence) == (0, 2)
 
@@ -97,40 +88,42 @@ async def test_who_was_taken_over_records_nothing(store: Store) -> None:
     await asyncio.sleep(0.1)
     fresh = await claim(ledger(store))
     with pytest.raises(Superseded):
-        await ledger(store).record(stale, state="retried", new_job_id="stale")
-    await ledger(store).record(fresh, state="retried", new_job_id="fresh")
+        await ledger(store).record(stale, stale.entry.retried("stale"))
+    await ledger(store).record(fresh, fresh.entry.retried("fresh"))
     with pytest.raises(Superseded):
-        await ledger(store).record(stale, state="open")
+        await ledger(store).record(stale, stale.entry.released())
     settled = await ledger(store).claim(failed())
     assert isinstance(settled, Settled)
     assert settled.entry.new_job_id == "fresh"
 
 
 async def test_an_answer_is_final_and_reads_back_as_it_was_written(store: Store) -> None:
-    kept = await ledger(store).record(await claim(ledger(store)), state="retried", new_job_id="new", calls_in_doubt=1)
+    claimed = await claim(ledger(store))
+    kept = await ledger(store).record(claimed, claimed.entry.retried("new"))
     assert kept.entry == await settled(store, failed(attempt=2, user_id="mallory"))
 
 
 @pytest.mark.parametrize("reason", list(Reason))
 async def test_a_rejection_is_final_where_googles_answer_stands_behind_it(store: Store, reason: Reason) -> None:
-    await ledger(store).record(await claim(ledger(store)), state="rejected", reason=reason, detail="words")
+    claimed = await claim(ledger(store))
+    await ledger(store).record(claimed, claimed.entry.rejected(reason, "words"))
     by_google = reason not in ("EVENT_EXPIRED", "RETRY_BUDGET_EXHAUSTED", "REAUTHORIZATION_REQUIRED")
     assert by_google == isinstance(await ledger(store).claim(failed()), Settled)
 
 
 async def test_a_deferral_waits_for_its_time_with_its_event(store: Store) -> None:
     until = NOW + timedelta(hours=1)
-    kept = {"event": b"\x00\xff", "attributes": '{"":"any key"}'}
-    kept_so = await ledger(store).record(await claim(ledger(store)), state="deferred", not_before=until, **kept)
-    assert kept_so.entry == await settled(store, failed())
-    assert until + timedelta(days=45) == kept_so.entry.expire_at
+    claimed = await claim(ledger(store))
+    kept = await ledger(store).record(claimed, claimed.entry.deferred(until, b"\x00\xff", '{"":"any key"}'))
+    assert kept.entry == await settled(store, failed())
+    assert until + timedelta(days=45) == kept.entry.expire_at
     later = Ledger(store, lease_seconds=1, keep=timedelta(1), now=lambda: until)
     assert isinstance(await later.claim(failed()), Claim)
 
 
 async def test_the_new_job_of_a_retry_is_known_by_its_chain(store: Store) -> None:
     first = await claim(ledger(store), failed(root_job_id="root", attempt=1))
-    await ledger(store).record(first, state="retried", new_job_id="new", calls_in_doubt=1)
+    await ledger(store).record(first, first.entry.retried("new"))
     entry = (await claim(ledger(store), failed("new"))).entry
     assert (entry.root_job_id, entry.used) == ("root", 2)
 
@@ -138,13 +131,15 @@ async def test_the_new_job_of_a_retry_is_known_by_its_chain(store: Store) -> Non
 @pytest.mark.parametrize(("known", "told", "counted"), [(2, 1, 2), (1, 2, 2)])
 async def test_the_larger_attempt_counts(store: Store, known: int, told: int, counted: int) -> None:
     first = await claim(ledger(store), failed(attempt=known - 1))
-    await ledger(store).record(first, state="retried", new_job_id="new", calls_in_doubt=1)
+    await ledger(store).record(first, first.entry.retried("new"))
     assert counted == (await claim(ledger(store), failed("new", attempt=told))).entry.used
 
 
 async def test_a_link_never_overwrites_what_is_known_of_the_new_job(store: Store) -> None:
-    new = await ledger(store).record(await claim(ledger(store), failed("new")), state="retried", new_job_id="newest")
-    await ledger(store).record(await claim(ledger(store)), state="retried", new_job_id="new")
+    claimed = await claim(ledger(store), failed("new"))
+    new = await ledger(store).record(claimed, claimed.entry.retried("newest"))
+    before = await claim(ledger(store))
+    await ledger(store).record(before, before.entry.retried("new"))
     assert new.entry == await settled(store, failed("new"))
     assert isinstance(await ledger(store).claim(failed()), Settled)
 
@@ -159,9 +154,9 @@ async def test_entries_expire_after_they_can_matter(store: Store) -> None:
     assert NOW + timedelta(days=45) == (await claim(ledger(store))).entry.expire_at
 
 
-async def deferred(store: Store, job_id: str, until: datetime, **kept: Any) -> None:
+async def deferred(store: Store, job_id: str, until: datetime, event: bytes = b"") -> None:
     claimed = await claim(ledger(store), failed(job_id))
-    await ledger(store).record(claimed, state="deferred", not_before=until, **kept)
+    await ledger(store).record(claimed, claimed.entry.deferred(until, event, "{}"))
 
 
 async def test_due_are_the_deferrals_whose_time_has_come_the_longest_due_first(store: Store) -> None:
@@ -195,7 +190,7 @@ async def test_putting_back_leaves_a_claim_alone_that_was_faster(store: Store) -
     claimed = await claim(ledger(store))
     await ledger(store).put_back(stored, not_again)
     assert isinstance(await ledger(store).claim(failed()), Held)
-    kept = await ledger(store).record(claimed, state="retried", new_job_id="new")
+    kept = await ledger(store).record(claimed, claimed.entry.retried("new"))
     await ledger(store).announced(kept)
     assert [] == await ledger(store).due(limit=100)
 
@@ -205,7 +200,8 @@ async def test_what_was_deferred_stays_due_until_its_outcome_is_published(store:
     await deferred(store, "job", NOW, event=b"the event")
     claimed = await claim(ledger(store, lease_seconds=0.05))
     if end != "dies":
-        await ledger(store).record(claimed, state="open", calls_in_doubt=int(end != "is released"))
+        entry = claimed.entry
+        await ledger(store).record(claimed, entry.released() if end == "is released" else entry.in_doubt("words"))
     published = []
 
     async def publish() -> None:
@@ -216,7 +212,8 @@ async def test_what_was_deferred_stays_due_until_its_outcome_is_published(store:
     await ledger(store).put_back(stored, publish)
     assert 1 == len(published)
     await asyncio.sleep(0.1)
-    kept = await ledger(store).record(await claim(ledger(store)), state="rejected", reason="JOB_NOT_FOUND")
+    claimed = await claim(ledger(store))
+    kept = await ledger(store).record(claimed, claimed.entry.rejected(Reason.JOB_NOT_FOUND, "words"))
     # what was open went back with its event: Pub/Sub owes its delivery now
     assert ["rejected"] * (end == "dies") == [stored.entry.state for stored in await ledger(store).due(limit=100)]
     await ledger(store).announced(kept)
@@ -228,14 +225,15 @@ async def test_putting_back_does_not_break_the_claim_of_a_living_holder(store: S
     claimed = await claim(ledger(store))
     [stored] = await ledger(store).due(limit=100)
     await ledger(store).put_back(stored, nothing)
-    kept = await ledger(store).record(claimed, state="retried", new_job_id="new")
+    kept = await ledger(store).record(claimed, claimed.entry.retried("new"))
     await ledger(store).announced(kept)
     assert [] == await ledger(store).due(limit=100)
 
 
-async def rejected(store: Store, reason: Reason, **changes: Any) -> Stored:
+async def rejected(store: Store, reason: Reason, *, calls_in_doubt: int = 0) -> Stored:
     claimed = await claim(ledger(store), failed(attempt=1))
-    await ledger(store).record(claimed, state="rejected", reason=reason, detail="words", **changes)
+    doubted = replace(claimed.entry, calls_in_doubt=calls_in_doubt)
+    await ledger(store).record(claimed, doubted.rejected(reason, "words"))
     stored = await store.load("job")
     assert stored
     return stored
@@ -266,7 +264,7 @@ async def test_reopening_leaves_alone_what_somebody_wrote_meanwhile(store: Store
     claimed = await claim(ledger(store))
     with pytest.raises(Conflict):
         await reopen(store, stored, NOW)
-    await ledger(store).record(claimed, state="retried", new_job_id="new")
+    await ledger(store).record(claimed, claimed.entry.retried("new"))
 
 
 # a store that fails, or whose answers are lost
@@ -300,7 +298,7 @@ async def test_a_store_that_fails_for_a_moment_costs_no_claim_and_no_record(fail
     shaky = Shaky(*failures)
     claimed = await claim(ledger(shaky))
     shaky.failures = list(failures)
-    await ledger(shaky).record(claimed, state="retried", new_job_id="new")
+    await ledger(shaky).record(claimed, claimed.entry.retried("new"))
     settled = await ledger(shaky).claim(failed())
     assert isinstance(settled, Settled)
     assert (settled.entry.new_job_id, settled.entry.fence) == ("new", 1)

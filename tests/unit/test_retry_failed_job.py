@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from handlers.draining import Draining
+from handlers.entries import Entry
 from handlers.events import parse_failed
 from handlers.http import NoAnswer, NotSent
-from handlers.ledger import Entry, Ledger, MemoryStore
+from handlers.ledger import Ledger
+from handlers.memory_store import MemoryStore
 from handlers.outcomes import Broken, Deferred, Misconfigured, NotNow, Reason, Rejected, Retried, Unavailable
 from tests.unit.world import NOW, TOKEN_URI, World, error_info, failed, google_error
 

@@ -12,7 +12,8 @@ from urllib.parse import parse_qs
 
 from handlers.delivery import Delivery
 from handlers.draining import Draining
-from handlers.ledger import Ledger, MemoryStore
+from handlers.ledger import Ledger
+from handlers.memory_store import MemoryStore
 from handlers.outcomes import Outcome
 from handlers.portability import PortabilityApi
 from handlers.retry_failed_job import RetryFailedJob, Rules
