@@ -117,3 +117,8 @@ infra-requirements: $(READY)
 .PHONY: bench
 bench: $(READY) ## this function and what one would write instead, side by side (BENCH=--quick for a short look)
 	@$(BIN)/python -m tests.bench $(BENCH)
+
+# --- the picture of the dashboard ---
+.PHONY: dashboard
+dashboard: $(READY) $(if $(STANDIN_REQUIREMENTS),.venv-standin/.ready) ## draw docs/dashboard.svg from infra/dashboard.json and a minute of a local run
+	@$(BIN)/python -m tests.monitoring

@@ -214,7 +214,7 @@ resource "google_monitoring_alert_policy" "this" {
   }
 
   documentation {
-    content   = each.value.doc
+    content   = "${each.value.doc}\nMore, also on single jobs and users: `docs/runbook.md` in the repository, *${each.key}*."
     mime_type = "text/markdown"
     subject   = each.value.says
   }

@@ -1,4 +1,4 @@
-"""What the alerts tell people to do can be done: each command exists, and each filter reads fields that lines have."""
+"""What alerts and runbook tell people to do can be done: commands exist, and filters read fields that lines have."""
 
 import re
 import shlex
@@ -10,14 +10,38 @@ import pytest
 from handlers.telemetry import FIELDS
 from ops.__main__ import main as ops
 from tests.infra.gcloud import wrong_commands
-from tests.infra.terraform import Plan
+from tests.infra.terraform import ROOT, Plan
 from tests.monitoring.logs import matches, paths
 
+RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
+_VALUES = {"$PROJECT": "my-portability-project", "$REGION": "europe-west1"}
 
-@pytest.fixture(scope="module")
-def commands(plan: Plan) -> list[str]:
-    texts = [policy.values["documentation"][0]["content"] for policy in plan.of("monitoring_alert_policy")]
-    return [line.strip() for text in texts for line in re.findall(r"^ {4}.*$", text, re.MULTILINE)]
+
+@pytest.fixture(scope="module", params=["alerts", "runbook"])
+def commands(request: pytest.FixtureRequest, plan: Plan) -> list[str]:
+    if request.param == "alerts":
+        texts = [policy.values["documentation"][0]["content"] for policy in plan.of("monitoring_alert_policy")]
+        return [line.strip() for text in texts for line in re.findall(r"^ {4}.*$", text, re.MULTILINE)]
+    text = RUNBOOK
+    for name, value in _VALUES.items():
+        text = text.replace(name, value)
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.splitlines()] + re.findall(r"`([^`\n]+)`", text)
+    return [line for line in lines if re.match(r"(gcloud|\.venv/bin/python) ", line)]
+
+
+def test_every_alert_stands_in_the_runbook(plan: Plan) -> None:
+    names = [policy.values["display_name"].partition(": ")[2] for policy in plan.of("monitoring_alert_policy")]
+    assert [] == [name for name in names if not re.search(rf"^\| .*`{name}`.* \|.*\|.*\|$", RUNBOOK, re.MULTILINE)]
+
+
+def test_every_file_and_make_target_that_the_runbook_names_is_there() -> None:
+    links = {link for link in re.findall(r"\]\(([^)#]+)\)", RUNBOOK) if "://" not in link}
+    assert links
+    assert set() == {link for link in links if not (ROOT / "docs" / link).exists()}
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^`?make ([a-z]+)|`make ([a-z]+)", RUNBOOK, re.MULTILINE):
+        assert re.search(rf"^{''.join(target)}:", makefile, re.MULTILINE), target
 
 
 def test_every_alert_is_there(plan: Plan) -> None:
@@ -36,7 +60,7 @@ def test_every_alert_is_there(plan: Plan) -> None:
 
 def test_every_gcloud_command_is_one(commands: list[str], tmp_path: Path) -> None:
     gcloud = [command for command in commands if command.startswith("gcloud ")]
-    assert len(gcloud) >= 8
+    assert len(gcloud) >= 8, gcloud
     assert wrong_commands(gcloud, tmp_path) == {}
 
 
@@ -54,7 +78,8 @@ def test_every_filter_can_be_read_and_goes_by_fields_that_lines_have(commands: l
     reads = [shlex.split(command) for command in commands if command.startswith("gcloud logging read")]
     assert reads
     for words in reads:
-        matches(words[-1], {})
+        [query] = [word for word in words[3:] if not word.startswith("--")]
+        matches(query, {})
         shown = re.findall(r"jsonPayload\.(\w+)", " ".join(words))
-        assert {path.split(".")[1] for path in paths(words[-1]) if path.startswith("jsonPayload.")} <= set(FIELDS)
+        assert {path.split(".")[1] for path in paths(query) if path.startswith("jsonPayload.")} <= set(FIELDS)
         assert set(shown) <= {*FIELDS, "message"}

@@ -238,8 +238,8 @@ MISTAKES = (
     Mistake(
         "an alert without its text",
         "alerts.tf",
-        "content   = each.value.doc",
-        "content   = each.value.says",
+        'content   = "${each.value.doc}\\n',
+        'content   = "${each.value.says}\\n',
         monitoring.alerts_say_what_to_do,
         "names no command",
     ),

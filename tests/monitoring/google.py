@@ -17,7 +17,7 @@ class Kind(NamedTuple):
 GOOGLE: Mapping[str, Kind] = {
     "pubsub.googleapis.com/subscription/num_undelivered_messages": Kind("GAUGE", "INT64", "pubsub_subscription"),
     "pubsub.googleapis.com/subscription/oldest_unacked_message_age": Kind("GAUGE", "INT64", "pubsub_subscription"),
-    "pubsub.googleapis.com/topic/message_sizes": Kind("DELTA", "DISTRIBUTION", "pubsub_topic"),
+    "pubsub.googleapis.com/topic/send_message_operation_count": Kind("DELTA", "INT64", "pubsub_topic"),
     "run.googleapis.com/container/cpu/utilizations": Kind("DELTA", "DISTRIBUTION", "cloud_run_revision"),
     "run.googleapis.com/container/instance_count": Kind("GAUGE", "INT64", "cloud_run_revision", frozenset({"state"})),
     "run.googleapis.com/container/memory/utilizations": Kind("DELTA", "DISTRIBUTION", "cloud_run_revision"),
