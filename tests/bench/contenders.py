@@ -4,19 +4,39 @@ import asyncio
 import base64
 import itertools
 import json
+import os
+import shutil
+import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
 
 from local.function_server import ROOT, FunctionServer
+from local.processes import Child, free_port
 from local.stage import Stage
 from tests.bench import process_tree
 
 IN_FLIGHT = 80
+TARGET = "retry_failed_archive_job"
 _PEERS = Path(__file__).parent / "peers"
+_NODE = _PEERS / "node"
 _numbers = itertools.count(1)
+
+
+class NodeServer(FunctionServer):
+    """The same on Node.js, with that framework's own start command."""
+
+    def __init__(self, target: str, source: Path, settings: Mapping[str, str], output: Path) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._output = output
+        command = [str(source / "node_modules/.bin/functions-framework"), f"--target={target}", f"--port={self.port}"]
+        env = {"PATH": os.environ.get("PATH", os.defpath), **settings}
+        with output.open("wb") as file:
+            self._child = Child([*command, "--signature-type=cloudevent"], output=file, env=env, cwd=source)
 
 
 @dataclass(slots=True)
@@ -39,18 +59,22 @@ class Contender:
         # As many threads as there are deliveries in flight; the framework would take four a core.
         settings = {**stage.environment, "THREADS": str(IN_FLIGHT)}
         output = stage.folder / f"{self.name}-{next(_numbers)}.log"
-        server = FunctionServer("retry_failed_archive_job", self.source, settings, output)
+        server = (NodeServer if self.source.is_dir() else FunctionServer)(TARGET, self.source, settings, output)
         stage.servers.append(server)  # which ends it
         return server
 
 
 def contenders() -> list[Contender]:
     """This function first: the others are compared with it."""
-    return [
+    peers = [
         Contender("this", "this function, with its ledger", ROOT / "main.py"),
         Contender("sample", "sample-style, synchronous, no ledger", _PEERS / "sample.py"),
         Contender("locked", "the same with a claim and a mark in Firestore", _PEERS / "locked.py"),
     ]
+    if shutil.which("npm"):
+        subprocess.run(["npm", "ci", "--silent", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=_NODE, check=True)
+        peers.append(Contender("node", "Node.js with the official libraries, no ledger", _NODE))
+    return peers
 
 
 async def cold_start(stage: Stage, session: aiohttp.ClientSession, contender: Contender) -> float:
