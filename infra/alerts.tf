@@ -18,7 +18,7 @@ locals {
   # alone says nothing where there are few (https://sre.google/workbook/alerting-on-slos/).
   burns = {
     for window, rate in { "1h" = 10, "24h" = 2 } : window => join(" and ", [
-      "sum(increase(${local.promql["late"]}{${local.of_functions}}[${window}])) > ${rate} * ${1 - local.slo_goal} * sum(increase(${local.promql["delay"]}_count{${local.of_functions}}[${window}]))",
+      "sum(increase(${local.promql["late"]}{${local.of_functions}}[${window}])) > ${rate} * ${format("%.3f", 1 - local.slo_goal)} * sum(increase(${local.promql["delay"]}_count{${local.of_functions}}[${window}]))",
       "sum(increase(${local.promql["late"]}{${local.of_functions}}[${window}])) > 2.5",
     ])
   }
