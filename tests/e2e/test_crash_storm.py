@@ -19,7 +19,7 @@ import pytest
 
 from local.function_server import FunctionServer
 from local.stage import Stage
-from tests.e2e.test_events import new_jobs
+from tests.e2e.ends import DONE, ends, new_jobs, until_ended
 from tests.e2e.wires import CUT, DELAY, HALF_CLOSE, Wire
 
 STORM_SECONDS = float(os.environ.get("STORM_SECONDS", "35"))
@@ -27,8 +27,6 @@ SEED = int(os.environ.get("STORM_SEED", time.time()))
 BUDGET = 3
 DEADLINE, LEASE, GRACE = 4.0, 5.0, 10.0  # seconds: a delivery's, a claim's, and Cloud Run's from SIGTERM to SIGKILL
 SETTINGS = {"HANDLER_DEADLINE_SECONDS": f"{DEADLINE}", "CLAIM_LEASE_SECONDS": f"{LEASE}"}
-QUIET_SECONDS = 4.0
-DONE = ("retried", "rejected", "deferred")  # outcomes that are acknowledged
 AFTERMATH_SECONDS = 60.0
 
 
@@ -59,7 +57,6 @@ class Storm:
         self.instances: list[Instance] = []
         self.calm = False
         self.kills = self.terms = 0
-        self.acknowledged_for_nothing: set[str] = set()
         self.late: list[FunctionServer] = []  # still there ten seconds after SIGTERM
         self._firestore = int(firestore.rpartition(":")[2])
         self._stack = stack
@@ -113,26 +110,6 @@ class Storm:
         self.late.append(leaving.server)
         leaving.server.kill()
 
-    async def aftermath(self, jobs: list[str]) -> set[str]:
-        """Wait until every job has come to an end. Gives the jobs that had to be put back on the topic for that.
-
-        The emulator delivers a message no more when many were refused at a time. Nobody has acknowledged such a
-        message; a real subscription would deliver it again, or make it a dead letter.
-        """
-        put_back: set[str] = set()
-        ends_at = time.monotonic() + AFTERMATH_SECONDS
-        while left := [job for job in jobs if job not in ends(self.stage)]:
-            if time.monotonic() > ends_at:
-                break
-            seen = len(self.stage.deliveries)
-            await asyncio.sleep(QUIET_SECONDS)
-            if seen == len(self.stage.deliveries):
-                self.acknowledged_for_nothing |= set(left) & acknowledged(self.stage)
-                put_back |= set(left) - self.acknowledged_for_nothing
-                for job in left:
-                    await self.stage.publish({"archiveJobId": job, "userId": "alice"})
-        return put_back
-
     def calls(self) -> dict[str, list[tuple[float, bool]]]:
         """Of each job the calls that were passed on to Google: when, and whether its answer may have been lost."""
         calls: dict[str, list[tuple[float, bool]]] = defaultdict(list)
@@ -140,21 +117,6 @@ class Storm:
             for call in each.google.passed:
                 calls[call.job].append((call.at, bool(call.mischief) or each.excuses(call.at)))
         return {job: sorted(them) for job, them in calls.items()}
-
-
-def ends(stage: Stage) -> dict[str, set[str]]:
-    """What came of each job: new jobs, or reasons of rejections."""
-    found: dict[str, set[str]] = defaultdict(set)
-    for job, made in new_jobs(stage).items():
-        found[job] |= made
-    for message in stage.rejections:
-        found[message.data["archiveJobId"]].add(message.data["reason"])
-    return found
-
-
-def acknowledged(stage: Stage) -> set[str]:
-    """Jobs of which the function says that a delivery is done."""
-    return {line["archiveJobId"] for line in stage.deliveries if line["outcome"] in DONE}
 
 
 @pytest.mark.timeout(STORM_SECONDS + AFTERMATH_SECONDS + 120)
@@ -190,12 +152,12 @@ async def test_a_storm_of_crashes_loses_nothing_and_doubles_nothing_beyond_the_p
         producing = asyncio.create_task(produce())
         await storm.rage(STORM_SECONDS)
         await producing
-        put_back = await storm.aftermath(jobs)
+        waited = await until_ended(stage, jobs, seconds=AFTERMATH_SECONDS)
 
         calls, came = storm.calls(), ends(stage)
         attempts = {message.data["retriedArchiveJobId"]: message.data["attempt"] for message in stage.follow_ups}
         lost = [job for job in jobs if job not in came]
-        lost += sorted(storm.acknowledged_for_nothing)
+        lost += sorted(waited.acknowledged_for_nothing)
         doubled = [job for job in jobs if any(not excused for _, excused in calls.get(job, [])[:-1])]
         figure("crash storm: events", len(jobs))
         figure("crash storm: SIGKILLs", storm.kills)
@@ -205,7 +167,7 @@ async def test_a_storm_of_crashes_loses_nothing_and_doubles_nothing_beyond_the_p
             sum(lost for them in calls.values() for _, lost in them),
         )
         figure("crash storm: broken connections to the ledger", sum(each.ledger.cuts for each in storm.instances))
-        figure("crash storm: events that the emulator forgot, put back", len(put_back))
+        figure("crash storm: events that the emulator forgot, put back", len(waited.put_back))
         figure("crash storm: events lost", len(lost))
         figure("crash storm: events doubled beyond the promise", len(doubled))
 

@@ -5,7 +5,7 @@ import random
 from typing import Any
 
 from local.stage import Stage
-from tests.e2e.test_events import new_jobs
+from tests.e2e.ends import new_jobs, until_ended
 
 EVENTS = 60
 # the emulator gives up a push whose connection was cut only when its ack deadline is over
@@ -34,7 +34,7 @@ async def test_sigkill_of_one_of_two_processes_loses_nothing_and_doubles_nothing
             chance.choice([server for server in stage.servers if server.running]).kill()
             await stage.start_function()
         await flowing
-        await stage.until(lambda: set(jobs) <= set(new_jobs(stage)), seconds=90)
+        await until_ended(stage, jobs, seconds=90)
 
         made = new_jobs(stage)
         assert dict.fromkeys(jobs, 1) == {job: len(made[job]) for job in jobs}
@@ -63,6 +63,7 @@ async def test_sigterm_finishes_what_is_in_hand_and_takes_nothing_new(google_clo
         assert all(line["calls"] == 0 for line in in_hand if line["outcome"] == "not_now")
 
         await stage.start_function()
-        await stage.until(lambda: set(jobs) == set(new_jobs(stage)), seconds=150)
+        await until_ended(stage, jobs, seconds=150)
+        assert set(jobs) == set(new_jobs(stage))
         assert dict.fromkeys(jobs, 1) == {job: len(stage.google.retries(job)) for job in jobs}
         assert {1} == {message.data["attempt"] for message in stage.follow_ups}

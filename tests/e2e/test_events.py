@@ -15,6 +15,7 @@ import pytest
 from local import google_errors
 from local.scripted import Answer, Drop
 from local.stage import Stage
+from tests.e2e.ends import DONE, new_jobs
 
 TOMORROW = datetime.now(UTC) + timedelta(hours=24)
 LONG_AGO = (datetime.now(UTC) - timedelta(days=15)).isoformat()
@@ -64,15 +65,6 @@ def outcomes(stage: Stage) -> dict[str, set[str]]:
     return found
 
 
-def new_jobs(stage: Stage) -> dict[str, set[str]]:
-    """The new jobs that the follow-ups of each job name."""
-    found: dict[str, set[str]] = defaultdict(set)
-    for message in stage.follow_ups:
-        found[message.data["retriedArchiveJobId"]].add(message.data["archiveJobId"])
-        assert message.data["retriedArchiveJobId"] == message.attributes["dedupKey"]
-    return found
-
-
 async def test_84_mixed_events_each_published_twice_end_as_the_contract_says(google_cloud: Any) -> None:
     async with Stage(**google_cloud, max_delivery_attempts=20) as stage:
         await stage.start_function()
@@ -86,9 +78,8 @@ async def test_84_mixed_events_each_published_twice_end_as_the_contract_says(goo
         for event in events:
             await stage.publish(event)
         # every publication ends in an acknowledged delivery of its own
-        done = ("retried", "rejected", "deferred")
         await stage.until(
-            lambda: 2 * len(jobs) == sum(line["outcome"] in done for line in stage.deliveries), seconds=SECONDS
+            lambda: 2 * len(jobs) == sum(line["outcome"] in DONE for line in stage.deliveries), seconds=SECONDS
         )
         await stage.until(lambda: len(outcomes(stage)) == len(jobs))
 
