@@ -33,7 +33,9 @@ class Draining:
         del self._steps[timeout]
 
     def begin(self) -> None:
-        """The instance is to end."""
+        """The instance is to end. Asked a second time, it does not begin anew."""
+        if self._began is not None:
+            return
         self._began = asyncio.get_running_loop().time()
         for timeout, share in self._steps.items():
             if not timeout.expired():

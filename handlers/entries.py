@@ -32,7 +32,7 @@ class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel
     fence: int = 0  # how often it was claimed
     holder: str = ""  # who holds the present claim: a random word of its own
     lease_seconds: float = 0
-    calls_in_doubt: int = 0  # calls that may have been carried out, with no answer to tell
+    calls_counted: int = 0  # of archiveJobs.retry that were carried out, or may have been
     new_job_id: str = ""
     reason: str = ""  # of a rejection, or COOLDOWN; it stays when the job is claimed again
     detail: str = ""
@@ -43,15 +43,20 @@ class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel
     expire_at: datetime  # when the store may forget it
 
     @property
+    def calls_in_doubt(self) -> int:
+        """Calls that may have been carried out, with no answer to tell."""
+        return self.calls_counted - (self.state == "retried")
+
+    @property
     def used(self) -> int:
         """Retries that the chain has used up to now; a call in doubt counts as one."""
-        return self.attempt + self.calls_in_doubt
+        return self.attempt + self.calls_counted
 
     # How it goes on. Whoever had claimed it has no hold on it from then on.
 
     def retried(self, new_job_id: str) -> "Entry":
         """Google made a new job."""
-        return replace(self, state="retried", new_job_id=new_job_id, calls_in_doubt=self.calls_in_doubt + 1)
+        return replace(self, state="retried", new_job_id=new_job_id, detail="", calls_counted=self.calls_counted + 1)
 
     def rejected(self, reason: Reason, detail: str) -> "Entry":
         return replace(self, state="rejected", reason=reason, detail=detail)
@@ -63,7 +68,7 @@ class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel
 
     def in_doubt(self, detail: str) -> "Entry":
         """A call may have been carried out: it is counted, and another one may follow."""
-        return replace(self, state="open", detail=detail, calls_in_doubt=self.calls_in_doubt + 1)
+        return replace(self, state="open", detail=detail, calls_counted=self.calls_counted + 1)
 
     def released(self) -> "Entry":
         """Nothing was carried out."""
@@ -77,8 +82,8 @@ class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel
         """A rejection that was final can be claimed again. A call in doubt that parked the job counts as carried out
         from here on, since a person has looked; in doubt, it would park the job again.
         """
-        looked_into = self.calls_in_doubt if self.reason == Reason.OUTCOME_UNKNOWN else 0
-        counted = {"attempt": self.attempt + looked_into, "calls_in_doubt": self.calls_in_doubt - looked_into}
+        looked_into = self.calls_counted if self.reason == Reason.OUTCOME_UNKNOWN else 0
+        counted = {"attempt": self.attempt + looked_into, "calls_counted": self.calls_counted - looked_into}
         return replace(self, state="open", **counted)
 
     def of_new_job(self) -> "Entry | None":

@@ -142,7 +142,7 @@ class Ledger:
             fence=old.fence + 1,
             holder=holder,
             lease_seconds=self._lease_seconds,
-            calls_in_doubt=old.calls_in_doubt + lapsed,
+            calls_counted=old.calls_counted + lapsed,
             updated_at=now,
             expire_at=now + self._keep,
         )

@@ -130,7 +130,8 @@ def answer_of(status: int, body: bytes, now: datetime) -> Answer:
     metadata = _mapping(info, "metadata")
     code, reason = _word(error.get("status")), _word(info.get("reason"))
     default = Reason.JOB_NOT_RETRYABLE if 400 <= status < 500 else _Kind.UNKNOWN
-    kind = TABLE.get((status, reason)) or TABLE.get((status, code)) or TABLE.get((status, "")) or default
+    words = [word for word in (reason, code) if word]
+    kind = next((TABLE[status, word] for word in (*words, "") if (status, word) in TABLE), default)
     said = " ".join(filter(None, (str(status), code, reason if reason != code else "")))
     match kind:
         case _Kind.NEW_JOB | _Kind.ADOPT:

@@ -189,7 +189,7 @@ class _Work:
         if self._failed_at and self._case.now() - self._failed_at > rules.event_max_age:
             days = rules.event_max_age / timedelta(days=1)
             raise Refused(Reason.EVENT_EXPIRED, f"The job failed more than {days:g} days ago: start a new export.")
-        if entry.calls_in_doubt and rules.park_ambiguous:
+        if entry.calls_counted and rules.park_ambiguous:
             raise Refused(Reason.OUTCOME_UNKNOWN, _PARKED)
         if entry.used >= rules.budget:
             said = f"This job and those before it have used {entry.used} of {rules.budget} retries: start a new export."
@@ -200,8 +200,10 @@ class _Work:
         refused: AccessToken | None = None
         while True:
             access = await self._step("token", PREPARED, asyncio.shield(token))
+            if self._case.draining.began:
+                raise Unavailable("the instance is to end: no call to Google is begun any more")
             seconds = self._moment(ANSWERED) - asyncio.get_running_loop().time()
-            if seconds <= 0 or self._case.draining.began:
+            if seconds <= 0:  # the instance stood still meanwhile
                 raise Unavailable("no time was left for the call to Google")
             try:
                 call = self._case.portability.retry(entry.job_id, token=access.value, seconds=seconds)

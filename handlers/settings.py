@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 # where a token may be sent: over TLS, or to this very machine
-_ORIGIN = r"^(https://[A-Za-z0-9.-]+|http://(localhost|127\.0\.0\.1|\[::1\]))(:\d{1,4}|:[1-5]\d{4}|:6[0-4]\d{3})?"
+_ORIGIN = r"^(https://[A-Za-z0-9.-]+|http://(localhost|127\.0\.0\.1|\[::1\]))(:\d{1,4}|:[1-5]\d{4}|:6[0-4]\d{3}|:65[0-4]\d\d|:655[0-2]\d|:6553[0-5])?"
 SAFE_URL = _ORIGIN + r"(/\S*)?\Z"
 SAFE_ORIGIN = _ORIGIN + r"/?\Z"
 
@@ -60,10 +60,8 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     otel_exporter_otlp_endpoint: Annotated[
         str, Meta(pattern=r"^(https?://[^\s/]+\S*)?\Z", description="an http:// or https:// URL")
     ] = ""
-    otel_exporter_otlp_protocol: Annotated[Literal["http/protobuf"], Meta(description="http/protobuf")] = (
-        "http/protobuf"
-    )
-    otel_sdk_disabled: Annotated[str, Meta(description="true or false")] = "false"
+    otel_exporter_otlp_protocol: str = "http/protobuf"
+    otel_sdk_disabled: str = "false"  # the specification takes anything but true for false
     pubsub_emulator_host: Address = ""
     firestore_emulator_host: Address = ""
     secret_manager_emulator_host: Address = ""
@@ -98,6 +96,8 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         problems.append(f"CLAIM_LEASE_SECONDS ({lease:g}) has to be above HANDLER_DEADLINE_SECONDS ({deadline:g}).")
     if values.get("retry_ledger") == "memory" and environment.get("WORKERS", "1").strip() not in ("", "1"):
         problems.append("RETRY_LEDGER=memory is for one process: WORKERS has to be 1.")
+    if values.get("otel_traces_exporter") == "otlp" and values["otel_exporter_otlp_protocol"] != "http/protobuf":
+        problems.append("OTEL_EXPORTER_OTLP_PROTOCOL has to be http/protobuf.")
     if problems:
         raise WrongSettings("\n- ".join(["The settings are wrong:", *problems]))
     return Settings(**values)

@@ -46,7 +46,6 @@ TABLE: dict[str, Callable[[], Fault]] = {
     "invalid_request": partial(Misconfigured, "the token request was refused: invalid_request"),
     "unsupported_grant_type": partial(Misconfigured, "the token request was refused: unsupported_grant_type"),
 }
-_CLIENT_ERRORS = ("invalid_client", "unauthorized_client")
 
 
 class Secrets(Protocol):
@@ -84,6 +83,14 @@ class _TokenAnswer(Struct):
     scope: str | None = None
     refresh_token: str = ""
     error: Any = ""
+
+
+def _fault_in(answer: _TokenAnswer) -> Fault | None:
+    if answer.error:
+        return TABLE[answer.error]()
+    if answer.scope is not None and not any(scope.startswith(_SCOPE) for scope in answer.scope.split()):
+        return _reauthorize(f"The grant has no Data Portability scope: {_CONSENT}.")
+    return None
 
 
 class SingleFlight:
@@ -150,23 +157,21 @@ class UserCredentials:
             return token
 
     async def _fetch(self, credential_id: str, remembered: str) -> AccessToken:
-        remembers = {"invalid_grant": bool(remembered)} | dict.fromkeys(_CLIENT_ERRORS, self._client is not None)
+        knew_client = self._client is not None
         client, refresh_token = await self._secrets_for(credential_id, remembered)
         asked_at = asyncio.get_running_loop().time()
         answer = await self._exchange(client, refresh_token)
-        if remembers.get(answer.error):
-            # perhaps only what we remember is out of date: it is read again before anyone is told
-            self._client = None
-            renewed = await self._secrets_for(credential_id)
+        if _fault_in(answer) and (remembered or knew_client):
+            # perhaps only what we remember is out of date (a refresh token that another client got is an invalid_grant
+            # too): that is read again before anyone is told
+            self._client = None if knew_client else client
+            renewed = await self._secrets_for(credential_id, "" if remembered else refresh_token)
             if renewed != (client, refresh_token):
                 client, refresh_token = renewed
                 asked_at = asyncio.get_running_loop().time()
                 answer = await self._exchange(client, refresh_token)
-        if answer.error:
-            self._client = None
-            raise TABLE[answer.error]()
-        if answer.scope is not None and not any(scope.startswith(_SCOPE) for scope in answer.scope.split()):
-            raise _reauthorize(f"The grant has no Data Portability scope: {_CONSENT}.")
+        if fault := _fault_in(answer):
+            raise fault
         if answer.refresh_token and answer.refresh_token != refresh_token:
             log.warning("the token endpoint gave a new refresh token, which is not stored")
         lifetime = max(answer.expires_in - _MARGIN, answer.expires_in / 2)

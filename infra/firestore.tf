@@ -6,7 +6,7 @@ locals {
   # hot where times are ever increasing. (A wildcard is not possible: the provider asks for a TTL change with it, which
   # Firestore refuses.)
   ledger_fields = toset([
-    "attempt", "attributes", "callsInDoubt", "credentialId", "detail", "event", "expireAt", "fence", "holder", "jobId",
+    "attempt", "attributes", "callsCounted", "credentialId", "detail", "event", "expireAt", "fence", "holder", "jobId",
     "leaseSeconds", "newJobId", "notBefore", "reason", "rootJobId", "state", "updatedAt", "userId",
   ])
 }

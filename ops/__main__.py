@@ -122,7 +122,8 @@ def redrive(
       python -m ops redrive rejected --user user-4711 --go
       python -m ops redrive dead --go --rate 5
 
-    Malformed events are matched only by --reason MALFORMED_EVENT: they are malformed still.
+    Two reasons are matched only by name: MALFORMED_EVENT, since such an event is malformed still, and
+    OUTCOME_UNKNOWN, since a person has to find out first whether a retry is running.
     """
     settings = _settings(project, database)
     wanted = Wanted(

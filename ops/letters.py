@@ -15,6 +15,8 @@ from handlers.outcomes import Reason
 
 UNDELIVERED = "UNDELIVERED"  # a sound event that Pub/Sub gave up on: what stopped it was ours
 UNREADABLE = "UNREADABLE"  # not a rejection, so it holds no event
+# A malformed event stays malformed; and of a parked job a person has to find out whether a retry is running.
+ONLY_BY_NAME = {Reason.MALFORMED_EVENT, Reason.OUTCOME_UNKNOWN}
 
 # What Pub/Sub adds: https://cloud.google.com/pubsub/docs/handling-failures#attributes-added and its own use
 _DEAD_LETTER = "CloudPubSubDeadLetterSource"
@@ -57,8 +59,8 @@ class Wanted:
     newer_than: timedelta = timedelta.max
 
     def __call__(self, letter: Letter, now: datetime) -> bool:
-        """A malformed event stays malformed, so it has to be asked for by name; what holds no event is never meant."""
-        reasons = self.reasons or frozenset(Reason) - {Reason.MALFORMED_EVENT} | {UNDELIVERED}
+        """What holds no event is never meant; what has to be looked at first, only by name."""
+        reasons = self.reasons or frozenset(Reason) - ONLY_BY_NAME | {UNDELIVERED}
         return (
             letter.reason in reasons - {UNREADABLE}
             and (not self.users or letter.user_id in self.users)

@@ -140,8 +140,8 @@ class Screen:
 
 def _facts(told: Told, budget: int) -> Iterator[tuple[str, str]]:
     entry = told.entry
-    doubt = f", {told.calls_in_doubt} of it in doubt" if told.calls_in_doubt else ""
-    yield "retries", f"{entry.attempt} of {budget} used before this job failed, {entry.calls_in_doubt} for it{doubt}"
+    doubt = f", {entry.calls_in_doubt} of them in doubt" if entry.calls_in_doubt else ""
+    yield "retries", f"{entry.attempt} of {budget} used before this job failed, {entry.calls_counted} for it{doubt}"
     yield "claims", str(entry.fence)
     if entry.new_job_id:
         yield "new job", entry.new_job_id

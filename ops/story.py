@@ -39,14 +39,9 @@ class Told:
     lease_ends_at: datetime | None
     next: str
 
-    @property
-    def calls_in_doubt(self) -> int:
-        """Calls that may have been carried out. (The entry counts the one that made the new job among them.)"""
-        return self.entry.calls_in_doubt - (self.entry.state == "retried")
-
     def as_json(self) -> dict[str, Any]:
         fields = {name: value for name, value in msgspec.structs.asdict(self.entry).items() if name not in _HIDDEN}
-        counts = {"used": self.entry.used, "calls_in_doubt": self.calls_in_doubt}
+        counts = {"used": self.entry.used, "calls_in_doubt": self.entry.calls_in_doubt}
         told = fields | counts | {"lease_ends_at": self.lease_ends_at, "next": self.next}
         return {
             _camel(name): timestamp(value) if isinstance(value, datetime) else value for name, value in told.items()
@@ -128,7 +123,7 @@ def _next(entry: Entry, rules: Rules, now: datetime, left: timedelta) -> str:
 
 def _claims(entry: Entry, lapsed: int, rules: Rules) -> str:
     """What the delivery that claims it does."""
-    if entry.calls_in_doubt + lapsed and rules.park_ambiguous:
+    if entry.calls_counted + lapsed and rules.park_ambiguous:
         return "rejects it as OUTCOME_UNKNOWN"
     if entry.used + lapsed >= rules.budget:
         return "rejects it as RETRY_BUDGET_EXHAUSTED"

@@ -82,8 +82,8 @@ def test_a_lapsed_claim_is_taken_over_and_counts_one_call() -> None:
     ("park", "fields", "comes"),
     [
         (False, {"attempt": 2}, "asks Google to retry it, as retry 3 of 3"),
-        (False, {"attempt": 2, "calls_in_doubt": 1}, "rejects it as RETRY_BUDGET_EXHAUSTED"),
-        (True, {"calls_in_doubt": 1}, "rejects it as OUTCOME_UNKNOWN"),
+        (False, {"attempt": 2, "calls_counted": 1}, "rejects it as RETRY_BUDGET_EXHAUSTED"),
+        (True, {"calls_counted": 1}, "rejects it as OUTCOME_UNKNOWN"),
         (True, {}, "asks Google to retry it, as retry 1 of 3"),
     ],
 )
@@ -148,8 +148,8 @@ def test_where_deliveries_should_have_come_and_did_not_the_dead_letters_are_poin
 
 def test_the_call_that_made_the_new_job_is_not_in_doubt() -> None:
     assert (1, 2) == (
-        tell(state="retried", new_job_id="new", calls_in_doubt=2).calls_in_doubt,
-        tell(calls_in_doubt=2).calls_in_doubt,
+        tell(state="retried", new_job_id="new", calls_counted=2).entry.calls_in_doubt,
+        tell(calls_counted=2).entry.calls_in_doubt,
     )
 
 

@@ -134,7 +134,7 @@ def _entry(fields: Any) -> Entry:
         holder=text("holder"),
         lease_seconds=(lease.double_value or lease.integer_value) if lease is not None else 0,
         attempt=number("attempt"),
-        in_doubt=number("callsInDoubt"),
+        in_doubt=number("callsCounted"),
         root=text("rootJobId"),
         new_job=text("newJobId"),
         reason=text("reason"),

@@ -158,7 +158,7 @@ class LapsedClaimsAreFree(Composition):
     def ledger(self, store: Store, **options: Any) -> Ledger:
         class Free(_JudgesWith):
             def _change(self, claimed: Entry, before: Entry) -> Entry:
-                return replace(claimed, calls_in_doubt=before.calls_in_doubt)
+                return replace(claimed, calls_counted=before.calls_counted)
 
         return Free(store, **options)
 

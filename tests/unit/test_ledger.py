@@ -230,9 +230,9 @@ async def test_putting_back_does_not_break_the_claim_of_a_living_holder(store: S
     assert [] == await ledger(store).due(limit=100)
 
 
-async def rejected(store: Store, reason: Reason, *, calls_in_doubt: int = 0) -> Stored:
+async def rejected(store: Store, reason: Reason, *, calls_counted: int = 0) -> Stored:
     claimed = await claim(ledger(store), failed(attempt=1))
-    doubted = replace(claimed.entry, calls_in_doubt=calls_in_doubt)
+    doubted = replace(claimed.entry, calls_counted=calls_counted)
     await ledger(store).record(claimed, doubted.rejected(reason, "words"))
     stored = await store.load("job")
     assert stored
@@ -243,19 +243,19 @@ async def rejected(store: Store, reason: Reason, *, calls_in_doubt: int = 0) -> 
 async def test_a_final_rejection_that_is_reopened_can_be_claimed_with_all_that_was_used(
     store: Store, reason: Reason
 ) -> None:
-    await reopen(store, await rejected(store, reason, calls_in_doubt=1), NOW)
+    await reopen(store, await rejected(store, reason, calls_counted=1), NOW)
     entry = (await claim(ledger(store))).entry
     assert (entry.root_job_id, entry.used, entry.fence) == ("job", 2, 2)
 
 
 async def test_a_call_in_doubt_stays_in_doubt_unless_it_was_what_parked_the_job(store: Store) -> None:
-    await reopen(store, await rejected(store, Reason.ACCESS_DENIED, calls_in_doubt=1), NOW)
-    assert 1 == (await claim(ledger(store))).entry.calls_in_doubt
+    await reopen(store, await rejected(store, Reason.ACCESS_DENIED, calls_counted=1), NOW)
+    assert 1 == (await claim(ledger(store))).entry.calls_counted
 
 
 async def test_a_parked_job_that_is_reopened_is_no_longer_in_doubt(store: Store) -> None:
-    await reopen(store, await rejected(store, Reason.OUTCOME_UNKNOWN, calls_in_doubt=1), NOW)
-    assert 0 == (await claim(ledger(store))).entry.calls_in_doubt
+    await reopen(store, await rejected(store, Reason.OUTCOME_UNKNOWN, calls_counted=1), NOW)
+    assert 0 == (await claim(ledger(store))).entry.calls_counted
 
 
 async def test_reopening_leaves_alone_what_somebody_wrote_meanwhile(store: Store) -> None:

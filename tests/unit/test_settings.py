@@ -54,6 +54,8 @@ def test_a_variable_set_to_nothing_counts_as_unset() -> None:
         ("FIRESTORE_DATABASE", "retry-ledger"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318"),
         ("OTEL_SDK_DISABLED", "TRUE"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),  # of no consequence while traces are off
+        ("DATA_PORTABILITY_API_ENDPOINT", "http://localhost:65535"),
     ],
 )
 def test_sound_values_are_taken(variable: str, value: str) -> None:
@@ -82,11 +84,10 @@ def test_sound_values_are_taken(variable: str, value: str) -> None:
         ("DATA_PORTABILITY_API_ENDPOINT", "http://localhost.evil.example"),
         ("DATA_PORTABILITY_API_ENDPOINT", "dataportability.googleapis.com"),
         ("DATA_PORTABILITY_API_ENDPOINT", "https://dataportability.googleapis.com/v1"),
-        ("DATA_PORTABILITY_API_ENDPOINT", "https://host.example:99999"),
+        ("DATA_PORTABILITY_API_ENDPOINT", "https://host.example:65536"),
         ("DATA_PORTABILITY_API_ENDPOINT", "https://[x"),
         ("LOG_LEVEL", "LOUD"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
-        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
         ("OTEL_TRACES_EXPORTER", "zipkin"),
         ("PUBSUB_EMULATOR_HOST", "localhost"),
     ],
@@ -102,6 +103,11 @@ def test_a_wrong_value_is_told_by_its_name_and_without_the_value(variable: str, 
 def test_a_ledger_in_memory_is_refused_for_more_than_one_process() -> None:
     with pytest.raises(WrongSettings):
         from_environment(LEAST | {"RETRY_LEDGER": "memory", "WORKERS": "2"})
+
+
+def test_traces_go_over_http_or_are_refused() -> None:
+    with pytest.raises(WrongSettings, match="OTEL_EXPORTER_OTLP_PROTOCOL"):
+        from_environment(LEAST | {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"})
 
 
 def test_every_problem_is_told_at_once() -> None:
