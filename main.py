@@ -12,11 +12,11 @@ import functions_framework.aio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from handlers.composition import Program
+from handlers.entrance import Entrance
 from handlers.settings import WrongSettings, from_environment
 
 try:
-    program = Program(from_environment(os.environ))
+    entrance = Entrance(from_environment(os.environ))
 except WrongSettings as wrong:
     sys.exit(str(wrong))
 
@@ -24,13 +24,13 @@ except WrongSettings as wrong:
 @functions_framework.aio.http
 async def retry_failed_archive_job(request: Request) -> Response:
     """A failed archive job comes in, Google is asked once to retry it, and the new job's id goes out."""
-    return await program.retry_failed_archive_job(request)
+    return await entrance.retry_failed_archive_job(request)
 
 
 @functions_framework.aio.http
 async def resume_deferred_retries(request: Request) -> Response:
     """Jobs that Google would not retry before a certain time go back to the failed topic when it has come."""
-    return await program.resume_deferred_retries(request)
+    return await entrance.resume_deferred_retries(request)
 
 
 gc.freeze()  # the framework forks its worker next: what is loaded stays shared between the two, a fifth of their memory

@@ -3,10 +3,13 @@
 import base64
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
+
+from handlers.entries import Entry
+from handlers.outcomes import Reason
 
 JobId = Annotated[str, Meta(pattern=r"^(archiveJobs/)?[A-Za-z0-9._~-]{1,256}\Z")]
 UserId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,128}\Z")]
@@ -121,6 +124,19 @@ class ArchiveJobRetried(Struct, frozen=True, kw_only=True, rename="camel"):
     attempt: int
     retried_at: str
 
+    @classmethod
+    def of(cls, entry: Entry) -> Self:
+        """Of a job that was retried. The same at every delivery, as the ledger has it."""
+        return cls(
+            archive_job_id=entry.new_job_id,
+            retried_archive_job_id=entry.job_id,
+            root_archive_job_id=entry.root_job_id,
+            user_id=entry.user_id,
+            credential_id=entry.credential_id,
+            attempt=entry.used,
+            retried_at=timestamp(entry.updated_at),
+        )
+
     def attributes(self) -> dict[str, str]:
         return {
             "eventType": "archive-job-retried",
@@ -142,6 +158,32 @@ class RetryRejected(Struct, frozen=True, kw_only=True, rename="camel"):
     rejected_at: str
     event: str
     event_encoding: str
+
+    @classmethod
+    def of(cls, entry: Entry, data: bytes) -> Self:
+        """Of a job that was rejected, for the delivery with this data."""
+        event, encoding = as_text(data)
+        return cls(
+            reason=entry.reason,
+            detail=entry.detail,
+            archive_job_id=entry.job_id,
+            root_archive_job_id=entry.root_job_id,
+            user_id=entry.user_id,
+            credential_id=entry.credential_id,
+            attempt=entry.used,
+            rejected_at=timestamp(entry.updated_at),
+            event=event,
+            event_encoding=encoding,
+        )
+
+    @classmethod
+    def of_malformed(cls, error: MalformedEvent, data: bytes, now: datetime) -> Self:
+        """With those fields of the event that are sound."""
+        event, encoding = as_text(data)
+        at, reason = timestamp(now), Reason.MALFORMED_EVENT
+        return cls(
+            reason=reason, detail=str(error), rejected_at=at, event=event, event_encoding=encoding, **error.known
+        )
 
     def attributes(self, message_id: str) -> dict[str, str]:
         attributes = {

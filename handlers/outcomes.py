@@ -6,6 +6,7 @@ Outcome                one delivery is ...                                 answe
 ├── Deferred           done: the job waits in the ledger                   204
 ├── NotNow             to be delivered again                               503
 └── Broken             to be delivered again, and a fault of ours          500
+(A run of the schedule is Resumed, 204, or one of the last two.)
 
 Fault                  a step brought no result, because of ...            and so the delivery is
 ├── Refused            the user's grant or the job itself                  Rejected
@@ -73,6 +74,14 @@ class Broken:
 
     detail: str
     status: ClassVar = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A run of the schedule is over: so many deferred jobs are back on the failed topic."""
+
+    put_back: int
+    status: ClassVar = 204
 
 
 Outcome = Retried | Rejected | Deferred | NotNow | Broken

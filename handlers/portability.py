@@ -6,7 +6,6 @@ from https://developers.google.com/data-portability/user-guide/troubleshooting a
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 from typing import Any
@@ -16,39 +15,7 @@ import msgspec
 from handlers.events import JobId, plain_job_id
 from handlers.http import Http, NoAnswer, NotSent
 from handlers.outcomes import Misconfigured, Reason, Refused, Unavailable
-
-
-@dataclass(frozen=True, slots=True)
-class NewJob:
-    """Google retries: this is the new job, or the one that does the same export already."""
-
-    job_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Cooldown:
-    """Google will not retry before this time."""
-
-    until: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class TokenRefused:
-    """401: not carried out; another access token may do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unknown:
-    """The call may have been carried out."""
-
-    detail: str
-
-
-class NeverSent(Unavailable):
-    """No connection was made: the call does not count as sent."""
-
-
-Answer = NewJob | Cooldown | TokenRefused | Unknown | Refused | Unavailable | Misconfigured
+from handlers.ports import Answer, Cooldown, NeverSent, NewJob, TokenRefused, Unknown
 
 
 class _Kind(Enum):

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import msgspec
 
 from handlers.ledger import Ledger, Stored
-from handlers.topics import Publisher
+from handlers.outcomes import Broken, Misconfigured, NotNow, Resumed, Unavailable
+from handlers.ports import Publisher
 
 _AT_ONCE = 50  # deferrals in hand at the same time
 
@@ -26,8 +27,18 @@ class ResumeDeferred:
     limit: int
     deadline: float
 
-    async def __call__(self) -> int:
-        """How many were put back. Raises Unavailable, Misconfigured or TimeoutError; what is left is due again."""
+    async def __call__(self) -> Resumed | NotNow | Broken:
+        """One run. What it raises is a bug. What it leaves is due again."""
+        try:
+            return Resumed(await self._all())
+        except Unavailable as fault:
+            return NotNow(str(fault))
+        except TimeoutError:
+            return NotNow("not over in time")
+        except Misconfigured as fault:
+            return Broken(str(fault))
+
+    async def _all(self) -> int:
         faults: list[BaseException] = []
         async with asyncio.timeout(self.deadline):
             due = await self.ledger.due(self.limit)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
 
 from handlers.delivery import Delivery
 from handlers.draining import Draining
@@ -19,10 +19,8 @@ from handlers.events import (
     ArchiveJobRetried,
     MalformedEvent,
     RetryRejected,
-    as_text,
     encode,
     parse_failed,
-    timestamp,
 )
 from handlers.ledger import Claim, Held, Kept, Ledger, Settled, Superseded
 from handlers.outcomes import (
@@ -37,20 +35,21 @@ from handlers.outcomes import (
     Retried,
     Unavailable,
 )
-from handlers.portability import Answer, Cooldown, NeverSent, NewJob, TokenRefused, Unknown
+from handlers.ports import (
+    AccessToken,
+    Cooldown,
+    NeverSent,
+    NewJob,
+    Portability,
+    Publisher,
+    TokenRefused,
+    Tokens,
+    Unknown,
+    Verdict,
+)
 from handlers.telemetry import Journal
-from handlers.topics import Publisher
-from handlers.user_credentials import AccessToken
 
 _T = TypeVar("_T")
-
-
-class Tokens(Protocol):
-    def begin(self, credential_id: str, refused: AccessToken | None = None) -> asyncio.Future[AccessToken]: ...
-
-
-class Portability(Protocol):
-    async def retry(self, job_id: str, *, token: str, seconds: float) -> Answer: ...
 
 
 # By when each step of a delivery has to be over, as shares of its deadline. The call to Google is begun only while
@@ -101,7 +100,7 @@ class _Work:
         self._journal = journal
         self._begun = asyncio.get_running_loop().time()
         self._failed_at = delivery.published_at
-        journal.bind(republished=False)
+        journal.bind(republished=False, calls=0, callsUnknown=0)
 
     async def outcome(self) -> Outcome:
         try:
@@ -120,7 +119,7 @@ class _Work:
                 self._journal.bind(republished=True)
                 return await self._announce(claim)
         self._journal.bind(attempt=claim.entry.used, rootArchiveJobId=claim.entry.root_job_id)
-        self._journal.calls_unknown += claim.lapsed
+        self._journal.count("callsUnknown", claim.lapsed)
         kept = await self._settle(claim, event, token or self._begin_token(event))
         return NotNow(kept.entry.detail) if kept.entry.state == "open" else await self._announce(kept)
 
@@ -158,30 +157,28 @@ class _Work:
         """
         try:
             self._check(entry)
-            answer = await self._call(entry, event, token)
+            verdict = await self._call(entry, event, token)
         except Refused as refusal:
-            answer = refusal
-        match answer:
+            verdict = refusal
+        match verdict:
             case NewJob(job_id) if job_id != entry.job_id:
                 return entry.retried(job_id)
             case NewJob():
                 return entry.rejected(Reason.JOB_NOT_RETRYABLE, "Google says that this very job is still running.")
             case Refused(reason=reason):
-                return entry.rejected(reason, str(answer))
+                return entry.rejected(reason, str(verdict))
             case Cooldown(until):
                 data, attributes = self._delivery.data, encode(self._delivery.attributes)
                 if len(data) + len(attributes) > _LARGEST_KEPT:
                     data, attributes = event.encoded(), b"{}"
                 return entry.deferred(until, data, attributes.decode())
             case Unknown(detail):
-                self._journal.calls_unknown += 1
+                self._journal.count("callsUnknown", 1)
                 doubted = entry.in_doubt(detail)
                 parks = self._case.rules.park_ambiguous
                 return doubted.rejected(Reason.OUTCOME_UNKNOWN, _PARKED) if parks else doubted
             case Unavailable() | Misconfigured():
-                raise answer
-            case TokenRefused():
-                raise AssertionError("dealt with where the call is made")
+                raise verdict
 
     def _check(self, entry: Entry) -> None:
         """What forbids a call to begin with. Raises Refused."""
@@ -195,7 +192,7 @@ class _Work:
             said = f"This job and those before it have used {entry.used} of {rules.budget} retries: start a new export."
             raise Refused(Reason.RETRY_BUDGET_EXHAUSTED, said)
 
-    async def _call(self, entry: Entry, event: ArchiveJobFailed, token: asyncio.Future[AccessToken]) -> Answer:
+    async def _call(self, entry: Entry, event: ArchiveJobFailed, token: asyncio.Future[AccessToken]) -> Verdict:
         """archiveJobs.retry, once; a second time only after a 401, which was not carried out."""
         refused: AccessToken | None = None
         while True:
@@ -210,7 +207,7 @@ class _Work:
                 answer = await self._step("retry", ANSWERED, call)
             except Unavailable as late:
                 answer = Unknown(str(late))
-            self._journal.calls += not isinstance(answer, NeverSent)
+            self._journal.count("calls", not isinstance(answer, NeverSent))
             if not isinstance(answer, TokenRefused):
                 if not isinstance(answer, NewJob | Cooldown):
                     self._journal.failed("retry")
@@ -229,21 +226,16 @@ class _Work:
     async def _announce(self, kept: Kept) -> Outcome:
         """Publish what the ledger holds, which is the same at every delivery."""
         entry = kept.entry
-        user: dict[str, Any] = {"user_id": entry.user_id, "credential_id": entry.credential_id}
         self._journal.bind(attempt=entry.used, rootArchiveJobId=entry.root_job_id, userId=entry.user_id)
         if entry.state == "deferred" and entry.not_before:
             return Deferred(entry.not_before)
-        chain: dict[str, Any] = {"root_archive_job_id": entry.root_job_id, "attempt": entry.used}
-        at = timestamp(entry.updated_at)
-        outcome: Outcome = Retried(entry.new_job_id)
+        outcome: Outcome
         if entry.state == "rejected":
-            known = {"archive_job_id": entry.job_id} | chain | user
-            outcome = await self._reject(entry.reason, entry.detail, rejected_at=at, **known)
+            outcome = await self._reject(RetryRejected.of(entry, self._delivery.data))
         else:
-            job: dict[str, Any] = {"archive_job_id": entry.new_job_id, "retried_archive_job_id": entry.job_id}
-            follow_up = ArchiveJobRetried(retried_at=at, **job, **chain, **user)
-            publishing = self._case.retried.publish(encode(follow_up), follow_up.attributes())
-            await self._step("publish", PUBLISHED, publishing)
+            follow_up = ArchiveJobRetried.of(entry)
+            await self._publish(self._case.retried, encode(follow_up), follow_up.attributes())
+            outcome = Retried(entry.new_job_id)
             self._tell_delay(kept)
         if entry.not_before:  # once deferred, and due until here: where this fails, it is only published once more
             with suppress(Unavailable, Misconfigured):
@@ -257,17 +249,17 @@ class _Work:
             self._journal.bind(delaySeconds=max(0.0, round(seconds, 3)))  # below 0 where a producer's clock is ahead
 
     async def _reject_malformed(self, error: MalformedEvent) -> Outcome:
-        at = timestamp(self._case.now())
-        known = error.known
-        self._journal.bind(archiveJobId=known.get("archive_job_id", ""), userId=known.get("user_id", ""))
-        return await self._reject(Reason.MALFORMED_EVENT, str(error), rejected_at=at, **error.known)
+        rejection = RetryRejected.of_malformed(error, self._delivery.data, self._case.now())
+        self._journal.bind(archiveJobId=rejection.archive_job_id, userId=rejection.user_id)
+        return await self._reject(rejection)
 
-    async def _reject(self, reason: str, detail: str, **known: Any) -> Outcome:
-        event, encoding = as_text(self._delivery.data)
-        rejection = RetryRejected(reason=reason, detail=detail, event=event, event_encoding=encoding, **known)
-        publishing = self._case.rejected.publish(encode(rejection), rejection.attributes(self._delivery.message_id))
-        await self._step("publish", PUBLISHED, publishing)
-        return Rejected(Reason(reason), detail)
+    async def _reject(self, rejection: RetryRejected) -> Outcome:
+        attributes = rejection.attributes(self._delivery.message_id)
+        await self._publish(self._case.rejected, encode(rejection), attributes)
+        return Rejected(Reason(rejection.reason), rejection.detail)
+
+    async def _publish(self, topic: Publisher, data: bytes, attributes: dict[str, str]) -> None:
+        await self._step("publish", PUBLISHED, topic.publish(data, attributes))
 
     def _moment(self, share: float) -> float:
         return self._case.draining.moment(self._begun + share * self._case.rules.deadline, share)

@@ -26,11 +26,9 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from handlers.delivery import Delivery
 from handlers.http import Http
 from handlers.outcomes import Fault, Misconfigured, Refused, Unavailable
-from handlers.portability import Answer, TokenRefused, Unknown
-from handlers.retry_failed_job import Portability, Tokens
+from handlers.ports import AccessToken, Answer, Portability, Publisher, TokenRefused, Tokens, Unknown
 from handlers.telemetry import Journal, trace_fields
-from handlers.topics import Publisher
-from handlers.user_credentials import AccessToken, Secrets
+from handlers.user_credentials import Secrets
 
 _W3C = TraceContextTextMapPropagator()
 _GOOGLES = "googclient_"  # what Google's Pub/Sub clients put before the names of the trace context's attributes

@@ -113,11 +113,13 @@ class Journal:
         self.fields = fields
         self._steps: dict[str, float] = {}
         self._begun = time.perf_counter()
-        self.calls = 0  # of archiveJobs.retry that were sent
-        self.calls_unknown = 0  # calls found to have no known outcome
 
     def bind(self, **fields: Any) -> None:
         self.fields |= fields
+
+    def count(self, field: str, number: int) -> None:
+        """Add to a field that is a number."""
+        self.fields[field] = self.fields.get(field, 0) + number
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:

@@ -1,7 +1,7 @@
 """Publishing: done when Pub/Sub has accepted the message, and not before."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from google.api_core.exceptions import GoogleAPICallError, GoogleAPIError
 from google.api_core.retry_async import AsyncRetry
@@ -22,11 +22,6 @@ _types = message_module("google.pubsub_v1", "pubsub")
 _Request, _Answer, _Message = (
     each.pb() for each in (_types.PublishRequest, _types.PublishResponse, _types.PubsubMessage)
 )
-
-
-class Publisher(Protocol):
-    async def publish(self, data: bytes, attributes: Mapping[str, str]) -> None:
-        """Returns when the message is accepted. Raises Unavailable or Misconfigured."""
 
 
 class PublisherClient:

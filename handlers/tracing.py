@@ -5,10 +5,9 @@ from typing import Any, Protocol
 
 from handlers.delivery import Delivery
 from handlers.http import Http
-from handlers.retry_failed_job import Portability, Tokens
+from handlers.ports import Portability, Publisher, Tokens
 from handlers.settings import Settings
 from handlers.telemetry import Journal, log, trace_fields
-from handlers.topics import Publisher
 from handlers.user_credentials import Secrets
 
 

@@ -7,7 +7,6 @@ https://developers.google.com/data-portability/user-guide/time-based.
 import asyncio
 import re
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 from urllib.parse import urlencode
@@ -18,6 +17,7 @@ from msgspec import Struct
 
 from handlers.http import Http, NoAnswer, NotSent
 from handlers.outcomes import Fault, Misconfigured, Reason, Refused, Unavailable
+from handlers.ports import AccessToken
 from handlers.secret_store import NoSecret
 from handlers.settings import SAFE_URL
 from handlers.telemetry import log
@@ -50,13 +50,6 @@ TABLE: dict[str, Callable[[], Fault]] = {
 
 class Secrets(Protocol):
     async def read(self, secret_id: str) -> bytes: ...
-
-
-@dataclass(frozen=True, slots=True)
-class AccessToken:
-    value: str = field(repr=False)
-    refresh_token: str = field(repr=False)
-    expires_at: float  # in seconds, on the event loop's clock
 
 
 class OAuthClient(Struct, frozen=True):

@@ -19,7 +19,7 @@ from datetime import datetime
 from handlers.events import timestamp
 from handlers.ledger import Conflict, Store, reopen
 from handlers.outcomes import Unavailable
-from handlers.topics import Publisher
+from handlers.ports import Publisher
 from ops.leases import Leases
 from ops.letters import Letter, Read, Wanted
 

@@ -27,6 +27,7 @@ from local.stage import OAUTH_CLIENT, Stage
 from local.topics import DEAD, FAILED, REJECTED, connected
 from tests.ops.desk import SECONDS, Desk, failed, rejection
 
+BOTH = ("--reason", "ACCESS_DENIED", "--reason", "OUTCOME_UNKNOWN")
 QUICK = ("--wait", "1")
 ROOT = Path(__file__).parents[2]
 
@@ -97,7 +98,7 @@ async def test_jobs_that_were_rejected_for_good_are_retried_once_they_are_redriv
         assert (0, True, True) == (looked.code, "ACCESS_DENIED" in looked.out, "OUTCOME_UNKNOWN" in looked.out)
         assert [1, 1] == [len(stage.google.retries(job)) for job in ("denied", "parked")]
 
-        redriven = await ops("redrive", "rejected", "--subscription", "kept", "--go", *QUICK, **environment)
+        redriven = await ops("redrive", "rejected", "--subscription", "kept", "--go", *BOTH, *QUICK, **environment)
         assert (0, True) == (redriven.code, "2 of 2 put back on archive-job-failed." in redriven.out)
         await stage.until(lambda: len(stage.follow_ups) == 2)
         follow_ups = {message.data["retriedArchiveJobId"]: message.data for message in stage.follow_ups}

@@ -20,8 +20,8 @@ from handlers.outcomes import (
     Retried,
     Unavailable,
 )
-from handlers.portability import Cooldown, NewJob, TokenRefused, Unknown, answer_of
-from handlers.user_credentials import AccessToken
+from handlers.portability import answer_of
+from handlers.ports import AccessToken, Cooldown, NewJob, TokenRefused, Unknown
 from local.google_apis import MARK
 from tests.properties.inputs import (
     QUOTED,

@@ -12,11 +12,12 @@ from handlers.firestore import FirestoreClient, FirestoreStore
 from handlers.http import Http
 from handlers.ledger import Ledger, Store
 from handlers.portability import PortabilityApi
+from handlers.ports import Portability, Publisher, Tokens
 from handlers.resume_deferred import ResumeDeferred
-from handlers.retry_failed_job import Portability, RetryFailedJob, Rules, Tokens
+from handlers.retry_failed_job import RetryFailedJob, Rules
 from handlers.secret_store import SecretManagerClient, SecretStore
 from handlers.telemetry import Journal
-from handlers.topics import Publisher, PublisherClient, Topic
+from handlers.topics import PublisherClient, Topic
 from handlers.user_credentials import Secrets, UserCredentials
 from tests.simulation import grants, pubsub
 from tests.simulation.clients import Effect, HttpClient, Service
@@ -198,7 +199,7 @@ class FunctionInstance:
     async def _resume(self, run: str) -> None:
         DELIVERY.set(run)
         try:
-            said = f"put back {await self._resume_deferred()}"
+            said = repr(await self._resume_deferred())
         except Exception as error:
             said = repr(error)
         self._record.add(Instance(self._timeline.now, self.name, f"{run}: {said}"))

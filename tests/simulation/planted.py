@@ -19,10 +19,8 @@ from handlers.http import Http, NoAnswer
 from handlers.ledger import Claim, Conflict, Held, Kept, Ledger, Settled, Store, Stored
 from handlers.memory_store import MemoryStore
 from handlers.outcomes import Misconfigured, Reason, Refused, Unavailable
-from handlers.portability import Answer, Unknown
-from handlers.retry_failed_job import Portability, Tokens
-from handlers.topics import Publisher
-from handlers.user_credentials import AccessToken, Secrets, UserCredentials
+from handlers.ports import AccessToken, Answer, Portability, Publisher, Tokens, Unknown
+from handlers.user_credentials import Secrets, UserCredentials
 from tests.simulation.grants import TOKEN_URI
 from tests.simulation.instance import Composition
 from tests.simulation.world import World

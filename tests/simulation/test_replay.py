@@ -70,7 +70,9 @@ def test_an_interrupt_ends_the_command_and_its_workers() -> None:
     with subprocess.Popen(
         _command("--seeds", "1000000"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0
     ) as running:
-        time.sleep(4)
+        while _living(running.pid) < 3:  # it, and its workers
+            time.sleep(0.1)
+        time.sleep(2)
         os.killpg(running.pid, signal.SIGINT)
         output, _ = running.communicate(timeout=60)
     assert 130 == running.returncode
@@ -88,6 +90,11 @@ def _lives(group: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def _living(group: int) -> int:
+    listed = subprocess.run(["ps", "-eo", "pgid="], capture_output=True, text=True, check=True).stdout
+    return listed.split().count(str(group))
 
 
 def _last_line(output: str) -> str:

@@ -13,7 +13,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from handlers.composition import Program
+from handlers.entrance import Entrance
 from handlers.settings import from_environment
 from handlers.telemetry import configure_logs
 
@@ -28,25 +28,25 @@ NOWHERE = {  # a function whose every neighbour is out of reach
 
 
 @pytest.fixture
-def program() -> Program:
-    return Program(from_environment(NOWHERE))
+def entrance() -> Entrance:
+    return Entrance(from_environment(NOWHERE))
 
 
 @pytest.fixture
-def log(program: Program) -> io.StringIO:
-    """What the program logs from here on."""
+def log(entrance: Entrance) -> io.StringIO:
+    """What the entrance logs from here on."""
     stream = io.StringIO()
     configure_logs("INFO", stream)
     return stream
 
 
-async def send(program: Program, body: bytes, method: str = "POST", **headers: str) -> Response:
+async def send(entrance: Entrance, body: bytes, method: str = "POST", **headers: str) -> Response:
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": body}
 
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
     scope = {"type": "http", "method": method, "path": "/", "query_string": b"", "headers": raw}
-    return await program.retry_failed_archive_job(Request(scope, receive))
+    return await entrance.retry_failed_archive_job(Request(scope, receive))
 
 
 def push(event: Any) -> bytes:
@@ -59,21 +59,21 @@ def lines(log: io.StringIO) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "OPTIONS", "HEAD", "PATCH"])
-async def test_another_method_than_post_is_405(program: Program, method: str) -> None:
-    answer = await send(program, b"", method)
+async def test_another_method_than_post_is_405(entrance: Entrance, method: str) -> None:
+    answer = await send(entrance, b"", method)
     assert (405, "POST") == (answer.status_code, answer.headers["allow"])
 
 
 async def test_a_body_that_is_no_envelope_is_400_and_neither_answer_nor_log_repeats_it(
-    program: Program, log: io.StringIO
+    entrance: Entrance, log: io.StringIO
 ) -> None:
-    answer = await send(program, b"a-secret", authorization="Bearer a-secret")
+    answer = await send(entrance, b"a-secret", authorization="Bearer a-secret")
     assert (400, b"malformed") == (answer.status_code, answer.body)
     assert "a-secret" not in f"{lines(log)} {answer.headers}"
 
 
-async def test_what_passes_is_503_with_one_word_and_one_warning(program: Program, log: io.StringIO) -> None:
-    answer = await send(program, push({"archiveJobId": "job", "userId": "alice"}))
+async def test_what_passes_is_503_with_one_word_and_one_warning(entrance: Entrance, log: io.StringIO) -> None:
+    answer = await send(entrance, push({"archiveJobId": "job", "userId": "alice"}))
     assert (503, b"later") == (answer.status_code, answer.body)
     [line] = lines(log)
     expected = {
@@ -90,19 +90,21 @@ async def test_what_passes_is_503_with_one_word_and_one_warning(program: Program
     assert {"claim", "token", "release"} == set(line["stepsMs"])
 
 
-async def test_a_log_line_carries_the_trace_of_its_request(program: Program, log: io.StringIO) -> None:
+async def test_a_log_line_carries_the_trace_of_its_request(entrance: Entrance, log: io.StringIO) -> None:
     trace, span = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-    await send(program, push("not an event"), traceparent=f"00-{trace}-{span}-01")
+    await send(entrance, push("not an event"), traceparent=f"00-{trace}-{span}-01")
     [line] = lines(log)
     assert f"projects/a-project/traces/{trace}" == line["logging.googleapis.com/trace"]
     assert (span, True) == (line["logging.googleapis.com/spanId"], line["logging.googleapis.com/trace_sampled"])
 
 
-async def test_a_request_that_is_cut_off_is_one_warning_and_no_traceback(program: Program, log: io.StringIO) -> None:
+async def test_a_request_that_is_cut_off_is_one_warning_and_no_traceback(entrance: Entrance, log: io.StringIO) -> None:
     async def receive() -> dict[str, Any]:
         return {"type": "http.disconnect"}
 
-    answer = await program.retry_failed_archive_job(Request({"type": "http", "method": "POST", "headers": []}, receive))
+    answer = await entrance.retry_failed_archive_job(
+        Request({"type": "http", "method": "POST", "headers": []}, receive)
+    )
     assert answer.status_code == 503
     assert ["WARNING"] == [line["severity"] for line in lines(log)]
 
@@ -135,10 +137,16 @@ import main
 # urllib3, which comes with google-api-core, looks whether the machine has IPv6, and closes that socket at once
 assert used <= {("socket.bind", ("::1", 0))}, used
 assert threading.active_count() == 1
-assert list(vars(main.program)) == ["_settings"]
+assert list(vars(main.entrance._parts)) == ["_settings"]
 """
     ended = run(code, GOOGLE_CLOUD_PROJECT="a-project")
     assert (0, "") == (ended.returncode, ended.stderr)
+
+
+@pytest.mark.parametrize("use_case", ["retry_failed_job", "resume_deferred"])
+def test_a_use_case_knows_protocols_and_no_library_of_the_network(use_case: str) -> None:
+    ended = run(f"import sys, handlers.{use_case}; print(*sys.modules)")
+    assert {"aiohttp", "google", "grpc", "starlette"}.isdisjoint(ended.stdout.split())
 
 
 NOT_NEEDED = [

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from handlers.outcomes import Misconfigured, Reason, Refused, Unavailable
-from handlers.portability import Cooldown, NewJob, TokenRefused, Unknown, answer_of
+from handlers.portability import answer_of
+from handlers.ports import Cooldown, NewJob, TokenRefused, Unknown
 from tests.unit.world import NOW, error_info, google_error
 
 LATER = NOW + timedelta(hours=24)

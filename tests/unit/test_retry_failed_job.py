@@ -146,7 +146,7 @@ async def test_a_call_that_was_not_sent_releases_the_claim_and_counts_nothing() 
     world = World()
     world.script("job", NotSent("ClientConnectorError"), (200, {"archiveJobId": "new"}))
     assert isinstance(await world.deliver(failed()), NotNow)
-    assert 0 == world.journal.calls
+    assert 0 == world.journal.fields["calls"]
     assert Retried("new") == await world.deliver(failed())
     assert world.retried.messages[0]["attempt"] == 1
 
@@ -445,7 +445,9 @@ async def test_a_call_is_not_begun_without_time_to_record_its_answer() -> None:
 
     world = World(deadline=0.1)
     await world.credentials.begin("alice")
-    world.case = replace(world.case, ledger=Ledger(StandsStill(), lease_seconds=150, keep=timedelta(days=45), now=lambda: NOW))
+    world.case = replace(
+        world.case, ledger=Ledger(StandsStill(), lease_seconds=150, keep=timedelta(days=45), now=lambda: NOW)
+    )
     assert NotNow("no time was left for the call to Google") == await world.deliver(failed())
     assert world.http.retries == []
 

@@ -17,8 +17,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from handlers import tracing
-from handlers.composition import Program
 from handlers.delivery import Delivery
+from handlers.entrance import Entrance
 from handlers.exporting import session
 from handlers.outcomes import NotNow, Outcome, Rejected, Retried, Unavailable
 from handlers.portability import PortabilityApi
@@ -262,7 +262,7 @@ def test_with_traces_on_importing_main_loads_what_they_need_and_still_builds_not
 import sys, threading, main
 assert "opentelemetry.sdk.trace" in sys.modules and "handlers.spans" in sys.modules
 assert threading.active_count() == 1
-assert list(vars(main.program)) == ["_settings"]
+assert list(vars(main.entrance._parts)) == ["_settings"]
 """
     ended = run(code, GOOGLE_CLOUD_PROJECT="p", **ON)
     assert (0, "") == (ended.returncode, ended.stderr)
@@ -277,14 +277,14 @@ async def collector() -> AsyncIterator[Collector]:
 async def exporting(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], deliveries: int = 1
 ) -> tuple[list[int], list[dict[str, Any]]]:
-    """Statuses and log lines of a program with traces on."""
+    """Statuses and log lines of a entrance with traces on."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    program, stream = Program(from_environment(NOWHERE | environment)), io.StringIO()
+    entrance, stream = Entrance(from_environment(NOWHERE | environment)), io.StringIO()
     configure_logs("INFO", stream)
     statuses = []
     for _ in range(deliveries):
-        statuses.append((await send(program, push("no event"))).status_code)
+        statuses.append((await send(entrance, push("no event"))).status_code)
         await asyncio.sleep(0.2)
     return statuses, lines(stream)
 

@@ -225,6 +225,20 @@ async def test_a_rotated_client_secret_is_read_again_before_anyone_is_alerted() 
     assert world.http.token_forms[-1]["client_secret"] == ["rotated"]
 
 
+async def test_a_refresh_token_that_another_client_got_is_tried_with_the_client_of_today_before_anyone_is_told() -> (
+    None
+):
+    world = World()
+    await fetch(world)
+    world.secrets.content["token-bob"] = b"made-up-secret-refresh-bob"
+    renewed = {"web": CLIENT_FILE["web"] | {"client_secret": "made-up-secret-of-today"}}
+    world.secrets.content["client"] = json.dumps(renewed).encode()
+    world.http.token_script = [(400, {"error": "invalid_grant"}), (200, {"access_token": "new"})]
+    assert await fetch(world, "bob") == "new"
+    assert ["made-up-secret-of-today"] == world.http.token_forms[-1]["client_secret"]
+    assert 1 == world.secrets.reads.count("token-bob")
+
+
 async def test_secrets_that_have_not_changed_are_not_tried_twice() -> None:
     world = World()
     world.http.token_script = [

@@ -1,0 +1,94 @@
+"""The function as HTTP sees it: a request becomes a use case's call, and its outcome an answer and one log line."""
+
+import logging
+from collections.abc import Awaitable
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from handlers import tracing
+from handlers.composition import Parts
+from handlers.delivery import NotADelivery, parse_delivery
+from handlers.outcomes import Broken, Deferred, NotNow, Outcome, Rejected, Resumed, Retried
+from handlers.settings import Settings
+from handlers.telemetry import Journal, configure_logs, log, trace_fields
+
+_WORDS = {500: "fault", 503: "later"}
+
+
+class Entrance:
+    """The two entry points. The parts behind them are built at the first request, after the fork."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._parts = Parts(settings)
+        configure_logs(settings.log_level)
+        tracing.load(settings)
+
+    async def retry_failed_archive_job(self, request: Request) -> Response:
+        """One delivery. The body of the answer is empty or one fixed word."""
+        if request.method != "POST":
+            return _not_a_post()
+        try:
+            delivery = parse_delivery(request.headers, await request.body())
+        except NotADelivery as error:
+            log.warning(str(error))
+            return _answer(400, "malformed")
+        except ClientDisconnect:
+            log.warning("The connection was cut off before the whole request was here.")
+            return _answer(503, "later")
+        known = {"messageId": delivery.message_id, "deliveryAttempt": delivery.attempt}
+        journal = self._parts.tracing.journal(delivery, request.headers, **known)
+
+        async def work() -> Outcome:
+            return await self._parts.retry_failed_job(delivery, journal)
+
+        return await _answered(work(), journal)
+
+    async def resume_deferred_retries(self, request: Request) -> Response:
+        """One run of the schedule."""
+        if request.method != "POST":
+            return _not_a_post()
+        journal = Journal(**trace_fields(request.headers, self._settings.google_cloud_project))
+
+        async def work() -> Resumed | NotNow | Broken:
+            return await self._parts.resume_deferred()
+
+        return await _answered(work(), journal)
+
+
+async def _answered(work: Awaitable[Outcome | Resumed], journal: Journal) -> Response:
+    try:
+        outcome = await work
+    except Exception as error:
+        # the framework's own page for this would do, were it not for its silence about the delivery
+        outcome = Broken(f"{type(error).__name__}, which nobody expected")
+        _write(journal, outcome, exc_info=True)
+    else:
+        _write(journal, outcome)
+    return _answer(outcome.status, _WORDS.get(outcome.status, ""))
+
+
+def _not_a_post() -> Response:
+    return _answer(405, "post", {"Allow": "POST"})
+
+
+def _answer(status: int, word: str, headers: dict[str, str] | None = None) -> Response:
+    return Response(word, status_code=status, headers=headers, media_type="text/plain" if word else None)
+
+
+def _write(journal: Journal, outcome: Outcome | Resumed, *, exc_info: bool = False) -> None:
+    """The one log line: what is expected is INFO, what passes is WARNING, what is ours to mend is ERROR."""
+    match outcome:
+        case Retried(new_job_id):
+            journal.write(logging.INFO, f"retried as {new_job_id}", outcome="retried", newArchiveJobId=new_job_id)
+        case Rejected(reason, detail):
+            journal.write(logging.INFO, detail, outcome="rejected", reason=reason)
+        case Deferred(until):
+            journal.write(logging.INFO, f"deferred until {until}", outcome="deferred", notBefore=until)
+        case Resumed(number):
+            journal.write(logging.INFO, f"{number} deferred retries put back", outcome="resumed", resumed=number)
+        case NotNow(detail):
+            journal.write(logging.WARNING, detail, outcome="not_now")
+        case Broken(detail):
+            journal.write(logging.ERROR, detail, outcome="fault", exc_info=exc_info)

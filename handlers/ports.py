@@ -1,0 +1,72 @@
+"""What the use cases need of the world: a few protocols, and the values that pass through them."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from handlers.outcomes import Misconfigured, Refused, Unavailable
+
+
+class Publisher(Protocol):
+    async def publish(self, data: bytes, attributes: Mapping[str, str]) -> None:
+        """Returns when the message is accepted. Raises Unavailable or Misconfigured."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccessToken:
+    value: str = field(repr=False)
+    refresh_token: str = field(repr=False)
+    expires_at: float  # in seconds, on the event loop's clock
+
+
+class Tokens(Protocol):
+    def begin(self, credential_id: str, refused: AccessToken | None = None) -> asyncio.Future[AccessToken]:
+        """Start to get one: await it under asyncio.shield. `refused` is one that Google did not accept.
+
+        The result raises Refused, Unavailable or Misconfigured.
+        """
+
+
+class Portability(Protocol):
+    async def retry(self, job_id: str, *, token: str, seconds: float) -> "Answer":
+        """Call archiveJobs.retry once. All that can come of it is a value: an exception would hide whether it was
+        sent."""
+
+
+# What archiveJobs.retry can come to, beside the faults.
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """Google retries: this is the new job, or the one that does the same export already."""
+
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cooldown:
+    """Google will not retry before this time."""
+
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRefused:
+    """401: not carried out; another access token may do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The call may have been carried out."""
+
+    detail: str
+
+
+class NeverSent(Unavailable):
+    """No connection was made: the call does not count as sent."""
+
+
+Verdict = NewJob | Cooldown | Unknown | Refused | Unavailable | Misconfigured
+Answer = Verdict | TokenRefused
