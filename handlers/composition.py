@@ -28,6 +28,15 @@ _LONGEST_RETENTION = timedelta(days=31)
 _RESUMED_AT_MOST = 1000  # deferrals in one run of the schedule; what is left is due again at the next one
 
 
+def rules_of(settings: Settings) -> Rules:
+    return Rules(
+        budget=settings.retry_budget,
+        event_max_age=settings.event_max_age,
+        park_ambiguous=settings.ambiguous_retry == "park",
+        deadline=settings.handler_deadline_seconds,
+    )
+
+
 class Parts:
     """The use cases, put together as the settings say. Each part is built when it is first asked for."""
 
@@ -49,12 +58,7 @@ class Parts:
         http, draining = HttpClient(), Draining()  # after what may fail, or each delivery would leave some behind
         draining.begin_at_sigterm()
         return RetryFailedJob(
-            rules=Rules(
-                budget=settings.retry_budget,
-                event_max_age=settings.event_max_age,
-                park_ambiguous=settings.ambiguous_retry == "park",
-                deadline=settings.handler_deadline_seconds,
-            ),
+            rules=rules_of(settings),
             ledger=ledger,
             tokens=traced.tokens(
                 UserCredentials(

@@ -115,7 +115,7 @@ class Ledger:
                 verdict = self._judge(found, event, holder)
                 if not isinstance(verdict, Entry):
                     return verdict
-                lapsed = found is not None and found.entry.state == "claimed"
+                lapsed = found is not None and found.entry.state == "claimed"  # and yet it can be had
                 return Claim(verdict, await self._store.write(verdict, found.version if found else None), lapsed)
             except Conflict:
                 unread = True

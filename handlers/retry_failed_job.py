@@ -66,6 +66,12 @@ class Rules:
     park_ambiguous: bool
     deadline: float
 
+    def forbids(self, *, used: int, in_doubt: int) -> Reason | None:
+        """Why no call may be made for a job whose chain has used so many retries, and itself left so many in doubt."""
+        if in_doubt and self.park_ambiguous:
+            return Reason.OUTCOME_UNKNOWN
+        return Reason.RETRY_BUDGET_EXHAUSTED if used >= self.budget else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryFailedJob:
@@ -186,11 +192,9 @@ class _Work:
         if self._failed_at and self._case.now() - self._failed_at > rules.event_max_age:
             days = rules.event_max_age / timedelta(days=1)
             raise Refused(Reason.EVENT_EXPIRED, f"The job failed more than {days:g} days ago: start a new export.")
-        if entry.calls_counted and rules.park_ambiguous:
-            raise Refused(Reason.OUTCOME_UNKNOWN, _PARKED)
-        if entry.used >= rules.budget:
-            said = f"This job and those before it have used {entry.used} of {rules.budget} retries: start a new export."
-            raise Refused(Reason.RETRY_BUDGET_EXHAUSTED, said)
+        used_up = f"This job and those before it have used {entry.used} of {rules.budget} retries: start a new export."
+        if reason := rules.forbids(used=entry.used, in_doubt=entry.calls_in_doubt):
+            raise Refused(reason, _PARKED if reason == Reason.OUTCOME_UNKNOWN else used_up)
 
     async def _call(self, entry: Entry, event: ArchiveJobFailed, token: asyncio.Future[AccessToken]) -> Verdict:
         """archiveJobs.retry, once; a second time only after a 401, which was not carried out."""

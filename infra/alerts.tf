@@ -25,6 +25,9 @@ locals {
 
   read = "gcloud logging read --project=${var.project_id} --limit=20"
 
+  # The back-off doubles from 10 s to 600 s: the first seven deliveries take 630 s.
+  delivered_for_hours = max(1, floor((630 + (var.max_delivery_attempts - 7) * 600) / 3600))
+
   # threshold: of a metric of Google's. query: PromQL over our own. filter: on log lines.
   alerts = {
     dead-letters = {
@@ -51,7 +54,7 @@ locals {
       severity = "CRITICAL"
       filter   = local.metrics.faults.filter
       doc      = <<-EOT
-        **The function answered 500.** Every event that meets the fault is delivered again for about four hours, then it is a dead letter. No user is at fault, and no retry is wasted. Right after the first deployment it may pass by itself, since rights take minutes to reach everywhere.
+        **The function answered 500.** Every event that meets the fault is delivered again for about ${local.delivered_for_hours} hours, then it is a dead letter. No user is at fault, and no retry is wasted. Right after the first deployment it may pass by itself, since rights take minutes to reach everywhere.
 
         What it says:
 

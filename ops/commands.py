@@ -4,13 +4,14 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
+from handlers.composition import rules_of
 from handlers.settings import Settings
 from ops.cloud import Trouble, connected
 from ops.leases import Leases
 from ops.letters import Wanted, dead_letter_reader, read_rejection
 from ops.redrive import Found, Redrive
 from ops.screen import Screen, summary
-from ops.story import Rules, chain_of, told
+from ops.story import chain_of, told
 
 SUBSCRIPTIONS = {"dead": "archive-job-dead", "rejected": "archive-job-retry-rejected"}  # infra/subscriptions.tf
 INTERRUPTED = 130  # as a shell has it after Ctrl-C
@@ -66,8 +67,7 @@ async def tell(settings: Settings, credentials: Any, job_id: str, *, as_json: bo
             chain = await chain_of(cloud.store, job_id)
     if not chain:
         raise Trouble(_unknown(job_id, settings))
-    rules = Rules(budget=settings.retry_budget, park_ambiguous=settings.ambiguous_retry == "park")
-    tale = [told(stored, rules, _now()) for stored in chain]
+    tale = [told(stored, rules_of(settings), _now()) for stored in chain]
     if as_json:
         screen.json({"archiveJobId": job_id, "jobs": [one.as_json() for one in tale]})
     else:

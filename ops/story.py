@@ -15,20 +15,13 @@ from handlers.entries import Entry
 from handlers.events import timestamp
 from handlers.ledger import Store, Stored
 from handlers.outcomes import Reason, Unavailable
+from handlers.retry_failed_job import Rules
 
 _LONGEST_CHAIN = 100  # the largest RETRY_BUDGET
 _SECONDS = 30.0  # for the whole chain, tries again included
 _PAUSE_SECONDS = 0.5
 _LONGEST_BACK_OFF = 600.0  # seconds between two deliveries (infra/subscriptions.tf)
 _HIDDEN = ("event", "attributes", "holder")  # a producer's own data, and a word of no meaning
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """Those settings of the function that decide what comes next."""
-
-    budget: int
-    park_ambiguous: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,11 +94,11 @@ def _next(entry: Entry, rules: Rules, now: datetime, left: timedelta) -> str:
         case "open" if not entry.fence:
             return "Made by a retry; nobody has reported it as failed."
         case "open":
-            return f"The next delivery {_claims(entry, 0, rules)}."
+            return f"The next delivery {_claims(entry, 0, rules, now)}."
         case "claimed" if left >= timedelta():
             return f"Held by a delivery until {clock(now + left)} ({span(left)} from now) at the latest."
         case "claimed":
-            takes_over = f"takes it over, counts one call in doubt and {_claims(entry, 1, rules)}"
+            takes_over = f"takes it over, counts one call in doubt and {_claims(entry, 1, rules, now)}"
             return (
                 f"Its delivery died or was cut off, and the lease lapsed {span(-left)} ago: the next one {takes_over}."
             )
@@ -121,12 +114,13 @@ def _next(entry: Entry, rules: Rules, now: datetime, left: timedelta) -> str:
             return _after_rejection(entry)
 
 
-def _claims(entry: Entry, lapsed: int, rules: Rules) -> str:
+def _claims(entry: Entry, lapsed: int, rules: Rules, now: datetime) -> str:
     """What the delivery that claims it does."""
-    if entry.calls_counted + lapsed and rules.park_ambiguous:
-        return "rejects it as OUTCOME_UNKNOWN"
-    if entry.used + lapsed >= rules.budget:
-        return "rejects it as RETRY_BUDGET_EXHAUSTED"
+    if now - entry.updated_at > rules.event_max_age:
+        days = rules.event_max_age / timedelta(days=1)
+        return f"rejects it as EVENT_EXPIRED, unless its event says that it failed within {days:g} days"
+    if reason := rules.forbids(used=entry.used + lapsed, in_doubt=entry.calls_in_doubt + lapsed):
+        return f"rejects it as {reason}"
     return f"asks Google to retry it, as retry {entry.used + lapsed + 1} of {rules.budget}"
 
 

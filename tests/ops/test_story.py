@@ -1,5 +1,6 @@
 """A chain is found by its links, and each entry is told as what it means."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,11 +10,12 @@ from handlers.entries import Entry
 from handlers.events import ArchiveJobFailed
 from handlers.ledger import Claim, Ledger, Stored
 from handlers.memory_store import MemoryStore
-from ops.story import Rules, Told, chain_of, span, told
+from handlers.retry_failed_job import Rules
+from ops.story import Told, chain_of, span, told
 
 NOW = datetime(2026, 11, 23, 18, 0, tzinfo=UTC)
 REDRIVE = "python -m ops redrive rejected --job job --go"
-RULES = Rules(budget=3, park_ambiguous=False)
+RULES = Rules(budget=3, event_max_age=timedelta(days=14), park_ambiguous=False, deadline=90)
 
 
 def entry(job_id: str = "job", root: str = "job", **fields: Any) -> Entry:
@@ -88,8 +90,15 @@ def test_a_lapsed_claim_is_taken_over_and_counts_one_call() -> None:
     ],
 )
 def test_of_an_open_job_it_is_told_what_the_next_delivery_does(park: bool, fields: dict[str, Any], comes: str) -> None:
-    rules = Rules(budget=3, park_ambiguous=park)
+    rules = replace(RULES, park_ambiguous=park)
     assert f"The next delivery {comes}." == tell(rules=rules, **fields).next
+
+
+def test_of_a_job_that_was_last_seen_too_long_ago_it_is_told_that_it_may_be_too_old() -> None:
+    assert (
+        "EVENT_EXPIRED, unless its event says that it failed within 14 days"
+        in tell(updated_at=NOW - timedelta(days=15)).next
+    )
 
 
 def test_a_lapsed_claim_that_uses_up_the_budget_is_told_to_do_so() -> None:

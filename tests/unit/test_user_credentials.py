@@ -225,9 +225,7 @@ async def test_a_rotated_client_secret_is_read_again_before_anyone_is_alerted() 
     assert world.http.token_forms[-1]["client_secret"] == ["rotated"]
 
 
-async def test_a_refresh_token_that_another_client_got_is_tried_with_the_client_of_today_before_anyone_is_told() -> (
-    None
-):
+async def test_what_another_client_got_is_tried_with_todays_client_before_anyone_is_told() -> None:
     world = World()
     await fetch(world)
     world.secrets.content["token-bob"] = b"made-up-secret-refresh-bob"
