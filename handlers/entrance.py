@@ -52,7 +52,7 @@ class Entrance:
         journal = Journal(**trace_fields(request.headers, self._settings.google_cloud_project))
 
         async def work() -> Resumed | NotNow | Broken:
-            return await self._parts.resume_deferred()
+            return await self._parts.resume_deferred(journal)
 
         return await _answered(work(), journal)
 

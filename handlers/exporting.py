@@ -105,8 +105,8 @@ def session(environment: Mapping[str, str]) -> AuthorizedSession | None:
 class _Complaints(logging.Handler):
     """What OpenTelemetry has to say, among our own lines and seldom: spans are lost, and no event.
 
-    An exception is told by its type, for its text may hold the endpoint with a key in it; and of a header in
-    OTEL_EXPORTER_OTLP_HEADERS that cannot be read only that (opentelemetry.util.re would quote it).
+    An exception is told by its type, for its text may hold the endpoint with a key in it; a variable's value by its
+    name, for it may be a misplaced secret; and of a header in OTEL_EXPORTER_OTLP_HEADERS that cannot be read only that.
     """
 
     _silent_until = 0.0
@@ -120,6 +120,8 @@ class _Complaints(logging.Handler):
         else:
             args = record.args if isinstance(record.args, tuple) else ()
             said = record.msg % tuple(type(arg).__name__ if isinstance(arg, BaseException) else arg for arg in args)
+        for name, value in os.environ.items():
+            said = said.replace(value, name) if name.startswith("OTEL_") and len(value) > 3 else said
         if record.exc_info and record.exc_info[0]:
             said += f" ({record.exc_info[0].__name__})"
         log.warning("traces: %s", said)

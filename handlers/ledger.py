@@ -219,6 +219,6 @@ async def reopen(store: Store, stored: Stored, now: datetime) -> None:
 
 
 async def _wait(pause: float, fault: Unavailable) -> float:
-    log.warning("%s; trying again", fault)
+    log.debug("%s; trying again", fault)  # the delivery's line says what came of it
     await asyncio.sleep(pause)
     return min(pause * 2, _LONGEST_PAUSE)

@@ -14,6 +14,7 @@ import msgspec
 from handlers.ledger import Ledger, Stored
 from handlers.outcomes import Broken, Misconfigured, NotNow, Resumed, Unavailable
 from handlers.ports import Publisher
+from handlers.telemetry import Journal
 
 _AT_ONCE = 50  # deferrals in hand at the same time
 
@@ -27,10 +28,10 @@ class ResumeDeferred:
     limit: int
     deadline: float
 
-    async def __call__(self) -> Resumed | NotNow | Broken:
+    async def __call__(self, journal: Journal) -> Resumed | NotNow | Broken:
         """One run. What it raises is a bug. What it leaves is due again."""
         try:
-            return Resumed(await self._all())
+            return Resumed(await self._all(journal))
         except Unavailable as fault:
             return NotNow(str(fault))
         except TimeoutError:
@@ -38,16 +39,27 @@ class ResumeDeferred:
         except Misconfigured as fault:
             return Broken(str(fault))
 
-    async def _all(self) -> int:
+    async def _all(self, journal: Journal) -> int:
+        """How many were put back: a few at a time, since each may hold a large event, and some stay due for now."""
         faults: list[BaseException] = []
+        tried: set[str] = set()
+        still_due = 0
         async with asyncio.timeout(self.deadline):
-            due = await self.ledger.due(self.limit)
-            for start in range(0, len(due), _AT_ONCE):
-                putting = (self._put_back(stored) for stored in due[start : start + _AT_ONCE])
-                faults += [end for end in await asyncio.gather(*putting, return_exceptions=True) if end]
+            while len(tried) < self.limit:
+                with journal.step("due"):
+                    due = await self.ledger.due(_AT_ONCE + still_due)
+                fresh = [stored for stored in due if stored.entry.job_id not in tried][: self.limit - len(tried)]
+                if not fresh:
+                    break
+                still_due = len(due) - len(fresh)
+                tried |= {stored.entry.job_id for stored in fresh}
+                with journal.step("publish"):
+                    ended = await asyncio.gather(*map(self._put_back, fresh), return_exceptions=True)
+                faults += [end for end in ended if end]
         if faults:
+            journal.failed("publish")
             raise faults[0]  # when all the others are done: one that cannot be published holds up nobody
-        return len(due)
+        return len(tried)
 
     async def _put_back(self, stored: Stored) -> None:
         attributes = msgspec.json.decode(stored.entry.attributes or "{}", type=dict[str, str])

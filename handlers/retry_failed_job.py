@@ -122,7 +122,8 @@ class _Work:
             case Held():
                 return NotNow("another delivery of this job is at work")
             case Settled():
-                self._journal.bind(republished=True)
+                # a message that comes again was not acknowledged: whoever got the answer did not get it published
+                self._journal.bind(republished=self._delivery.attempt <= 1)
                 return await self._announce(claim)
         self._journal.bind(attempt=claim.entry.used, rootArchiveJobId=claim.entry.root_job_id)
         self._journal.count("callsUnknown", claim.lapsed)
@@ -248,7 +249,7 @@ class _Work:
 
     def _tell_delay(self, kept: Kept) -> None:
         """How long a follow-up took that only we could have hindered: `reason` stays from a cooldown or a rejection."""
-        if self._failed_at and not isinstance(kept, Settled) and not kept.entry.reason:
+        if self._failed_at and not self._journal.fields["republished"] and not kept.entry.reason:
             seconds = (self._case.now() - self._failed_at).total_seconds()
             self._journal.bind(delaySeconds=max(0.0, round(seconds, 3)))  # below 0 where a producer's clock is ahead
 

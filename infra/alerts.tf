@@ -129,7 +129,7 @@ locals {
       query    = "(${local.resumed} or vector(0)) < 1"
       duration = "3600s"
       doc      = <<-EOT
-        **No run of the schedule has succeeded for two hours.** Jobs that Google would not retry before a certain time wait in the ledger for longer than they have to. Nothing is lost.
+        **No run of the schedule has succeeded for about three hours.** Jobs that Google would not retry before a certain time wait in the ledger for longer than they have to. Nothing is lost.
 
             gcloud scheduler jobs describe archive-job-retry-resume --location=${var.region} --project=${var.project_id}
             ${local.read} --freshness=3h 'resource.labels.service_name="archive-job-retry-resume" AND severity>=WARNING'

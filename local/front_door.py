@@ -7,6 +7,8 @@ Where a server dies with a request in hand, the caller is told 503, as Cloud Run
 import asyncio
 import contextlib
 import itertools
+import socket
+import struct
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
@@ -76,6 +78,13 @@ class FrontDoor(AbstractAsyncContextManager["FrontDoor"]):
             with contextlib.suppress(OSError):
                 return await asyncio.open_connection("127.0.0.1", ports[(turn + offset) % len(ports)])
         return None
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Break the connection off as a machine does that is gone: not with an end, but with an RST."""
+    lingers_not = struct.pack("ii", 1, 0)
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, lingers_not)
+    writer.transport.abort()
 
 
 class _OpenRequests:

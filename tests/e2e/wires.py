@@ -7,6 +7,8 @@ import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
+from local.front_door import reset
+
 _CHUNK = 1 << 16
 _RETRY = re.compile(rb"^POST /v1/archiveJobs/([^:]+):retry ", re.MULTILINE)
 
@@ -50,7 +52,7 @@ class Wire:
 
     def _reset(self) -> None:
         for writer in self._open:
-            writer.transport.abort()
+            reset(writer)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -90,5 +92,5 @@ class Wire:
             way.cancel()
         await asyncio.gather(*ways, return_exceptions=True)
         for end in (writer, back):
-            end.transport.abort()
+            reset(end)
         self._open -= {writer, back}

@@ -199,7 +199,7 @@ class FunctionInstance:
     async def _resume(self, run: str) -> None:
         DELIVERY.set(run)
         try:
-            said = repr(await self._resume_deferred())
+            said = repr(await self._resume_deferred(Journal()))
         except Exception as error:
             said = repr(error)
         self._record.add(Instance(self._timeline.now, self.name, f"{run}: {said}"))

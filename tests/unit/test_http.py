@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from handlers.http import HttpClient, NoAnswer, NotSent
+from local.front_door import reset
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -84,6 +85,19 @@ async def test_no_answer_makes_the_library_send_it_again(http: HttpClient, statu
 async def test_once_it_is_sent_a_broken_answer_leaves_it_in_doubt(http: HttpClient, answer: bytes) -> None:
     seen: list[bytes] = []
     async with server(answering(answer, seen)) as url:
+        with pytest.raises(NoAnswer):
+            await post(http, url)
+    assert 1 == len(seen)
+
+
+async def test_a_reset_after_the_request_was_read_leaves_it_in_doubt(http: HttpClient) -> None:
+    seen: list[bytes] = []
+
+    async def read_and_reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await reader.readuntil(b"\r\n\r\n"))
+        reset(writer)
+
+    async with server(read_and_reset) as url:
         with pytest.raises(NoAnswer):
             await post(http, url)
     assert 1 == len(seen)

@@ -2,13 +2,17 @@
 
 import asyncio
 from collections.abc import Mapping
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
+from handlers.ledger import Ledger, Stored
+from handlers.memory_store import MemoryStore
 from handlers.outcomes import Broken, Misconfigured, NotNow, Resumed, Retried, Unavailable
 from handlers.resume_deferred import ResumeDeferred
+from handlers.telemetry import Journal
 from tests.unit.world import NOW, FakeTopic, World, error_info, failed, google_error
 
 
@@ -25,11 +29,11 @@ async def defer(world: World, job: str = "job", **delivery: Any) -> None:
 async def test_a_deferral_goes_back_exactly_as_it_came_when_it_is_due_and_is_then_retried() -> None:
     world, topic = World(), FakeTopic()
     await defer(world, attributes={"own": "attribute"})
-    assert Resumed(0) == await resume(world, topic)()
+    assert Resumed(0) == await resume(world, topic)(Journal())
     world.time += timedelta(hours=1)
-    assert Resumed(1) == await resume(world, topic)()
+    assert Resumed(1) == await resume(world, topic)(Journal())
     assert ([failed(theirs=1)], [{"own": "attribute"}]) == (topic.messages, topic.attributes)
-    assert Resumed(0) == await resume(world, topic)()
+    assert Resumed(0) == await resume(world, topic)(Journal())
     assert Retried("job-new") == await world.deliver(topic.messages[0])
 
 
@@ -38,15 +42,41 @@ async def test_one_run_puts_back_no_more_than_its_limit() -> None:
     for number in range(120):
         await defer(world, f"job-{number}")
     world.time += timedelta(hours=1)
-    assert [Resumed(100), Resumed(20), Resumed(0)] == [await resume(world, topic)() for _ in range(3)]
+    assert [Resumed(100), Resumed(20), Resumed(0)] == [await resume(world, topic)(Journal()) for _ in range(3)]
     assert 120 == len({message["archiveJobId"] for message in topic.messages})
+
+
+async def test_a_run_has_few_events_in_hand_at_a_time() -> None:
+    world, topic, asked = World(), FakeTopic(), []
+
+    class Asked(MemoryStore):
+        async def due(self, now: datetime, limit: int) -> list[Stored]:
+            asked.append(limit)
+            return await super().due(now, limit)
+
+    world.ledger = Ledger(Asked(), lease_seconds=150, keep=timedelta(days=45), now=lambda: world.time)
+    world.case = replace(world.case, ledger=world.ledger)
+    for number in range(120):
+        await defer(world, f"job-{number}")
+    world.time += timedelta(hours=1)
+    assert Resumed(120) == await resume(world, topic, limit=1000)(Journal())
+    assert 50 == max(asked)
+
+
+async def test_a_run_that_cannot_publish_says_at_which_step() -> None:
+    world, topic, journal = World(), FakeTopic(), Journal()
+    await defer(world)
+    world.time += timedelta(hours=1)
+    topic.failure = Misconfigured("NOT_FOUND")
+    assert Broken("NOT_FOUND") == await resume(world, topic)(journal)
+    assert "publish" == journal.fields["failedStep"]
 
 
 async def test_two_runs_at_once_cost_google_one_call() -> None:
     world, topic = World(), FakeTopic()
     await defer(world)
     world.time += timedelta(hours=1)
-    await asyncio.gather(*(resume(world, topic)() for _ in range(2)))
+    await asyncio.gather(*(resume(world, topic)(Journal()) for _ in range(2)))
     for message in topic.messages:
         await world.deliver(message)
     assert ["job", "job"] == world.http.retries  # the one that was deferred, and the one that was due
@@ -57,9 +87,9 @@ async def test_what_could_not_be_published_is_due_again() -> None:
     await defer(world)
     world.time += timedelta(hours=1)
     topic.failure = Unavailable("down")
-    assert NotNow("down") == await resume(world, topic)()
+    assert NotNow("down") == await resume(world, topic)(Journal())
     topic.failure = None
-    assert Resumed(1) == await resume(world, topic)()
+    assert Resumed(1) == await resume(world, topic)(Journal())
 
 
 class DiesPublishing(FakeTopic):
@@ -81,8 +111,8 @@ async def test_a_run_that_dies_leaves_the_deferral_due(out: bool) -> None:
     await defer(world)
     world.time += timedelta(hours=1)
     with pytest.raises(asyncio.CancelledError):
-        await resume(world, DiesPublishing(out=out))()
-    assert (Resumed(1), 1) == (await resume(world, topic)(), len(topic.messages))
+        await resume(world, DiesPublishing(out=out))(Journal())
+    assert (Resumed(1), 1) == (await resume(world, topic)(Journal()), len(topic.messages))
 
 
 async def test_a_delivery_whose_clock_is_behind_loses_no_deferral() -> None:
@@ -96,7 +126,7 @@ async def test_a_delivery_whose_clock_is_behind_loses_no_deferral() -> None:
             self.outcome = await world.deliver(data)
 
     world.time, topic = due, DeliveredAtOnce()
-    await resume(world, topic)()
+    await resume(world, topic)(Journal())
     assert Retried("job-new") == topic.outcome
 
 
@@ -122,9 +152,9 @@ async def test_a_late_duplicate_that_fails_to_publish_loses_no_deferral() -> Non
     world.retried.failure = Unavailable("down")
     await world.deliver(failed())
     world.retried.failure = None
-    assert Resumed(1) == await resume(world, topic)()
+    assert Resumed(1) == await resume(world, topic)(Journal())
     assert Retried("job-new") == await world.deliver(topic.messages[0])
-    assert Resumed(0) == await resume(world, topic)()
+    assert Resumed(0) == await resume(world, topic)(Journal())
     assert 2 == len(world.http.retries)
 
 
@@ -141,5 +171,5 @@ async def test_a_deferral_that_cannot_be_published_holds_up_no_other() -> None:
             await super().publish(data, attributes)
 
     topic = TooLarge()
-    assert isinstance(await resume(world, topic)(), Broken)
+    assert isinstance(await resume(world, topic)(Journal()), Broken)
     assert 69 == len(topic.messages)

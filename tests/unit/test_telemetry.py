@@ -10,7 +10,7 @@ from handlers.entries import Entry
 from handlers.http import NoAnswer, NotSent
 from handlers.ledger import Ledger
 from handlers.memory_store import MemoryStore
-from handlers.outcomes import Deferred, NotNow, Rejected, Retried
+from handlers.outcomes import Deferred, NotNow, Rejected, Retried, Unavailable
 from handlers.telemetry import FIELDS
 from tests.unit.world import NOW, World, error_info, failed, google_error
 
@@ -43,6 +43,16 @@ async def test_a_delivery_that_repeats_an_outcome_says_so_and_tells_no_delay() -
     again = await told(world)
     assert again["republished"] is True
     assert "delaySeconds" not in again
+
+
+async def test_a_redelivery_that_publishes_what_was_recorded_before_tells_the_whole_delay() -> None:
+    world = World()
+    world.retried.failure = Unavailable("down")
+    assert "delaySeconds" not in await told(world, published_at=NOW, attempt=1)
+    world.retried.failure = None
+    world.time += timedelta(minutes=20)
+    fields = await told(world, published_at=NOW, attempt=2)
+    assert (False, 1200.0) == (fields["republished"], fields["delaySeconds"])
 
 
 async def test_what_google_or_a_person_was_waited_for_is_no_delay_of_ours() -> None:

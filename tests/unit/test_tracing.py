@@ -327,7 +327,7 @@ async def test_variables_that_opentelemetry_cannot_use_turn_traces_off_and_fail_
     statuses, logged = await exporting(monkeypatch, ON | {"OTEL_BSP_MAX_QUEUE_SIZE": "1"})
     assert [503] == statuses
     assert ["ERROR", "WARNING"] == [line["severity"] for line in logged]
-    assert logged[0]["message"].startswith("Traces are off: ValueError: ")
+    assert logged[0]["message"].startswith("Traces are off, some OTEL_* variable is wrong: ValueError")
 
 
 @pytest.mark.parametrize(
