@@ -9,6 +9,7 @@ wait, for one request each; all that is at stake is the last few spans of an ins
 
 import logging
 import os
+import re
 import signal
 import threading
 import time
@@ -121,7 +122,8 @@ class _Complaints(logging.Handler):
             args = record.args if isinstance(record.args, tuple) else ()
             said = record.msg % tuple(type(arg).__name__ if isinstance(arg, BaseException) else arg for arg in args)
         for name, value in os.environ.items():
-            said = said.replace(value, name) if name.startswith("OTEL_") and len(value) > 3 else said
+            if name.startswith("OTEL_") and len(value) > 3:
+                said = re.sub(re.escape(value), name, said, flags=re.IGNORECASE)
         if record.exc_info and record.exc_info[0]:
             said += f" ({record.exc_info[0].__name__})"
         log.warning("traces: %s", said)

@@ -10,6 +10,7 @@ locals {
 
   reauthorize = "sum(increase(${local.promql["deliveries"]}{${local.of_functions},outcome=\"rejected\",reason=\"REAUTHORIZATION_REQUIRED\"}[6h]))"
   settled     = "sum(increase(${local.promql["deliveries"]}{${local.of_functions},outcome=~\"retried|rejected\",republished=\"false\"}[6h]))"
+  rejected    = "sum(increase(${local.promql["deliveries"]}{${local.of_functions},outcome=\"rejected\",reason=~\"ACCESS_DENIED|EVENT_EXPIRED|JOB_NOT_FOUND|JOB_NOT_RETRYABLE|MALFORMED_EVENT|OUTCOME_UNKNOWN|RETRY_BUDGET_EXHAUSTED\"}[6h]))"
   unknown     = "sum(increase(${local.promql["calls-unknown"]}{${local.of_functions}}[1h]))"
   called      = "sum(increase(${local.promql["calls"]}{${local.of_functions}}[1h]))"
   resumed     = "sum(increase(${local.promql["runs"]}{${local.of_functions},outcome=\"resumed\"}[2h]))"
@@ -121,6 +122,23 @@ locals {
         Look at *Google Auth Platform › Audience* in the console. When users have consented again, put theirs back:
 
             .venv/bin/python -m ops redrive rejected --reason REAUTHORIZATION_REQUIRED --go
+      EOT
+    }
+    rejections = {
+      says     = "Most jobs are rejected"
+      severity = "ERROR"
+      query    = "${local.rejected} >= 20 and ${local.rejected} > 0.5 * ${local.settled}"
+      doc      = <<-EOT
+        **More than half of what was settled in six hours was rejected**, 20 or more, and not for want of consent. Single jobs are rejected every day; this many at once is a producer that sends something else, or an API that has changed.
+
+        Which reason, and what was said:
+
+            ${local.read} --freshness=6h --format='table(timestamp,jsonPayload.reason,jsonPayload.archiveJobId,jsonPayload.message)' 'resource.labels.service_name="archive-job-retry" AND jsonPayload.outcome="rejected"'
+            .venv/bin/python -m ops redrive rejected
+
+        `MALFORMED_EVENT`, `EVENT_EXPIRED`: the producer. `ACCESS_DENIED`, `JOB_NOT_FOUND`, `JOB_NOT_RETRYABLE`: what Google answers, in brackets. Each rejection waits for seven days, with its event whole; once the cause is mended, put them back:
+
+            .venv/bin/python -m ops redrive rejected --reason JOB_NOT_RETRYABLE --go
       EOT
     }
     schedule = {

@@ -1,5 +1,6 @@
 # 99 % of the jobs that can be retried have their follow-up within ten minutes of their failure. What waited for Google's
-# cooldown or for a person, and what only repeats an outcome, has no delay in the logs and does not count.
+# cooldown or for a person, and what only repeats an outcome, has no delay in the logs and does not count. What has no
+# follow-up yet does not count either: the alerts on the oldest event and on dead letters speak for it.
 locals {
   slo_goal = 0.99
 }

@@ -53,6 +53,7 @@ def test_every_alert_is_there(plan: Plan) -> None:
         "follow-up-slow-burn",
         "oldest-event",
         "reauthorization",
+        "rejections",
         "schedule",
         "unknown-calls",
     }

@@ -142,7 +142,7 @@ def alerts(plan: Plan) -> dict[str, Callable[[Entry], bool]]:
         for query in condition["condition_prometheus_query_language"]:
             if name != "schedule":  # which fires where there are no lines
                 found[name] = lambda line, query=query["query"]: _counts(metrics, query, line)  # type: ignore[misc]
-    assert len(found) == 6
+    assert len(found) == 7
     return found
 
 
@@ -151,6 +151,7 @@ def _counts(metrics: dict[str, LogMetric], query: str, line: Entry) -> bool:
     written, matchers = _SELECTOR.findall(query)[0]
     [metric] = [m for m in metrics.values() if re.sub(r"[^a-z0-9]", "_", _USER + m.name) == written.replace(":", "_")]
     point = metric.point(line)
-    labels = dict(re.findall(r'([a-z_]+)="([^"]*)"', matchers))
+    wanted = re.findall(r'([a-z_]+)=(~?)"([^"]*)"', matchers)
+    labels = {name: text if tilde else re.escape(text) for name, tilde, text in wanted}
     labels.pop("monitored_resource")
-    return bool(point) and labels.items() <= point[0].items() if point else False
+    return bool(point) and all(re.fullmatch(text, point[0].get(name, "")) for name, text in labels.items())

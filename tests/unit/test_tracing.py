@@ -321,6 +321,15 @@ async def test_a_header_for_the_collector_that_cannot_be_read_is_not_repeated_in
     assert "SECRET" not in str(logged)
 
 
+async def test_a_misplaced_value_that_opentelemetry_quotes_is_told_by_its_variable(
+    monkeypatch: pytest.MonkeyPatch, collector: Collector
+) -> None:
+    environment = ON | {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_TRACES_SAMPLER": "a-SECRET"}
+    _, logged = await exporting(monkeypatch, environment)
+    assert any("OTEL_TRACES_SAMPLER" in line["message"] for line in logged)
+    assert "SECRET" not in str(logged)
+
+
 async def test_variables_that_opentelemetry_cannot_use_turn_traces_off_and_fail_no_delivery(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
