@@ -19,7 +19,7 @@ LOG_BYTES = 2_000  # the function's line and Cloud Run's own, about
 
 # What infra/ watches it with; tests/infra/test_prices.py counts it in the plan.
 ALERT_CONDITIONS = 9
-ALERT_SERIES = 17  # that the conditions read at each look, once a minute
+ALERT_SERIES = 20  # that the conditions read at each look, once a minute
 COUNTS, DISTRIBUTIONS = 6, 7  # metrics that an event adds to: at most a point a minute each, of 8 and of 80 bytes
 POINT_BYTES = COUNTS * 8 + DISTRIBUTIONS * 80
 

@@ -154,4 +154,4 @@ def _counts(metrics: dict[str, LogMetric], query: str, line: Entry) -> bool:
     wanted = re.findall(r'([a-z_]+)=(~?)"([^"]*)"', matchers)
     labels = {name: text if tilde else re.escape(text) for name, tilde, text in wanted}
     labels.pop("monitored_resource")
-    return bool(point) and all(re.fullmatch(text, point[0].get(name, "")) for name, text in labels.items())
+    return point is not None and all(re.fullmatch(text, point[0].get(name, "")) for name, text in labels.items())
