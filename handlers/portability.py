@@ -27,6 +27,7 @@ class _Kind(Enum):
     UNKNOWN = auto()
 
 
+# What says that the request itself is wrong (405, 411, 413, 414, 431) is a fault of ours, and of no job.
 # (HTTP status, ErrorInfo.reason or error.status) → what it is; the first that is found of
 # (status, reason), (status, error.status), (status, ""); nothing found: 4xx JOB_NOT_RETRYABLE, all else UNKNOWN
 TABLE: dict[tuple[int, str], _Kind | Reason] = {
@@ -44,12 +45,17 @@ TABLE: dict[tuple[int, str], _Kind | Reason] = {
     (403, "SERVICE_DISABLED"): _Kind.OURS,
     (403, "USER_PROJECT_DENIED"): _Kind.OURS,
     (404, ""): Reason.JOB_NOT_FOUND,
+    (405, ""): _Kind.OURS,
     (408, ""): _Kind.UNKNOWN,
     (409, "ABORTED"): _Kind.NOT_YET,
     (409, "ALREADY_EXISTS"): _Kind.ADOPT,
     (409, "ALREADY_EXISTS_ONE_TIME"): _Kind.ADOPT,
     (409, "ALREADY_EXISTS_TIME_BASED"): _Kind.ADOPT,
+    (411, ""): _Kind.OURS,
+    (413, ""): _Kind.OURS,
+    (414, ""): _Kind.OURS,
     (429, ""): _Kind.NOT_YET,
+    (431, ""): _Kind.OURS,
     (499, ""): _Kind.UNKNOWN,
 }
 

@@ -20,7 +20,7 @@ ONLY_BY_NAME = {Reason.MALFORMED_EVENT, Reason.OUTCOME_UNKNOWN}
 
 # What Pub/Sub adds: https://cloud.google.com/pubsub/docs/handling-failures#attributes-added and its own use
 _DEAD_LETTER = "CloudPubSubDeadLetterSource"
-_ADDED = ("CloudPubSubDeadLetter", "googclient_")
+_ADDED = ("CloudPubSubDeadLetter", "googclient_schema")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,7 +30,9 @@ def dead(data: bytes, **attributes: str) -> Letter:
     return dead_letter_reader(NOW, timedelta(days=14))(message(data, **ADDED, **attributes))
 
 
-@given(st.binary(), st.dictionaries(st.sampled_from(["own", "cloud", "eventType"]), st.text()))
+@given(
+    st.binary(), st.dictionaries(st.sampled_from(["own", "cloud", "eventType", "googclient_traceparent"]), st.text())
+)
 def test_a_dead_letter_goes_back_with_its_data_and_its_own_attributes(data: bytes, own: dict[str, str]) -> None:
     letter = dead(data, **own)
     assert (data, own) == (letter.data, letter.attributes)

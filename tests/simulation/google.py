@@ -36,6 +36,7 @@ _OURS = (
     "ORG_RESTRICTION_VIOLATION",
     "SECURITY_POLICY_VIOLATED",
 )
+_OUR_REQUEST = (405, 411, 413, 414, 431)  # a front end's, about the request itself
 _NOT_RETRYABLE = (
     (400, "INVALID_ARGUMENT", ""),
     (400, "FAILED_PRECONDITION", ""),
@@ -201,6 +202,9 @@ class Google:
         if trouble == weather.UNAUTHORIZED or not self._grants.accepts(call.bearer):
             return "unauthorized", self._refuse(401, "UNAUTHENTICATED", "ACCESS_TOKEN_EXPIRED")
         if self._weather.wrong("portability"):
+            status = rng.choice(_OUR_REQUEST) if rng.random() < 0.3 else 403
+            if status != 403:
+                return "ours", self._refuse(status, "", "")
             return "ours", self._refuse(403, "PERMISSION_DENIED", rng.choice(_OURS))
         if trouble == weather.HELD_BACK:
             return "held back", self._refuse(*rng.choice(_HELD_BACK))

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from handlers.entrance import Entrance
+from handlers.events import ArchiveJobFailed
+from handlers.ledger import Claim
 from handlers.settings import from_environment
 from handlers.telemetry import configure_logs
 
@@ -141,6 +144,14 @@ assert list(vars(main.entrance._parts)) == ["_settings"]
 """
     ended = run(code, GOOGLE_CLOUD_PROJECT="a-project")
     assert (0, "") == (ended.returncode, ended.stderr)
+
+
+async def test_the_ledger_remembers_a_job_for_as_long_as_any_message_about_it_may_come(entrance: Entrance) -> None:
+    event = ArchiveJobFailed(job_id="job", user_id="alice", credential_id="alice")
+    claim = await entrance._parts._ledger.claim(event)
+    assert isinstance(claim, Claim)
+    forgets_in = claim.entry.expire_at - claim.entry.updated_at
+    assert forgets_in >= timedelta(days=14) + timedelta(days=31)  # EVENT_MAX_AGE_DAYS, and Pub/Sub's longest retention
 
 
 @pytest.mark.parametrize("use_case", ["retry_failed_job", "resume_deferred"])

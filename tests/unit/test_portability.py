@@ -94,6 +94,11 @@ def test_what_passes_within_the_back_off_of_pubsub_is_unavailable(answer: Any) -
     assert isinstance(answer_of(answer[0], body_of(answer[1]), NOW), Unavailable)
 
 
+@pytest.mark.parametrize("status", [405, 411, 413, 414, 431])
+def test_a_request_that_is_wrong_in_itself_is_our_fault(status: int) -> None:
+    assert isinstance(answer_of(status, b"<!DOCTYPE html>", NOW), Misconfigured)
+
+
 @pytest.mark.parametrize(
     "reason",
     [
