@@ -37,7 +37,7 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "delaySeconds": "from the failure (failedAt, else publish time) to the accepted follow-up; only with the first "
         "retried line of a job, and not where a cooldown or an earlier rejection lay in between",
         "failedStep": "the first step that brought no result",
-        "stepsMs": "milliseconds by step: claim, token, retry, record, publish; withdraw, release, announced",
+        "stepsMs": "milliseconds by step: claim, token, retry, record, publish; withdraw, release, announced; due",
         "latencyMs": "milliseconds for the delivery",
         "resumed": "of a run of the schedule: deferred jobs put back",
     }

@@ -30,6 +30,7 @@ class NodeServer(FunctionServer):
     """The same on Node.js, with that framework's own start command."""
 
     def __init__(self, target: str, source: Path, settings: Mapping[str, str], output: Path) -> None:
+        self.target = target
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._output = output
