@@ -1,7 +1,7 @@
 """The function as HTTP sees it: a request becomes a use case's call, and its outcome an answer and one log line."""
 
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -39,27 +39,19 @@ class Entrance:
             return _answer(503, "later")
         known = {"messageId": delivery.message_id, "deliveryAttempt": delivery.attempt}
         journal = self._parts.tracing.journal(delivery, request.headers, **known)
-
-        async def work() -> Outcome:
-            return await self._parts.retry_failed_job(delivery, journal)
-
-        return await _answered(work(), journal)
+        return await _answered(lambda: self._parts.retry_failed_job(delivery, journal), journal)
 
     async def resume_deferred_retries(self, request: Request) -> Response:
         """One run of the schedule."""
         if request.method != "POST":
             return _not_a_post()
         journal = Journal(**trace_fields(request.headers, self._settings.google_cloud_project))
-
-        async def work() -> Resumed | NotNow | Broken:
-            return await self._parts.resume_deferred(journal)
-
-        return await _answered(work(), journal)
+        return await _answered(lambda: self._parts.resume_deferred(journal), journal)
 
 
-async def _answered(work: Awaitable[Outcome | Resumed], journal: Journal) -> Response:
+async def _answered(work: Callable[[], Awaitable[Outcome | Resumed]], journal: Journal) -> Response:
     try:
-        outcome = await work
+        outcome = await work()  # which may build the parts first, and fail at that
     except Exception as error:
         # the framework's own page for this would do, were it not for its silence about the delivery
         outcome = Broken(f"{type(error).__name__}, which nobody expected")

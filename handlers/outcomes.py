@@ -105,3 +105,8 @@ class Unavailable(Fault):
 
 class Misconfigured(Fault):
     """It cannot succeed until settings, permissions or the OAuth client are put right."""
+
+
+def put_off(fault: Unavailable | Misconfigured) -> NotNow | Broken:
+    """How it ends where a step brought no result, and nobody but us and time can mend that."""
+    return NotNow(str(fault)) if isinstance(fault, Unavailable) else Broken(str(fault))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import msgspec
 
 from handlers.ledger import Ledger, Stored
-from handlers.outcomes import Broken, Misconfigured, NotNow, Resumed, Unavailable
+from handlers.outcomes import Broken, Misconfigured, NotNow, Resumed, Unavailable, put_off
 from handlers.ports import Publisher
 from handlers.telemetry import Journal
 
@@ -32,12 +32,10 @@ class ResumeDeferred:
         """One run. What it raises is a bug. What it leaves is due again."""
         try:
             return Resumed(await self._all(journal))
-        except Unavailable as fault:
-            return NotNow(str(fault))
+        except (Unavailable, Misconfigured) as fault:
+            return put_off(fault)
         except TimeoutError:
             return NotNow("not over in time")
-        except Misconfigured as fault:
-            return Broken(str(fault))
 
     async def _all(self, journal: Journal) -> int:
         """How many were put back: a few at a time, since each may hold a large event, and some stay due for now."""

@@ -24,7 +24,6 @@ from handlers.events import (
 )
 from handlers.ledger import Claim, Held, Kept, Ledger, Settled, Superseded
 from handlers.outcomes import (
-    Broken,
     Deferred,
     Misconfigured,
     NotNow,
@@ -34,6 +33,7 @@ from handlers.outcomes import (
     Rejected,
     Retried,
     Unavailable,
+    put_off,
 )
 from handlers.ports import (
     AccessToken,
@@ -91,10 +91,8 @@ class RetryFailedJob:
         work = _Work(self, delivery, journal)
         try:
             return await work.outcome()
-        except Unavailable as fault:
-            return NotNow(str(fault))
-        except Misconfigured as fault:
-            return Broken(str(fault))
+        except (Unavailable, Misconfigured) as fault:
+            return put_off(fault)
 
 
 class _Work:
@@ -193,9 +191,12 @@ class _Work:
         if self._failed_at and self._case.now() - self._failed_at > rules.event_max_age:
             days = rules.event_max_age / timedelta(days=1)
             raise Refused(Reason.EVENT_EXPIRED, f"The job failed more than {days:g} days ago: start a new export.")
-        used_up = f"This job and those before it have used {entry.used} of {rules.budget} retries: start a new export."
-        if reason := rules.forbids(used=entry.used, in_doubt=entry.calls_in_doubt):
-            raise Refused(reason, _PARKED if reason == Reason.OUTCOME_UNKNOWN else used_up)
+        reason = rules.forbids(used=entry.used, in_doubt=entry.calls_in_doubt)
+        if reason == Reason.OUTCOME_UNKNOWN:
+            raise Refused(reason, _PARKED)
+        if reason:
+            said = f"This job and those before it have used {entry.used} of {rules.budget} retries: start a new export."
+            raise Refused(reason, said)
 
     async def _call(self, entry: Entry, event: ArchiveJobFailed, token: asyncio.Future[AccessToken]) -> Verdict:
         """archiveJobs.retry, once; a second time only after a 401, which was not carried out."""
