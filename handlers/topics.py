@@ -1,12 +1,13 @@
 """Publishing: done when Pub/Sub has accepted the message, and not before."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from google.api_core.exceptions import GoogleAPICallError, GoogleAPIError
 from google.api_core.retry_async import AsyncRetry
 
 from handlers.generated import message_module
+from handlers.grouping import EVERY, Grouped
 from handlers.rpc import PASSING, Service, fault_of
 
 
@@ -25,12 +26,18 @@ _Request, _Answer, _Message = (
 
 
 class PublisherClient:
-    """The method of Pub/Sub's publisher that a topic needs."""
+    """The method of Pub/Sub's publisher that a topic needs: `publish(topic, message)` gives the message's id."""
 
     HOST, SERVICE = "pubsub.googleapis.com", "google.pubsub.v1.Publisher"
 
-    def __init__(self, service: Service) -> None:
-        self.publish = service.unary("Publish", _Request, _Answer, routed_by="topic", seconds=_TIMEOUT, retry=_RETRY)
+    def __init__(self, service: Service, *, every: float = EVERY) -> None:
+        call = service.unary("Publish", _Request, _Answer, routed_by="topic", seconds=_TIMEOUT, retry=_RETRY)
+
+        async def publish(topic: str, messages: list[Any]) -> Sequence[Any]:
+            answer = await call(_Request(topic=topic, messages=messages))
+            return list(answer.message_ids)
+
+        self.publish = Grouped(publish, size=_Message.ByteSize, every=every)
 
 
 class Topic:
@@ -41,8 +48,7 @@ class Topic:
         self.name = name if "/" in name else f"projects/{project}/topics/{name}"
 
     async def publish(self, data: bytes, attributes: Mapping[str, str]) -> None:
-        message = _Message(data=data, attributes=attributes)
         try:
-            await self._client.publish(_Request(topic=self.name, messages=[message]))
+            await self._client.publish(self.name, _Message(data=data, attributes=attributes))
         except GoogleAPIError as error:
             raise fault_of(error, f"publishing to {self.name}") from None

@@ -6,7 +6,9 @@ from functools import partial
 from typing import Any
 from urllib.parse import parse_qs
 
+from handlers.firestore import FirestoreClient
 from handlers.http import NoAnswer, NotSent
+from handlers.topics import PublisherClient
 from tests.simulation.google import Google
 from tests.simulation.wire import Wire
 
@@ -37,6 +39,35 @@ class Service:
                 yield answer
 
         return answers
+
+
+SIGNATURE = "simulatedDelivery"
+
+
+class SignedFirestore:
+    """Firestore's client, signing each write with its delivery: one call may carry the writes of several."""
+
+    def __init__(self, client: FirestoreClient, delivery: Callable[[], str]) -> None:
+        self.get, self.query = client.get, client.query
+        self._commit = client.commit
+        self._delivery = delivery
+
+    async def commit(self, database: str, writes: list[Any]) -> Any:
+        for write in writes:
+            write.update.fields[SIGNATURE].string_value = self._delivery()
+        return await self._commit(database, writes)
+
+
+class SignedPublisher:
+    """The publisher's client, signing each message likewise."""
+
+    def __init__(self, client: PublisherClient, delivery: Callable[[], str]) -> None:
+        self._publish = client.publish
+        self._delivery = delivery
+
+    async def publish(self, topic: str, message: Any) -> Any:
+        message.attributes[SIGNATURE] = self._delivery()
+        return await self._publish(topic, message)
 
 
 class HttpClient:

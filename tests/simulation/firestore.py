@@ -9,7 +9,8 @@ from typing import Any
 from google.api_core.exceptions import AlreadyExists, FailedPrecondition, NotFound
 from google.cloud.firestore_v1.types.firestore import BatchGetDocumentsResponse, CommitResponse, RunQueryResponse
 
-from tests.simulation.record import Entry, Leak, Record, Written
+from tests.simulation.clients import SIGNATURE
+from tests.simulation.record import Entry, Leak, Record, Together, Written
 from tests.simulation.timeline import Timeline
 
 _BatchGetDocumentsResponse = BatchGetDocumentsResponse.pb()
@@ -21,13 +22,10 @@ _SECOND = 1_000_000_000
 class Firestore:
     """One database. Every method is one atomic effect; what it raises is the service's answer."""
 
-    def __init__(
-        self, timeline: Timeline, record: Record, *, epoch: int, mark: bytes, delivery: Callable[[], str]
-    ) -> None:
+    def __init__(self, timeline: Timeline, record: Record, *, epoch: int, mark: bytes) -> None:
         self._timeline = timeline
         self._record = record
         self._mark = mark
-        self._delivery = delivery
         self._epoch = epoch * _SECOND + int(timeline.rng.uniform(-5.0, 5.0) * _SECOND)
         self._latest = 0
         self._documents: dict[str, Any] = {}
@@ -35,6 +33,9 @@ class Firestore:
         self.deferred: Callable[[float], None] = lambda at: None  # told the time (since 1970) of every deferral
 
     def commit(self, request: Any, trouble: str) -> Any:
+        deliveries = sorted({_delivery(write.update) for write in request.writes})
+        if len(deliveries) > 1:
+            self._record.add(Together(self._timeline.now, "firestore", " ".join(deliveries)))
         for write in request.writes:
             self._check(write)
         answer = _CommitResponse()
@@ -98,14 +99,15 @@ class Firestore:
             raise AlreadyExists("document already exists")  # type: ignore[no-untyped-call]
 
     def _store(self, document: Any, now: int) -> None:
-        name = document.name
+        name, delivery = document.name, _delivery(document)
+        del document.fields[SIGNATURE]
         before, old = self._entries.get(name), self._documents.get(name)
         age = (now - old.update_time.ToNanoseconds()) / _SECOND if old is not None else 0.0
         document.update_time.FromNanoseconds(now)
         self._documents[name] = document
         after = self._entries[name] = _entry(document.fields)
         job = document.fields["jobId"].string_value
-        self._record.add(Written(self._timeline.now, self._delivery(), job, before, after, age))
+        self._record.add(Written(self._timeline.now, delivery, job, before, after, age))
         if self._mark in document.SerializeToString():
             self._record.add(Leak(self._timeline.now, f"the ledger's document of {job}"))
         if "notBefore" in document.fields:
@@ -118,6 +120,10 @@ class Firestore:
         """A time later than any before: Firestore gives its writes to one document an order."""
         self._latest = max(self._epoch + int(self._timeline.now * _SECOND), self._latest + 1000)
         return self._latest
+
+
+def _delivery(document: Any) -> str:
+    return str(document.fields[SIGNATURE].string_value)
 
 
 def _entry(fields: Any) -> Entry:

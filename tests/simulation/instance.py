@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from handlers import grouping
 from handlers.delivery import parse_delivery
 from handlers.draining import Draining
 from handlers.firestore import FirestoreClient, FirestoreStore
@@ -20,7 +21,7 @@ from handlers.telemetry import Journal
 from handlers.topics import PublisherClient, Topic
 from handlers.user_credentials import Secrets, UserCredentials
 from tests.simulation import grants, pubsub
-from tests.simulation.clients import Effect, HttpClient, Service
+from tests.simulation.clients import Effect, HttpClient, Service, SignedFirestore, SignedPublisher
 from tests.simulation.firestore import Firestore
 from tests.simulation.google import Google
 from tests.simulation.grants import Grants
@@ -50,6 +51,9 @@ class Composition:
 
     def __init__(self, *, budget: int, park: bool) -> None:
         self.rules = Rules(budget=budget, event_max_age=timedelta(days=14), park_ambiguous=park, deadline=DEADLINE)
+
+    def firestore(self, service: Any, every: float) -> FirestoreClient:
+        return FirestoreClient(service, every=every)
 
     def store(self, store: Store, now: Callable[[], datetime]) -> Store:
         return store
@@ -109,8 +113,10 @@ class FunctionInstance:
         firestore: Any = Service(wire, "firestore", effects)
         secrets: Any = Service(wire, "secrets", {"AccessSecretVersion": services.grants.access})
         publishing: Any = Service(wire, "pubsub", {"Publish": topics.publish})
-        publisher = PublisherClient(publishing)
-        store = FirestoreStore(FirestoreClient(firestore), project="p", database="(default)", collection="retries")
+        every = self._timeline.rng.choice((grouping.EVERY, 2.0))  # the latter so that groups are common here, too
+        publisher: Any = SignedPublisher(PublisherClient(publishing, every=every), DELIVERY.get)
+        client: Any = SignedFirestore(composition.firestore(firestore, every), DELIVERY.get)
+        store = FirestoreStore(client, project="p", database="(default)", collection="retries")
         ledger = composition.ledger(
             composition.store(store, self._now),
             lease_seconds=LEASE,

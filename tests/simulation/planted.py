@@ -15,6 +15,8 @@ from msgspec.structs import replace
 from handlers.draining import Draining
 from handlers.entries import Entry
 from handlers.events import ArchiveJobFailed
+from handlers.firestore import FirestoreClient
+from handlers.grouping import Grouped
 from handlers.http import Http, NoAnswer
 from handlers.ledger import Claim, Conflict, Held, Kept, Ledger, Settled, Store, Stored
 from handlers.memory_store import MemoryStore
@@ -86,6 +88,15 @@ class ClaimWithoutCondition(Composition):
                     return await super().write(entry, found.version, link)
 
         return Unconditional(store, now)
+
+
+class OneDocumentTwiceInACommit(Composition):
+    """Two claims of one job go in one call, and neither sees the other."""
+
+    def firestore(self, service: Any, every: float) -> FirestoreClient:
+        client = FirestoreClient(service, every=every)
+        client.commit = Grouped(client.commit.send, size=lambda writes: 0, every=every)
+        return client
 
 
 class LeaseByTheWallClock(Composition):
@@ -374,6 +385,7 @@ FAULTS: Mapping[type[Composition], str] = {
     PublishesBeforeItRecords: "before the ledger had its new job",
     LeaseWithoutFence: "which does not hold it",
     ClaimWithoutCondition: "a live claim of",
+    OneDocumentTwiceInACommit: "a live claim of",
     LeaseByTheWallClock: "a live claim of",
     LeaseShorterThanTheWork: "lapsed while its holder was at work",
     LedgerInMemory: "without holding the claim",

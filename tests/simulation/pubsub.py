@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from google.pubsub_v1.types.pubsub import PublishResponse
 
+from tests.simulation.clients import SIGNATURE
 from tests.simulation.record import (
     Acked,
     DeadLettered,
@@ -22,6 +23,7 @@ from tests.simulation.record import (
     Nacked,
     Record,
     Rejection,
+    Together,
 )
 from tests.simulation.timeline import Timeline
 
@@ -60,7 +62,6 @@ class PubSub:
         *,
         epoch: int,
         mark: bytes,
-        delivery: Callable[[], str],
         calm_at: float,
     ) -> None:
         rng = timeline.rng
@@ -68,7 +69,6 @@ class PubSub:
         self._record = record
         self._epoch = epoch
         self._mark = mark
-        self._delivery = delivery
         self._calm_at = calm_at
         self._most_attempts = rng.choice((5, 10, 30))
         self._again = rng.choice((0.0, 0.2, 0.5))  # share of deliveries that come once more for no reason
@@ -78,16 +78,20 @@ class PubSub:
 
     def publish(self, request: Any, trouble: str) -> Any:
         """Accept the messages."""
+        if len(request.messages) > 1:
+            deliveries = sorted({message.attributes[SIGNATURE] for message in request.messages})
+            self._record.add(Together(self._timeline.now, "pubsub", " ".join(deliveries)))
         accepted = [self._accept(request.topic, message.data, dict(message.attributes)) for message in request.messages]
         return _PublishResponse(message_ids=accepted)
 
     def _accept(self, topic: str, data: bytes, attributes: dict[str, str]) -> str:
         if self._mark in data or self._mark.decode() in str(attributes):
             self._record.add(Leak(self._timeline.now, topic))
+        delivery = attributes.pop(SIGNATURE)
         if topic == FAILED:
             return self.fail(data, attributes)
         content = json.loads(data)
-        now, delivery, job = self._timeline.now, self._delivery(), content["archiveJobId"]
+        now, job = self._timeline.now, content["archiveJobId"]
         if topic == RETRIED:
             root, attempt = content["rootArchiveJobId"], content["attempt"]
             self._record.add(FollowUp(now, delivery, content["retriedArchiveJobId"], job, root, attempt))

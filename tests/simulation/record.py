@@ -165,6 +165,13 @@ class Ended(Effect, frozen=True):
     left: str
 
 
+class Together(Effect, frozen=True):
+    """A service got what several deliveries ask for in one call."""
+
+    service: str
+    deliveries: str
+
+
 class Leak(Effect, frozen=True):
     """A secret showed up where it has no business."""
 

@@ -9,7 +9,7 @@ import pytest
 
 from handlers import portability, user_credentials
 from handlers.outcomes import Reason
-from tests.simulation.record import DeadLettered, Ended, Froze, Instance, Rejection, Written
+from tests.simulation.record import DeadLettered, Ended, Froze, Instance, Rejection, Together, Written
 from tests.simulation.weather import TROUBLES
 from tests.simulation.world import World
 
@@ -28,6 +28,7 @@ class _Covered:
     reasons: set[str] = field(default_factory=set)
     steps: set[tuple[str, str]] = field(default_factory=set)
     effects: set[type] = field(default_factory=set)
+    together: set[str] = field(default_factory=set)
 
 
 @cache
@@ -44,6 +45,8 @@ def _run(first: int) -> _Covered:
                 covered.reasons.add(effect.reason)
             elif isinstance(effect, Written) and effect.before:
                 covered.steps.add((effect.before.state, effect.after.state))
+            elif isinstance(effect, Together):
+                covered.together.add(effect.service)
     return covered
 
 
@@ -80,6 +83,10 @@ def test_every_step_of_a_ledgers_entry_comes_up() -> None:
     claims = {(before, "claimed") for before in ("open", "claimed", "rejected", "deferred")}
     records = {("claimed", after) for after in ("open", "retried", "rejected", "deferred")}
     assert set() == (claims | records | {("deferred", "open"), ("open", "open"), ("retried", "retried")}) - taken
+
+
+def test_calls_that_carry_several_deliveries_come_up() -> None:
+    assert {"firestore", "pubsub"} == {service for first in _BLOCKS for service in _run(first).together}
 
 
 def test_instances_die_freeze_and_are_ended_and_messages_become_dead_letters() -> None:

@@ -55,13 +55,13 @@ class World:
         defers = rng.random() < 0.2  # a run that is about deferrals: long enough for them, and stormy
         self.calm_at = 1200.0 if defers else rng.choice((10.0, 300.0, 1200.0))
         self.budget, self.park = rng.choice((3, 3, 3, 2, 1, 0)), rng.random() < 0.2
-        common: dict[str, Any] = {"epoch": EPOCH, "delivery": DELIVERY.get}
-        mark = MARK.encode()
+        kept: dict[str, Any] = {"epoch": EPOCH, "mark": MARK.encode()}
         self.weather = Weather(self.timeline, self.record, calm_at=self.calm_at, storm=defers)
         self.grants = Grants(self.timeline, self.record, until=self.calm_at)
-        self.firestore = Firestore(self.timeline, self.record, mark=mark, **common)
-        self.google = Google(self.timeline, self.record, self.weather, self.grants, defers=defers, **common)
-        self.pubsub = PubSub(self.timeline, self.record, mark=mark, calm_at=self.calm_at, **common)
+        self.firestore = Firestore(self.timeline, self.record, **kept)
+        said: dict[str, Any] = {"defers": defers, "epoch": EPOCH, "delivery": DELIVERY.get}
+        self.google = Google(self.timeline, self.record, self.weather, self.grants, **said)
+        self.pubsub = PubSub(self.timeline, self.record, calm_at=self.calm_at, **kept)
         self.pubsub.platform = self
         self.pubsub.followed_up = self._watch
         self.grants.consented = self._export_again

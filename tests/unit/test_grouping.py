@@ -1,0 +1,156 @@
+"""Rules of calls that go as one."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from handlers.grouping import LARGEST, MOST, Grouped
+
+SOON = 0.02  # seconds between two calls: long enough for a test to do something meanwhile
+
+
+class Service:
+    """Answers an item by its name in capitals, once it may; refuses what it is told to, and every call that has it."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, list[str]]] = []
+        self.refuses: set[str] = set()
+        self.may = asyncio.Event()
+        self.may.set()
+        self.given_up = 0
+
+    async def __call__(self, place: str, items: list[str]) -> Sequence[str]:
+        self.calls.append((place, items))
+        try:
+            await self.may.wait()
+        except asyncio.CancelledError:
+            self.given_up += 1
+            raise
+        for item in items:
+            if item in self.refuses:
+                raise ValueError(item)
+        return [item.upper() for item in items]
+
+    @property
+    def sent(self) -> list[list[str]]:
+        return [items for _, items in self.calls]
+
+
+def grouped(service: Service, every: float = SOON) -> Grouped[str]:
+    return Grouped(service, size=len, names=lambda item: {item.split("/")[0]}, every=every)
+
+
+async def together(call: Grouped[str], *items: str) -> list[Any]:
+    """The answers to what comes at once, after something else has just been sent."""
+    _, *answers = await asyncio.gather(*(call("there", item) for item in ("first", *items)), return_exceptions=True)
+    return answers
+
+
+async def test_what_comes_alone_goes_at_once() -> None:
+    service = Service()
+    call = grouped(service, every=3600)
+    async with asyncio.timeout(1):
+        assert await call("there", "a") == "A"
+        assert await call("elsewhere", "b") == "B"
+
+
+async def test_what_comes_after_a_quiet_time_goes_at_once() -> None:
+    service = Service()
+    call = grouped(service)
+    await call("there", "a")
+    await asyncio.sleep(SOON * 2)
+    answer = asyncio.create_task(call("there", "b"))
+    await asyncio.sleep(0)
+    assert service.sent == [["a"], ["b"]]
+    assert await answer == "B"
+
+
+async def test_what_comes_in_quick_succession_goes_as_one_and_each_gets_its_own_answer() -> None:
+    service = Service()
+    assert await together(grouped(service), "a", "b", "c") == ["A", "B", "C"]
+    assert service.sent == [["first"], ["a", "b", "c"]]
+
+
+async def test_only_what_goes_to_the_same_place_goes_as_one() -> None:
+    service = Service()
+    call = grouped(service)
+    places = ["x", "y", "x", "y", "x"]
+    await asyncio.gather(*(call(place, f"{number}") for number, place in enumerate(places)))
+    assert sorted(service.calls) == [("x", ["0"]), ("x", ["2", "4"]), ("y", ["1"]), ("y", ["3"])]
+
+
+async def test_a_call_that_hangs_keeps_nobody_waiting() -> None:
+    service = Service()
+    call = grouped(service)
+    service.may.clear()
+    hanging = [asyncio.create_task(call("there", item)) for item in "ab"]
+    await asyncio.sleep(SOON * 3)
+    service.may.set()
+    assert await call("there", "c") == "C"
+    assert service.sent == [["a"], ["b"], ["c"]]
+    await asyncio.gather(*hanging)
+
+
+async def test_of_a_group_that_failed_each_is_sent_alone_and_gets_what_is_its_own() -> None:
+    service = Service()
+    service.refuses = {"b"}
+    a, b, c = await together(grouped(service), "a", "b", "c")
+    assert (a, c) == ("A", "C")
+    assert repr(b) == "ValueError('b')"
+    assert service.sent == [["first"], ["a", "b", "c"], ["a"], ["b"], ["c"]]
+
+
+async def test_what_failed_alone_is_not_sent_again() -> None:
+    service = Service()
+    service.refuses = {"first", "a"}
+    call = grouped(service)
+    with pytest.raises(ValueError, match="first"):
+        await call("there", "first")
+    with pytest.raises(ValueError, match="a"):
+        await call("there", "a")
+    assert service.sent == [["first"], ["a"]]
+
+
+async def test_two_items_with_a_name_in_common_never_go_as_one() -> None:
+    service = Service()
+    assert await together(grouped(service), "a/1", "b/1", "a/2") == ["A/1", "B/1", "A/2"]
+    assert service.sent == [["first"], ["a/1", "b/1"], ["a/2"]]
+
+
+async def test_a_group_has_at_most_so_many_items_and_bytes() -> None:
+    service = Service()
+    await together(grouped(service), *(f"{number}" for number in range(MOST + 1)))
+    assert [len(items) for items in service.sent] == [1, MOST, 1]
+    service = Service()
+    half, more = "h" * (LARGEST // 2), "m" * (LARGEST + 1)
+    await together(grouped(service), half, "i" + half[1:], "a", more, "b")
+    assert [[item[0] for item in items] for items in service.sent] == [["f"], ["h", "i"], ["a"], ["m"], ["b"]]
+
+
+async def test_what_nobody_waits_for_any_more_is_not_sent() -> None:
+    service = Service()
+    call = grouped(service)
+    waiting = [asyncio.create_task(call("there", item)) for item in ("first", "a", "b")]
+    await asyncio.sleep(0)
+    waiting[1].cancel()
+    assert await waiting[2] == "B"
+    assert service.sent == [["first"], ["b"]]
+
+
+async def test_who_gives_up_takes_nothing_from_the_others_and_the_last_one_ends_the_call() -> None:
+    service = Service()
+    call = grouped(service)
+    await call("there", "first")
+    service.may.clear()
+    a, b = (asyncio.create_task(call("there", item)) for item in "ab")
+    while len(service.calls) < 2:  # noqa: ASYNC110 until the timer has sent it
+        await asyncio.sleep(0.001)
+    a.cancel()
+    await asyncio.sleep(SOON)
+    assert (service.given_up, b.done()) == (0, False)
+    b.cancel()
+    await asyncio.wait([a, b])
+    await asyncio.sleep(0)
+    assert service.given_up == 1
