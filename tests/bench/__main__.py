@@ -18,6 +18,7 @@ import uvloop
 from local import emulators
 from local.stage import Stage
 from tests.bench import process_tree
+from tests.bench.bare import Bare
 from tests.bench.contenders import IN_FLIGHT, Contender, alone, cold_start, contenders, load
 from tests.bench.picture import picture
 
@@ -58,11 +59,13 @@ async def bench(pubsub: str, firestore: str, rounds: int, events: int, single: i
     """All that is measured, as the JSON has it."""
     latencies: dict[str, Any] = {"secret_latency": SECRET, "token_latency": TOKEN, "retry_latency": RETRY}
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=1)  # gunicorn ends a connection after two seconds
-    busy = []
+    busy, bare_ms = [], []
     async with (
         Stage(pubsub=pubsub, firestore=firestore, **latencies) as stage,
         aiohttp.ClientSession(connector=connector) as session,
     ):
+        bare = Bare(stage)
+        await bare.milliseconds(1)  # which also reads the client file, and connects
         all_of_them = contenders()
         for contender in all_of_them:
             contender.server = contender.start(stage)
@@ -77,10 +80,12 @@ async def bench(pubsub: str, firestore: str, rounds: int, events: int, single: i
                 assert contender.server is not None
                 contender.memory_mb.append(process_tree.memory_mb(contender.server.pid))
                 await alone(stage, session, contender, single)
+            bare_ms.append(await bare.milliseconds(single))
         # Last, when the emulators have long been warm: what they take at first is not a function's start.
         for contender in all_of_them * rounds:
             contender.start_s.append(await cold_start(stage, session, contender))
-        result = summary(all_of_them, busy, events)
+        await bare.close()
+        result = {**summary(all_of_them, busy, events), "bare_calls_ms": bare_ms}
         if soak:
             result["soak"] = await soaked(stage, session, all_of_them[0], soak)
         return result
@@ -128,7 +133,13 @@ def table(result: dict[str, Any]) -> str:
         shares = [f"{median(share(result, measure, name)):.2f}" for name in rounds if name != "this"]
         lines.append(f"{'    this function, as a share':42}{'':28}" + "".join(f"{cell:>28}" for cell in shares))
     over = result["medians"]["this"]["alone_ms"] - (SECRET + TOKEN + RETRY) * 1000
-    lines.append(f"One event alone takes {over:.1f} ms more than the waiting that it cannot avoid.")
+    bare = median(
+        alone - calls for alone, calls in zip(rounds["this"]["alone_ms"], result["bare_calls_ms"], strict=True)
+    )
+    lines.append(
+        f"One event alone takes {over:.1f} ms more than the stand-ins wait, "
+        f"and {bare:.1f} ms more than its calls, made bare one after the other."
+    )
     lines.append(f"Calls an event: {json.dumps(result['calls_an_event'])}")
     lines.append(
         f"Load average before each round: {', '.join(f'{each:.1f}' for each in result['machine']['load_average'])}"
