@@ -21,22 +21,32 @@ class _Group(Generic[_T]):
 
     def __init__(self) -> None:
         self.items: dict[object, _T] = {}
-        self.bytes = 0
-        self.names: set[str] = set()
+        self._bytes = 0
+        self._names: set[str] = set()
         self.sent = 0
         self.answers: asyncio.Future[dict[object, Any]] = asyncio.get_running_loop().create_future()
         self.sending: asyncio.Task[None] | None = None
+
+    def takes(self, size: int, names: set[str]) -> bool:
+        """Whether there is room for one more; what would not fit, or be the second of its name, goes alone."""
+        return len(self.items) < MOST and self._bytes + size <= LARGEST and self._names.isdisjoint(names)
+
+    def add(self, item: _T, size: int, names: set[str]) -> object:
+        """The key to its answer."""
+        key = object()
+        self.items[key] = item
+        self._bytes += size
+        self._names |= names
+        return key
 
     async def send(self, send: Callable[[list[_T]], Awaitable[Sequence[Any]]]) -> None:
         keys, items = list(self.items), list(self.items.values())
         self.sent = len(items)
         try:
-            answers = await send(items)
+            self.answers.set_result(dict(zip(keys, await send(items), strict=True)))
         except Exception as error:
             self.answers.set_exception(error)
             self.answers.exception()  # seen, even if nobody waits for it any more
-        else:
-            self.answers.set_result(dict(zip(keys, answers, strict=True)))
 
     def leave(self, key: object) -> None:
         """Nobody waits for this item any more: it is not sent, unless it has been."""
@@ -63,15 +73,16 @@ class Grouped(Generic[_T]):
         self._names = names
         self._size = size
         self._every = every
-        self._waiting: dict[str, list[_Group[_T]]] = {}  # by place; an empty list while the next item has to wait
+        self._waiting: dict[str, _Group[_T]] = {}  # by place, for as long as the next item has to wait
 
     async def __call__(self, place: str, item: _T) -> Any:
         """The answer to this item. `place` is what a call has one of: a topic, a database."""
-        if place not in self._waiting:
+        group = self._waiting.get(place)
+        if not group:
             self._hold(place)
+        if not group or not group.takes(size := self._size(item), names := self._names(item)):
             return (await self.send(place, [item]))[0]
-        group, key = self._group(place, item), object()
-        group.items[key] = item
+        key = group.add(item, size, names)
         try:
             return (await asyncio.shield(group.answers))[key]
         except asyncio.CancelledError:
@@ -82,28 +93,13 @@ class Grouped(Generic[_T]):
                 raise
         return (await self.send(place, [item]))[0]
 
-    def _group(self, place: str, item: _T) -> _Group[_T]:
-        """The last group, or a new one where this item does not fit into it."""
-        groups, size, names = self._waiting[place], self._size(item), self._names(item)
-        last = groups[-1] if groups else None
-        if not last or len(last.items) == MOST or last.bytes + size > LARGEST or last.names & names:
-            last = _Group()
-            groups.append(last)
-        last.bytes += size
-        last.names |= names
-        return last
-
     def _hold(self, place: str) -> None:
-        self._waiting.setdefault(place, [])
+        self._waiting[place] = _Group()
         asyncio.get_running_loop().call_later(self._every, self._go, place)
 
     def _go(self, place: str) -> None:
-        """Send the group that has waited longest. Where there is none, the next item goes at once."""
-        groups = self._waiting[place]
-        if not groups:
-            del self._waiting[place]
-            return
-        self._hold(place)
-        group = groups.pop(0)
+        """Send what waits. Where nothing does, the next item goes at once."""
+        group = self._waiting.pop(place)
         if group.items:
+            self._hold(place)
             group.sending = asyncio.create_task(group.send(lambda items: self.send(place, items)))

@@ -102,6 +102,17 @@ async def test_of_a_group_that_failed_each_is_sent_alone_and_gets_what_is_its_ow
     assert service.sent == [["first"], ["a", "b", "c"], ["a"], ["b"], ["c"]]
 
 
+async def test_a_call_that_is_answered_in_part_has_failed() -> None:
+    sent: list[list[str]] = []
+
+    async def first_alone(place: str, items: list[str]) -> list[str]:
+        sent.append(items)
+        return [items[0].upper()]
+
+    assert await together(Grouped(first_alone, size=len, every=SOON), "a", "b") == ["A", "B"]
+    assert sent == [["first"], ["a", "b"], ["a"], ["b"]]
+
+
 async def test_what_failed_alone_is_not_sent_again() -> None:
     service = Service()
     service.refuses = {"first", "a"}
@@ -113,20 +124,20 @@ async def test_what_failed_alone_is_not_sent_again() -> None:
     assert service.sent == [["first"], ["a"]]
 
 
-async def test_two_items_with_a_name_in_common_never_go_as_one() -> None:
+async def test_two_items_with_a_name_in_common_never_go_as_one_and_the_second_waits_for_nothing() -> None:
     service = Service()
-    assert await together(grouped(service), "a/1", "b/1", "a/2") == ["A/1", "B/1", "A/2"]
-    assert service.sent == [["first"], ["a/1", "b/1"], ["a/2"]]
+    assert await together(grouped(service), "a/1", "b/1", "a/2", "a/3") == ["A/1", "B/1", "A/2", "A/3"]
+    assert service.sent == [["first"], ["a/2"], ["a/3"], ["a/1", "b/1"]]
 
 
-async def test_a_group_has_at_most_so_many_items_and_bytes() -> None:
+async def test_what_has_no_room_in_the_group_any_more_goes_at_once() -> None:
     service = Service()
     await together(grouped(service), *(f"{number}" for number in range(MOST + 1)))
-    assert [len(items) for items in service.sent] == [1, MOST, 1]
+    assert [len(items) for items in service.sent] == [1, 1, MOST]
     service = Service()
     half, more = "h" * (LARGEST // 2), "m" * (LARGEST + 1)
-    await together(grouped(service), half, "i" + half[1:], "a", more, "b")
-    assert [[item[0] for item in items] for items in service.sent] == [["f"], ["h", "i"], ["a"], ["m"], ["b"]]
+    await together(grouped(service), half, "i" + half[1:], "a", more)
+    assert [[item[0] for item in items] for items in service.sent] == [["f"], ["a"], ["m"], ["h", "i"]]
 
 
 async def test_what_nobody_waits_for_any_more_is_not_sent() -> None:
