@@ -8,8 +8,8 @@ import gc
 import os
 import sys
 
-# Objects between collections, instead of 700: what is loaded stays, and most of what is made later lives as long as the
-# delivery in flight. Set before anything of size is loaded: a twentieth of the CPU that loading takes.
+# Objects between collections, many more than by default: what is loaded stays, and most of what is made later lives as
+# long as the delivery in flight. Set before anything of size is loaded: a twentieth of the CPU that loading takes.
 gc.set_threshold(20_000)
 
 import functions_framework.aio

@@ -11,9 +11,9 @@ from google.api_core.exceptions import AlreadyExists, FailedPrecondition, Google
 
 from handlers.entries import Entry
 from handlers.generated import message_module
-from handlers.grouping import EVERY, Grouped
+from handlers.grouping import PAUSE, Grouped
 from handlers.ledger import Conflict, Stored
-from handlers.rpc import Service, fault_of
+from handlers.rpc import Service, fault_of, refused
 
 _NOT_BEFORE = {"field_path": "notBefore"}
 _TIMEOUT = 10.0  # seconds for one call; the ledger tries again within the caller's own deadline
@@ -31,7 +31,7 @@ class FirestoreClient:
 
     HOST, SERVICE = "firestore.googleapis.com", "google.firestore.v1.Firestore"
 
-    def __init__(self, service: Service, *, every: float = EVERY) -> None:
+    def __init__(self, service: Service, *, pause: float = PAUSE) -> None:
         call = service.unary("Commit", _Commit, _Committed, routed_by="database", seconds=_TIMEOUT)
 
         async def commit(database: str, groups: list[list[Any]]) -> Sequence[Any]:
@@ -39,7 +39,7 @@ class FirestoreClient:
             times = (result.update_time for result in answer.write_results)
             return [list(islice(times, len(writes))) for writes in groups]
 
-        self.commit = Grouped(commit, size=_size, names=_names, every=every)
+        self.commit = Grouped(commit, size=_size, names=_names, refused=refused, pause=pause)
         self.get = service.streaming("BatchGetDocuments", _Get, _Got, routed_by="database", seconds=_TIMEOUT)
         self.query = service.streaming("RunQuery", _Query, _Found, routed_by="parent", seconds=_TIMEOUT)
 

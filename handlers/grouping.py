@@ -2,16 +2,17 @@
 
 0 ms   10 ms   20 ms   30 ms
  A       BC      D                A came alone and went at once; B and C waited for each other; so will E, if it comes
-         └ failed: B and C once more, one by one, so that each gets the answer that is its own
+         └ refused: B and C once more, one by one, so that nobody is refused for what another one asked
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from typing import Any, Generic, TypeVar
 
 _T = TypeVar("_T")
 
-EVERY = 0.01  # seconds between two calls; what comes later than that goes at once
+PAUSE = 0.01  # seconds after a call for which what comes waits for company
 MOST = 100  # items of a group
 LARGEST = 1_000_000  # bytes of a group: a tenth of what Pub/Sub and Firestore take in one request
 
@@ -21,14 +22,14 @@ class _Group(Generic[_T]):
 
     def __init__(self) -> None:
         self.items: dict[object, _T] = {}
-        self._bytes = 0
-        self._names: set[str] = set()
-        self.sent = 0
+        self.sent = 0  # how many went together
         self.answers: asyncio.Future[dict[object, Any]] = asyncio.get_running_loop().create_future()
         self.sending: asyncio.Task[None] | None = None
+        self._bytes = 0
+        self._names: set[str] = set()
 
     def takes(self, size: int, names: set[str]) -> bool:
-        """Whether there is room for one more; what would not fit, or be the second of its name, goes alone."""
+        """Whether there is room for one more, and it is the first of its name."""
         return len(self.items) < MOST and self._bytes + size <= LARGEST and self._names.isdisjoint(names)
 
     def add(self, item: _T, size: int, names: set[str]) -> object:
@@ -39,67 +40,83 @@ class _Group(Generic[_T]):
         self._names |= names
         return key
 
-    async def send(self, send: Callable[[list[_T]], Awaitable[Sequence[Any]]]) -> None:
+    async def carry_out(self, call: Callable[[list[_T]], Awaitable[Sequence[Any]]]) -> None:
         keys, items = list(self.items), list(self.items.values())
         self.sent = len(items)
         try:
-            self.answers.set_result(dict(zip(keys, await send(items), strict=True)))
+            self.answers.set_result(dict(zip(keys, await call(items), strict=True)))
+        except asyncio.CancelledError:
+            self.answers.cancel()
+            raise
         except Exception as error:
-            self.answers.set_exception(error)
+            # without its traceback, which holds this group, and so all that was sent, until the collector comes
+            self.answers.set_exception(error.with_traceback(None))
             self.answers.exception()  # seen, even if nobody waits for it any more
 
     def leave(self, key: object) -> None:
-        """Nobody waits for this item any more: it is not sent, unless it has been."""
+        """Nobody waits for this answer any more. What has not been sent will not be, and the last one ends the call."""
         del self.items[key]
         if not self.items and self.sending:
             self.sending.cancel()
 
 
 class Grouped(Generic[_T]):
-    """One method of a service. `send` carries out a list of items in one call, and has an answer to each of them.
+    """One method of a service, used in one event loop. `call` carries out several items, and answers each of them.
 
-    `size` is an item's in bytes. No two items in a call have one of their `names` in common. `every` is in seconds.
+    `size` is an item's in bytes. No two items in a call have one of their `names` in common. `refused` tells an error
+    that may be one item's fault, and left all undone, from one that all may as well get. `pause` is in seconds.
     """
 
     def __init__(
         self,
-        send: Callable[[str, list[_T]], Awaitable[Sequence[Any]]],
+        call: Callable[[str, list[_T]], Awaitable[Sequence[Any]]],
         *,
         size: Callable[[_T], int],
         names: Callable[[_T], set[str]] = lambda item: set(),
-        every: float = EVERY,
+        refused: Callable[[Exception], bool],
+        pause: float = PAUSE,
     ) -> None:
-        self.send = send
-        self._names = names
+        self.call = call
         self._size = size
-        self._every = every
+        self._names = names
+        self._refused = refused
+        self._pause = pause
         self._waiting: dict[str, _Group[_T]] = {}  # by place, for as long as the next item has to wait
 
     async def __call__(self, place: str, item: _T) -> Any:
         """The answer to this item. `place` is what a call has one of: a topic, a database."""
         group = self._waiting.get(place)
         if not group:
-            self._hold(place)
-        if not group or not group.takes(size := self._size(item), names := self._names(item)):
-            return (await self.send(place, [item]))[0]
+            self._open(place)
+            return await self._alone(place, item)
+        size, names = self._size(item), self._names(item)
+        if not group.takes(size, names):
+            return await self._alone(place, item)
         key = group.add(item, size, names)
         try:
             return (await asyncio.shield(group.answers))[key]
         except asyncio.CancelledError:
             group.leave(key)
             raise
-        except Exception:
-            if group.sent == 1:
+        except Exception as error:
+            if group.sent == 1 or not self._refused(error):
                 raise
-        return (await self.send(place, [item]))[0]
+        finally:
+            del group  # as above: an error that is raised holds this frame
+        return await self._alone(place, item)
 
-    def _hold(self, place: str) -> None:
+    async def _alone(self, place: str, item: _T) -> Any:
+        [answer] = await self.call(place, [item])
+        return answer
+
+    def _open(self, place: str) -> None:
+        """A group that goes when the pause is over. In a context of its own: it is no single delivery's."""
         self._waiting[place] = _Group()
-        asyncio.get_running_loop().call_later(self._every, self._go, place)
+        asyncio.get_running_loop().call_later(self._pause, self._go, place, context=Context())
 
     def _go(self, place: str) -> None:
         """Send what waits. Where nothing does, the next item goes at once."""
         group = self._waiting.pop(place)
         if group.items:
-            self._hold(place)
-            group.sending = asyncio.create_task(group.send(lambda items: self.send(place, items)))
+            self._open(place)
+            group.sending = asyncio.create_task(group.carry_out(lambda items: self.call(place, items)))

@@ -147,14 +147,18 @@ class Ledger:
             expire_at=now + self._keep,
         )
 
-    async def withdraw(self, job_id: str, holder: str) -> None:
-        """Give up a claim that may have been written though nobody waited for it, so that it does not lapse."""
+    async def withdraw(self, event: ArchiveJobFailed, holder: str) -> None:
+        """Give up a claim that may have been written though nobody waited for it, so that it does not lapse.
+
+        It may still be under way, so something is written in any case, for it to conflict with.
+        """
         pause = _FIRST_PAUSE
         while True:
             try:
-                found = await self._store.load(job_id)
-                if found and found.entry.holder == holder:
-                    await self._store.write(replace(found.entry.released(), holder=""), found.version)
+                found = await self._store.load(event.job_id)
+                mine = found.entry if found and found.entry.holder == holder else self._judge(found, event, holder)
+                if isinstance(mine, Entry):  # if not, what was written since then is in its way
+                    await self._store.write(replace(mine.released(), holder=""), found.version if found else None)
                 return
             except Conflict:
                 continue

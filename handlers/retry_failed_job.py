@@ -139,7 +139,7 @@ class _Work:
             return await self._step("claim", PREPARED, self._case.ledger.claim(event, holder))
         except Unavailable:
             with suppress(Unavailable, Misconfigured):  # where that fails too, it lapses, and counts as a call in doubt
-                await self._step("withdraw", ANSWERED, self._case.ledger.withdraw(event.job_id, holder))
+                await self._step("withdraw", ANSWERED, self._case.ledger.withdraw(event, holder))
             raise
 
     async def _settle(self, claim: Claim, event: ArchiveJobFailed, token: asyncio.Future[AccessToken]) -> Kept:

@@ -31,12 +31,23 @@ PASSING = frozenset(
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
 
+def passes(error: GoogleAPIError) -> bool:
+    """Whether the error may pass by itself, and what was asked for may have been done in spite of it."""
+    code = getattr(error, "grpc_status_code", None)  # a RetryError has none: its time ran out on passing faults
+    return code is None or code in PASSING
+
+
+def refused(error: Exception) -> bool:
+    """Whether the call was refused, with nothing done."""
+    return isinstance(error, GoogleAPIError) and not passes(error)
+
+
 def fault_of(error: GoogleAPIError, doing: str) -> Fault:
     """The fault behind a failed call. Everything that does not pass by itself is ours: a role, a name, a request."""
-    code = getattr(error, "grpc_status_code", None)  # a RetryError has none: its time ran out on passing faults
-    if code is None or code in PASSING:
+    code = getattr(error, "grpc_status_code", None)
+    if passes(error):
         return Unavailable(f"{doing}: {code.name if code else 'no answer'}")
-    return Misconfigured(f"{doing}: {code.name}")
+    return Misconfigured(f"{doing}: {code.name if code else 'refused'}")
 
 
 class Channels:

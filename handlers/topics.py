@@ -7,15 +7,15 @@ from google.api_core.exceptions import GoogleAPICallError, GoogleAPIError
 from google.api_core.retry_async import AsyncRetry
 
 from handlers.generated import message_module
-from handlers.grouping import EVERY, Grouped
-from handlers.rpc import PASSING, Service, fault_of
+from handlers.grouping import PAUSE, Grouped
+from handlers.rpc import PASSING, Service, fault_of, refused
 
 
 def _passes(error: Exception) -> bool:
     return isinstance(error, GoogleAPICallError) and error.grpc_status_code in PASSING
 
 
-# Publishing again is harmless (a follow-up names the same job), so it goes on until the caller's own deadline.
+# Publishing again is harmless (a follow-up names the same job), so it goes on until nobody waits for it any more.
 _RETRY: Any = AsyncRetry(predicate=_passes, initial=0.1, maximum=5.0, timeout=600.0)
 _TIMEOUT = 10.0  # seconds for one try
 
@@ -30,14 +30,14 @@ class PublisherClient:
 
     HOST, SERVICE = "pubsub.googleapis.com", "google.pubsub.v1.Publisher"
 
-    def __init__(self, service: Service, *, every: float = EVERY) -> None:
+    def __init__(self, service: Service, *, pause: float = PAUSE) -> None:
         call = service.unary("Publish", _Request, _Answer, routed_by="topic", seconds=_TIMEOUT, retry=_RETRY)
 
         async def publish(topic: str, messages: list[Any]) -> Sequence[Any]:
             answer = await call(_Request(topic=topic, messages=messages))
             return list(answer.message_ids)
 
-        self.publish = Grouped(publish, size=_Message.ByteSize, every=every)
+        self.publish = Grouped(publish, size=_Message.ByteSize, refused=refused, pause=pause)
 
 
 class Topic:

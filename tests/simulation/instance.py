@@ -52,8 +52,8 @@ class Composition:
     def __init__(self, *, budget: int, park: bool) -> None:
         self.rules = Rules(budget=budget, event_max_age=timedelta(days=14), park_ambiguous=park, deadline=DEADLINE)
 
-    def firestore(self, service: Any, every: float) -> FirestoreClient:
-        return FirestoreClient(service, every=every)
+    def firestore(self, service: Any, pause: float) -> FirestoreClient:
+        return FirestoreClient(service, pause=pause)
 
     def store(self, store: Store, now: Callable[[], datetime]) -> Store:
         return store
@@ -113,9 +113,9 @@ class FunctionInstance:
         firestore: Any = Service(wire, "firestore", effects)
         secrets: Any = Service(wire, "secrets", {"AccessSecretVersion": services.grants.access})
         publishing: Any = Service(wire, "pubsub", {"Publish": topics.publish})
-        every = self._timeline.rng.choice((grouping.EVERY, 2.0))  # the latter so that groups are common here, too
-        publisher: Any = SignedPublisher(PublisherClient(publishing, every=every), DELIVERY.get)
-        client: Any = SignedFirestore(composition.firestore(firestore, every), DELIVERY.get)
+        pause = self._timeline.rng.choice((grouping.PAUSE, 2.0))  # the latter so that groups are common here, too
+        publisher: Any = SignedPublisher(PublisherClient(publishing, pause=pause), DELIVERY.get)
+        client: Any = SignedFirestore(composition.firestore(firestore, pause), DELIVERY.get)
         store = FirestoreStore(client, project="p", database="(default)", collection="retries")
         ledger = composition.ledger(
             composition.store(store, self._now),

@@ -22,6 +22,7 @@ from handlers.ledger import Claim, Conflict, Held, Kept, Ledger, Settled, Store,
 from handlers.memory_store import MemoryStore
 from handlers.outcomes import Misconfigured, Reason, Refused, Unavailable
 from handlers.ports import AccessToken, Answer, Portability, Publisher, Tokens, Unknown
+from handlers.rpc import refused
 from handlers.user_credentials import Secrets, UserCredentials
 from tests.simulation.grants import TOKEN_URI
 from tests.simulation.instance import Composition
@@ -93,9 +94,9 @@ class ClaimWithoutCondition(Composition):
 class OneDocumentTwiceInACommit(Composition):
     """Two claims of one job go in one call, and neither sees the other."""
 
-    def firestore(self, service: Any, every: float) -> FirestoreClient:
-        client = FirestoreClient(service, every=every)
-        client.commit = Grouped(client.commit.send, size=lambda writes: 0, every=every)
+    def firestore(self, service: Any, pause: float) -> FirestoreClient:
+        client = FirestoreClient(service, pause=pause)
+        client.commit = Grouped(client.commit.call, size=lambda writes: 0, refused=refused, pause=pause)
         return client
 
 

@@ -103,7 +103,7 @@ class _Judge:
             self._breaks(effect.at, f"{job}: {sentence}")
         if before and (after.in_doubt < before.in_doubt or after.attempt < before.attempt):
             self._breaks(effect.at, f"{job}: the ledger forgot a retry that was counted")
-        if before and before.state == after.state == "claimed":
+        if before and before.state == "claimed" and (after.state == "claimed" or _withdrawn(before, after)):
             self._takeovers[job] += 1
             if self._at_work(self._holders[before.holder]):
                 self._breaks(effect.at, f"{job}: the claim of {before.holder} lapsed while its holder was at work")
@@ -120,12 +120,12 @@ class _Judge:
             if after != replace(before, waits=False):
                 yield "a final answer was overwritten"
             return
-        if after.state == "claimed":
+        if after.state == "claimed" or _withdrawn(before, after):
             if before.state == "claimed" and effect.age <= before.lease_seconds:
                 yield f"a live claim of {before.holder} was taken over"
             if after.fence <= before.fence:
                 yield "a claim did not raise the fence"
-            if self._holders.get(after.holder) != effect.delivery:
+            if after.holder and self._holders.get(after.holder) != effect.delivery:
                 yield "a claim was written in another delivery's name"
         elif before.state == "claimed" and not mine:
             yield f"the claim of {before.holder} was overwritten by {effect.delivery}, which does not hold it"
@@ -338,6 +338,11 @@ class _Judge:
 
     def _sees_Leak(self, effect: Leak) -> None:
         self._breaks(effect.at, f"a secret is in {effect.where}")
+
+
+def _withdrawn(before: Entry, after: Entry) -> bool:
+    """Whether it was claimed and given up in one: in the way of a claim that may still be under way."""
+    return after.state == "open" and after.fence == before.fence + 1
 
 
 def _ignore(effect: Effect) -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,6 +24,7 @@ _MOST_SECONDS = 5 * 86_400.0
 _MOST_STEPS = 200_000
 # seconds after the calm until the last freeze is over, what was late has arrived, and the last lease has lapsed
 _AFTERMATH = 600.0 + 200.0 + 150.0 + 90.0
+_MOST_REPORTS = 5  # of one failure: each may bring several follow-ups, and each of those another report, without an end
 _RUBBISH = (b"", b"{", b"\xff\xfe", b"null", b'{"archiveJobId": "job-1"}', b'{"archiveJobId": 7, "userId": "user-1"}')
 
 log.addHandler(logging.NullHandler())
@@ -70,7 +72,7 @@ class World:
         self._composition = compose(budget=self.budget, park=self.park)
         self._instances: list[FunctionInstance] = []
         self._started = 0
-        self._watched: set[str] = set()
+        self._watched: Counter[str] = Counter()  # how often a new job's failure was reported
         self._resumes = 0
         self._scheduled = False
         self._pace = rng.choice((1.0, 300.0, 300.0))  # seconds between Cloud Scheduler's calls
@@ -177,9 +179,11 @@ class World:
         """A watcher: where a new job fails too, its follow-up is a failed event as it stands."""
         rng = self.timeline.rng
         job = self.google.jobs.get(json.loads(follow_up)["archiveJobId"])
-        if job is None or not job.fails or (job.name in self._watched and rng.random() < 0.8):
+        if job is None or not job.fails or (self._watched[job.name] and rng.random() < 0.8):
             return
-        self._watched.add(job.name)
+        if self._watched[job.name] == _MOST_REPORTS:
+            return
+        self._watched[job.name] += 1
         data = follow_up if rng.random() < 0.6 else self._event(job)[0]
         # its failure is fresh, however old the first one's is
         if b"failedAt" in data:

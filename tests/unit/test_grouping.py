@@ -1,7 +1,10 @@
 """Rules of calls that go as one."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -17,6 +20,7 @@ class Service:
     def __init__(self) -> None:
         self.calls: list[tuple[str, list[str]]] = []
         self.refuses: set[str] = set()
+        self.breaks = False
         self.may = asyncio.Event()
         self.may.set()
         self.given_up = 0
@@ -28,6 +32,8 @@ class Service:
         except asyncio.CancelledError:
             self.given_up += 1
             raise
+        if self.breaks and items != ["first"]:
+            raise OSError
         for item in items:
             if item in self.refuses:
                 raise ValueError(item)
@@ -38,8 +44,12 @@ class Service:
         return [items for _, items in self.calls]
 
 
-def grouped(service: Service, every: float = SOON) -> Grouped[str]:
-    return Grouped(service, size=len, names=lambda item: {item.split("/")[0]}, every=every)
+def refused(error: Exception) -> bool:
+    return isinstance(error, ValueError)
+
+
+def grouped(service: Service, pause: float = SOON) -> Grouped[str]:
+    return Grouped(service, size=len, names=lambda item: {item.split("/")[0]}, refused=refused, pause=pause)
 
 
 async def together(call: Grouped[str], *items: str) -> list[Any]:
@@ -50,7 +60,7 @@ async def together(call: Grouped[str], *items: str) -> list[Any]:
 
 async def test_what_comes_alone_goes_at_once() -> None:
     service = Service()
-    call = grouped(service, every=3600)
+    call = grouped(service, pause=3600)
     async with asyncio.timeout(1):
         assert await call("there", "a") == "A"
         assert await call("elsewhere", "b") == "B"
@@ -102,6 +112,62 @@ async def test_of_a_group_that_failed_each_is_sent_alone_and_gets_what_is_its_ow
     assert service.sent == [["first"], ["a", "b", "c"], ["a"], ["b"], ["c"]]
 
 
+async def test_of_a_group_whose_call_had_no_answer_nothing_is_sent_again() -> None:
+    service = Service()
+    service.breaks = True
+    assert ["OSError()"] * 2 == [repr(error) for error in await together(grouped(service), "a", "b")]
+    assert service.sent == [["first"], ["a", "b"]]
+
+
+async def test_what_failed_is_not_kept_for_the_collector() -> None:
+    class Item(str):
+        pass
+
+    service = Service()
+    service.refuses = {"first", "a", "b"}
+    items = [Item(name) for name in ("first", "a", "b")]
+    kept = [weakref.ref(item) for item in items]
+    gc.collect()
+    gc.disable()
+    try:
+        await together(grouped(service), *items[1:])
+        service.calls.clear()
+        items.clear()
+        await asyncio.sleep(0)
+        assert [None, None] == [item() for item in kept[1:]]
+    finally:
+        gc.enable()
+
+
+async def test_a_call_that_is_cancelled_leaves_nobody_waiting() -> None:
+    async def cancelled(place: str, items: list[str]) -> list[str]:
+        if "a" in items:
+            raise asyncio.CancelledError
+        return items
+
+    async with asyncio.timeout(1):
+        answers = await together(Grouped(cancelled, size=len, refused=refused, pause=SOON), "a", "b")
+    assert all(isinstance(answer, asyncio.CancelledError) for answer in answers)
+
+
+async def test_a_call_for_several_is_made_in_no_deliverys_context() -> None:
+    whose: ContextVar[str] = ContextVar("whose", default="nobody's")
+    seen: list[str] = []
+
+    async def look(place: str, items: list[str]) -> list[str]:
+        seen.append(whose.get())
+        return items
+
+    call = Grouped(look, size=len, refused=refused, pause=SOON)
+
+    async def deliver(name: str) -> None:
+        whose.set(name)
+        await call("there", name)
+
+    await asyncio.gather(*(asyncio.create_task(deliver(name)) for name in ("first", "a", "b")))
+    assert seen == ["first", "nobody's"]
+
+
 async def test_a_call_that_is_answered_in_part_has_failed() -> None:
     sent: list[list[str]] = []
 
@@ -109,7 +175,7 @@ async def test_a_call_that_is_answered_in_part_has_failed() -> None:
         sent.append(items)
         return [items[0].upper()]
 
-    assert await together(Grouped(first_alone, size=len, every=SOON), "a", "b") == ["A", "B"]
+    assert await together(Grouped(first_alone, size=len, refused=refused, pause=SOON), "a", "b") == ["A", "B"]
     assert sent == [["first"], ["a", "b"], ["a"], ["b"]]
 
 

@@ -309,6 +309,56 @@ async def test_a_ledger_that_nobody_may_write_is_ours(project: str, firestore_em
         await ledger(firestore_store(firestore_emulator, f"{project}/no/such")).claim(failed())
 
 
+class LateClaim:
+    """The first claim is on its way for so long that nobody waits for it any more."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.load, self.due = store.load, store.due
+        self.claim: tuple[Any, ...] | None = None
+        self.sent = asyncio.Event()
+
+    async def write(self, entry: Entry, version: Any, link: Entry | None = None) -> Any:
+        if entry.state == "claimed" and self.claim is None:
+            self.claim = (entry, version, link)
+            self.sent.set()
+            await asyncio.Event().wait()
+        return await self._store.write(entry, version, link)
+
+
+@pytest.mark.parametrize("before", ["unknown", "open", "lapsed", "rejected"])
+async def test_a_claim_that_arrives_after_it_was_withdrawn_has_no_effect(store: Store, before: str) -> None:
+    if before != "unknown":
+        earlier = await claim(ledger(store, lease_seconds=0.05))
+        if before == "open":
+            await ledger(store).record(earlier, earlier.entry.released())
+        elif before == "rejected":
+            became = earlier.entry.rejected(Reason.REAUTHORIZATION_REQUIRED, "ask")
+            await ledger(store).record(earlier, became)
+        await asyncio.sleep(0.1)
+    late = LateClaim(store)
+    claiming = asyncio.create_task(ledger(late).claim(failed(), "me"))
+    await late.sent.wait()
+    claiming.cancel()
+    await ledger(store).withdraw(failed(), "me")
+    assert late.claim
+    with pytest.raises(Conflict):
+        await store.write(*late.claim)
+    assert (await claim(ledger(store))).entry.used == (before == "lapsed")
+
+
+async def test_a_claim_that_was_written_though_nobody_waited_is_given_back(store: Store) -> None:
+    await ledger(store).claim(failed(), "me")
+    await ledger(store).withdraw(failed(), "me")
+    assert (await claim(ledger(store))).entry.used == 0
+
+
+async def test_withdrawing_leaves_another_holders_claim_alone(store: Store) -> None:
+    other = await claim(ledger(store))
+    await ledger(store).withdraw(failed(), "me")
+    await ledger(store).record(other, other.entry.retried("new"))
+
+
 async def test_an_entry_is_not_created_twice(store: Store) -> None:
     entry = Entry(job_id="job", root_job_id="job", attempt=0, updated_at=NOW, expire_at=NOW)
     await store.write(entry, None)
