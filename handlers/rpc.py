@@ -31,10 +31,10 @@ PASSING = frozenset(
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
 
-def passes(error: GoogleAPIError) -> bool:
-    """Whether the error may pass by itself, and what was asked for may have been done in spite of it."""
+def passes(error: Exception) -> bool:
+    """Whether the call failed in a way that passes by itself. What was asked for may have been done all the same."""
     code = getattr(error, "grpc_status_code", None)  # a RetryError has none: its time ran out on passing faults
-    return code is None or code in PASSING
+    return isinstance(error, GoogleAPIError) and (code is None or code in PASSING)
 
 
 def refused(error: Exception) -> bool:
@@ -45,9 +45,8 @@ def refused(error: Exception) -> bool:
 def fault_of(error: GoogleAPIError, doing: str) -> Fault:
     """The fault behind a failed call. Everything that does not pass by itself is ours: a role, a name, a request."""
     code = getattr(error, "grpc_status_code", None)
-    if passes(error):
-        return Unavailable(f"{doing}: {code.name if code else 'no answer'}")
-    return Misconfigured(f"{doing}: {code.name if code else 'refused'}")
+    said = f"{doing}: {code.name if code else 'no answer'}"
+    return Unavailable(said) if passes(error) else Misconfigured(said)
 
 
 class Channels:

@@ -3,20 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from google.api_core.exceptions import GoogleAPICallError, GoogleAPIError
+from google.api_core.exceptions import GoogleAPIError
 from google.api_core.retry_async import AsyncRetry
 
 from handlers.generated import message_module
 from handlers.grouping import PAUSE, Grouped
-from handlers.rpc import PASSING, Service, fault_of, refused
-
-
-def _passes(error: Exception) -> bool:
-    return isinstance(error, GoogleAPICallError) and error.grpc_status_code in PASSING
-
+from handlers.rpc import Service, fault_of, passes, refused
 
 # Publishing again is harmless (a follow-up names the same job), so it goes on until nobody waits for it any more.
-_RETRY: Any = AsyncRetry(predicate=_passes, initial=0.1, maximum=5.0, timeout=600.0)
+_RETRY: Any = AsyncRetry(predicate=passes, initial=0.1, maximum=5.0, timeout=600.0)
 _TIMEOUT = 10.0  # seconds for one try
 
 _types = message_module("google.pubsub_v1", "pubsub")

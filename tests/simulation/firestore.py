@@ -10,7 +10,7 @@ from google.api_core.exceptions import AlreadyExists, FailedPrecondition, NotFou
 from google.cloud.firestore_v1.types.firestore import BatchGetDocumentsResponse, CommitResponse, RunQueryResponse
 
 from tests.simulation.clients import SIGNATURE
-from tests.simulation.record import Entry, Leak, Record, Together, Written
+from tests.simulation.record import Entry, Leak, Record, Written
 from tests.simulation.timeline import Timeline
 
 _BatchGetDocumentsResponse = BatchGetDocumentsResponse.pb()
@@ -33,9 +33,7 @@ class Firestore:
         self.deferred: Callable[[float], None] = lambda at: None  # told the time (since 1970) of every deferral
 
     def commit(self, request: Any, trouble: str) -> Any:
-        deliveries = sorted({_delivery(write.update) for write in request.writes})
-        if len(deliveries) > 1:
-            self._record.add(Together(self._timeline.now, "firestore", " ".join(deliveries)))
+        self._record.together(self._timeline.now, "firestore", (_delivery(write.update) for write in request.writes))
         for write in request.writes:
             self._check(write)
         answer = _CommitResponse()

@@ -23,7 +23,6 @@ from tests.simulation.record import (
     Nacked,
     Record,
     Rejection,
-    Together,
 )
 from tests.simulation.timeline import Timeline
 
@@ -78,9 +77,8 @@ class PubSub:
 
     def publish(self, request: Any, trouble: str) -> Any:
         """Accept the messages."""
-        if len(request.messages) > 1:
-            deliveries = sorted({message.attributes[SIGNATURE] for message in request.messages})
-            self._record.add(Together(self._timeline.now, "pubsub", " ".join(deliveries)))
+        signed = (message.attributes[SIGNATURE] for message in request.messages)
+        self._record.together(self._timeline.now, "pubsub", signed)
         accepted = [self._accept(request.topic, message.data, dict(message.attributes)) for message in request.messages]
         return _PublishResponse(message_ids=accepted)
 

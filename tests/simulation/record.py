@@ -3,6 +3,7 @@
 `at` is in virtual seconds. A `delivery` is named message#attempt, a `call` by its delivery and its number in it.
 """
 
+from collections.abc import Iterable
 from typing import Literal
 
 from msgspec import Struct
@@ -186,6 +187,12 @@ class Record:
 
     def add(self, effect: Effect) -> None:
         self.effects.append(effect)
+
+    def together(self, at: float, service: str, deliveries: Iterable[str]) -> None:
+        """A call came in for these; it is of note where they are several."""
+        several = sorted(set(deliveries))
+        if len(several) > 1:
+            self.add(Together(at, service, " ".join(several)))
 
     def history(self) -> str:
         """One line for each effect: when, what, and the particulars."""
