@@ -1,6 +1,7 @@
 """One POST over aiohttp: sent once, never repeated, never redirected."""
 
-from typing import Protocol
+from ssl import SSLContext
+from typing import Literal, Protocol
 
 import aiohttp
 
@@ -28,8 +29,9 @@ class Http(Protocol):
 class HttpClient:
     """Connections are kept and shared; the pool has no limit of its own, since concurrency is Cloud Run's to set."""
 
-    def __init__(self) -> None:
-        connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=_IDLE_SECONDS)
+    def __init__(self, trust: SSLContext | Literal[True] = True) -> None:
+        """`trust`: whose certificates are good; True for those of the authorities that the system knows."""
+        connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=_IDLE_SECONDS, ssl=trust)
         self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
     async def post(self, url: str, *, headers: dict[str, str], body: bytes, seconds: float) -> tuple[int, bytes]:

@@ -8,7 +8,6 @@ a token request. What is not scripted succeeds: a retry makes a new job with a f
 """
 
 import asyncio
-import itertools
 import json
 import time
 import uuid
@@ -19,11 +18,11 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 from urllib.parse import parse_qs
-from weakref import WeakKeyDictionary
 
 from aiohttp import web
 
 from local import google_errors
+from local.authority import Authority
 from local.scripted import Answer, Drop, Scripts, Silence, Step
 
 MARK = "made-up-secret"  # in every secret value on this stage, so that a leak can be searched for
@@ -56,7 +55,7 @@ class Request:
     headers: dict[str, str] = field(repr=False)
     body: bytes = field(repr=False)
     at: float  # time.monotonic()
-    connection: int  # the same number: the same connection
+    connection: int  # the caller's port: the same one, the same connection
 
 
 @dataclass(slots=True)
@@ -77,13 +76,14 @@ class _AccessToken:
 class GoogleApis(AbstractAsyncContextManager["GoogleApis"]):
     """Both services; they serve at `url` while entered.
 
-    Each call takes the given latency. `open_to_all` accepts any refresh token that bears MARK, for load of many users;
-    `keep_requests=False` keeps the counts alone.
+    `authority` vouches for them; without one they speak in the clear. Each call takes the given latency. `open_to_all`
+    accepts any refresh token that bears MARK, for load of many users; `keep_requests=False` keeps the counts alone.
     """
 
     def __init__(
         self,
         *,
+        authority: Authority | None = None,
         token_latency_seconds: float = 0.0,
         retry_latency_seconds: float = 0.0,
         open_to_all: bool = False,
@@ -95,21 +95,21 @@ class GoogleApis(AbstractAsyncContextManager["GoogleApis"]):
         self.requests: list[Request] = []
         self.counts: Counter[str] = Counter()  # by kind
         self.new_jobs: dict[str, str] = {}  # every job made: its id → the job it retries
+        self._authority = authority
         self._latency_seconds = {"token": token_latency_seconds, "retry": retry_latency_seconds, "other": 0.0}
         self._open_to_all = open_to_all
         self._keep_requests = keep_requests
         self._grants: dict[str, Grant] = {}
         self._access_tokens: dict[str, _AccessToken] = {}
         self._scripts: dict[str, Scripts[Step]] = {"token": Scripts(), "retry": Scripts(), "other": Scripts()}
-        self._connections: WeakKeyDictionary[asyncio.BaseTransport, int] = WeakKeyDictionary()
-        self._numbers = itertools.count(1)
 
     async def __aenter__(self) -> Self:
         """Serve on a free port of the loopback interface."""
         self._runner = web.ServerRunner(web.Server(self._handle), shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0, backlog=1024).start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        context = self._authority.of_server() if self._authority else None
+        await web.TCPSite(self._runner, "127.0.0.1", 0, backlog=1024, ssl_context=context).start()
+        self.url = f"{'https' if context else 'http'}://127.0.0.1:{self.port}"
         return self
 
     async def __aexit__(
@@ -117,6 +117,12 @@ class GoogleApis(AbstractAsyncContextManager["GoogleApis"]):
     ) -> None:
         """Close every connection."""
         await self._runner.cleanup()
+
+    @property
+    def port(self) -> int:
+        """Where they serve, on the loopback interface."""
+        port: int = self._runner.addresses[0][1]
+        return port
 
     def client_file(self) -> bytes:
         """The OAuth client as Google's console downloads it."""
@@ -176,7 +182,7 @@ class GoogleApis(AbstractAsyncContextManager["GoogleApis"]):
         elif raw.path.startswith("/v1/archiveJobs/") and raw.path.endswith(":retry"):
             kind, key = "retry", raw.path.removeprefix("/v1/archiveJobs/").removesuffix(":retry")
         # a caller that was killed meanwhile has no connection any more
-        connection = self._connections.setdefault(raw.transport, next(self._numbers)) if raw.transport else 0
+        connection = raw.transport.get_extra_info("peername")[1] if raw.transport else 0
         request = Request(kind, key, raw.method, raw.path, dict(raw.headers), body, time.monotonic(), connection)
         self.counts[kind] += 1
         if self._keep_requests:

@@ -7,16 +7,18 @@ publish ─► archive-job-failed ─► push ─► front door ─► function 
 
 import asyncio
 import json
+import ssl
 import tempfile
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import aiohttp
 
+from local.authority import Authority
 from local.front_door import FrontDoor
 from local.function_server import ROOT, FunctionServer
 from local.google_apis import EXPIRES_IN, MARK, SCOPE, GoogleApis, SecretTold
@@ -33,8 +35,8 @@ class Stage(AbstractAsyncContextManager["Stage"]):
 
     `pubsub` and `firestore` are the addresses of Google's emulators; without them an embedded Pub/Sub and the ledger in
     the memory of a single function server take their place. `settings` are the function's, beyond what the stage needs.
-    Times are in seconds. A new connection of the push goes to the next server in turn. `pushes` is the number of push
-    subscriptions: each delivers every event.
+    The OAuth endpoint and the API speak TLS unless `tls` is false. Times are in seconds. A new connection of the push
+    goes to the next server in turn. `pushes` is the number of push subscriptions: each delivers every event.
     """
 
     def __init__(
@@ -51,9 +53,13 @@ class Stage(AbstractAsyncContextManager["Stage"]):
         ack_deadline: int = 120,
         max_delivery_attempts: int = 10,
         pushes: int = 1,
+        tls: bool = True,
     ) -> None:
         self.project = project or f"stage-{uuid.uuid4().hex[:12]}"
-        self.google = GoogleApis(token_latency_seconds=token_latency, retry_latency_seconds=retry_latency)
+        self._authority = Authority() if tls else None
+        self.google = GoogleApis(
+            authority=self._authority, token_latency_seconds=token_latency, retry_latency_seconds=retry_latency
+        )
         self.secrets = SecretManager(self.project, latency_seconds=secret_latency)
         self.servers: list[FunctionServer] = []
         self.arrived: dict[str, list[Published]] = {RETRIED: [], REJECTED: [], DEAD: []}
@@ -207,6 +213,11 @@ class Stage(AbstractAsyncContextManager["Stage"]):
         printed = "".join(f"\n{line}" for server in self.servers for line in server.other_output)
         return f"Came out: {came}; deliveries: {ends or 'none'}; calls to Google: {self.google.counts}.{printed}"
 
+    @property
+    def trust(self) -> ssl.SSLContext | Literal[True]:
+        """Whose certificates are good, for clients of the OAuth endpoint and the API in this process."""
+        return self._authority.of_client() if self._authority else True
+
     def _environment(self, pubsub: str) -> dict[str, str]:
         firestore = {"FIRESTORE_EMULATOR_HOST": self._firestore} if self._firestore else {"RETRY_LEDGER": "memory"}
         return {
@@ -215,6 +226,7 @@ class Stage(AbstractAsyncContextManager["Stage"]):
             "SECRET_MANAGER_EMULATOR_HOST": self.secrets.address,
             "DATA_PORTABILITY_API_ENDPOINT": self.google.url,
             **firestore,
+            **(self._authority.bundle(self.folder / "authorities.pem") if self._authority else {}),
             **self._settings,
         }
 

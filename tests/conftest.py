@@ -1,5 +1,6 @@
 """What every test may ask for: Google's emulators, started once per worker, and a project of its own in them."""
 
+import asyncio
 import os
 import uuid
 from collections import Counter
@@ -7,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
+import uvloop
 
 from local import emulators
 from tests.secrets_guard import SecretsGuard
@@ -17,6 +19,11 @@ _LEFT_OUT = "needs Google's"
 def pytest_configure(config: pytest.Config) -> None:
     """No test may tell a secret."""
     config.pluginmanager.register(SecretsGuard())
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Every test runs on the event loop that the function runs on."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(scope="session")

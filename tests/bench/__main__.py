@@ -38,6 +38,7 @@ MEASURES = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two short rounds: to see that it works")
+    parser.add_argument("--plain", action="store_true", help="the OAuth endpoint and the API in the clear, without TLS")
     parser.add_argument("--soak", type=int, default=0, metavar="EVENTS", help="then so many events, to see a leak")
     arguments = parser.parse_args()
     installed = emulators.find()
@@ -45,23 +46,25 @@ def main() -> None:
         sys.exit(f"The benchmark needs Google's emulators: {installed.missing}.")
     with emulators.started(installed.pubsub, installed.firestore) as (pubsub, firestore):
         rounds, events, single = (2, 200, 3) if arguments.quick else (12, 320, 5)
-        result = uvloop.run(bench(pubsub, firestore, rounds, events, single, arguments.soak))
+        result = uvloop.run(bench(pubsub, firestore, rounds, events, single, arguments))
     BUILD.mkdir(exist_ok=True)
     (BUILD / "bench.json").write_text(json.dumps(result, indent=2) + "\n")
     print(table(result))
-    if not arguments.quick:
+    if not (arguments.quick or arguments.plain):
         PICTURE.parent.mkdir(exist_ok=True)
         PICTURE.write_text(picture(result["medians"], MEASURES))
         print(f"\n{PICTURE} drawn, all values in {BUILD / 'bench.json'}")
 
 
-async def bench(pubsub: str, firestore: str, rounds: int, events: int, single: int, soak: int) -> dict[str, Any]:
+async def bench(
+    pubsub: str, firestore: str, rounds: int, events: int, single: int, options: argparse.Namespace
+) -> dict[str, Any]:
     """All that is measured, as the JSON has it."""
     latencies: dict[str, Any] = {"secret_latency": SECRET, "token_latency": TOKEN, "retry_latency": RETRY}
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=1)  # gunicorn ends a connection after two seconds
     busy, bare_ms = [], []
     async with (
-        Stage(pubsub=pubsub, firestore=firestore, **latencies) as stage,
+        Stage(pubsub=pubsub, firestore=firestore, tls=not options.plain, **latencies) as stage,
         aiohttp.ClientSession(connector=connector) as session,
     ):
         bare = Bare(stage)
@@ -74,6 +77,7 @@ async def bench(pubsub: str, firestore: str, rounds: int, events: int, single: i
             busy.append(os.getloadavg()[0])
             print(f"round {number + 1} of {rounds}, load average {busy[-1]:.1f}", file=sys.stderr)
             for contender in all_of_them:
+                await load(stage, session, contender, IN_FLIGHT)  # opens the connections that are kept under load
                 cpu_ms, loaded_ms = await load(stage, session, contender, events)
                 contender.cpu_ms.append(cpu_ms)
                 contender.loaded_ms.append(loaded_ms)
@@ -85,9 +89,9 @@ async def bench(pubsub: str, firestore: str, rounds: int, events: int, single: i
         for contender in all_of_them * rounds:
             contender.start_s.append(await cold_start(stage, session, contender))
         await bare.close()
-        result = {**summary(all_of_them, busy, events), "bare_calls_ms": bare_ms}
-        if soak:
-            result["soak"] = await soaked(stage, session, all_of_them[0], soak)
+        result = {**summary(all_of_them, busy, events), "bare_calls_ms": bare_ms, "tls": not options.plain}
+        if options.soak:
+            result["soak"] = await soaked(stage, session, all_of_them[0], options.soak)
         return result
 
 

@@ -35,7 +35,7 @@ class Bare:
         self._store = FirestoreStore(firestore, project=stage.project, database="(default)", collection="bare")
         secrets = SecretStore(client(SecretManagerClient, "SECRET_MANAGER_EMULATOR_HOST"), stage.project)
         self._topic = Topic(client(PublisherClient, "PUBSUB_EMULATOR_HOST"), stage.project, RETRIED)
-        self._http = HttpClient()
+        self._http = HttpClient(stage.trust)
         self._tokens = UserCredentials(
             secrets, self._http, secret_prefix=REFRESH_TOKEN_PREFIX, client_secret_id=OAUTH_CLIENT
         )

@@ -3,25 +3,44 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from ssl import SSLContext
 
 import pytest
 
 from handlers.http import HttpClient, NoAnswer, NotSent
+from local.authority import Authority
 from local.front_door import reset
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+Server = Callable[[Serve], AbstractAsyncContextManager[str]]
+
+
+@pytest.fixture(params=["in the clear", "over TLS"])
+def authority(request: pytest.FixtureRequest) -> Authority | None:
+    """Who vouches for the server; None where it speaks in the clear."""
+    return Authority() if request.param == "over TLS" else None
+
+
+@pytest.fixture
+def server(authority: Authority | None) -> Server:
+    @asynccontextmanager
+    async def serving(serve: Serve) -> AsyncIterator[str]:
+        async with listening(serve, authority.of_server() if authority else None) as port:
+            yield f"{'https' if authority else 'http'}://127.0.0.1:{port}/path"
+
+    return serving
 
 
 @asynccontextmanager
-async def server(serve: Serve) -> AsyncIterator[str]:
+async def listening(serve: Serve, context: SSLContext | None = None) -> AsyncIterator[int]:
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await serve(reader, writer)
         writer.close()
 
-    running = await asyncio.start_server(handle, "127.0.0.1", 0)
+    running = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=context)
     async with running:
-        yield f"http://127.0.0.1:{running.sockets[0].getsockname()[1]}/path"
+        yield running.sockets[0].getsockname()[1]
 
 
 def answering(answer: bytes, seen: list[bytes] | None = None) -> Serve:
@@ -36,8 +55,8 @@ def answering(answer: bytes, seen: list[bytes] | None = None) -> Serve:
 
 
 @pytest.fixture
-async def http() -> AsyncIterator[HttpClient]:
-    client = HttpClient()
+async def http(authority: Authority | None) -> AsyncIterator[HttpClient]:
+    client = HttpClient(authority.of_client() if authority else True)
     yield client
     await client.close()
 
@@ -46,7 +65,7 @@ async def post(http: HttpClient, url: str, seconds: float = 5) -> tuple[int, byt
     return await http.post(url, headers={"Content-Length": "0"}, body=b"", seconds=seconds)
 
 
-async def test_an_empty_post_has_a_length_of_zero_and_no_body(http: HttpClient) -> None:
+async def test_an_empty_post_has_a_length_of_zero_and_no_body(http: HttpClient, server: Server) -> None:
     seen: list[bytes] = []
     async with server(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", seen)) as url:
         assert (200, b"{}") == await post(http, url)
@@ -55,7 +74,7 @@ async def test_an_empty_post_has_a_length_of_zero_and_no_body(http: HttpClient) 
     assert b"transfer-encoding" not in seen[0].lower()
 
 
-async def test_a_redirect_is_not_followed(http: HttpClient) -> None:
+async def test_a_redirect_is_not_followed(http: HttpClient, server: Server) -> None:
     seen: list[bytes] = []
     redirect = b"HTTP/1.1 307 Temporary\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n"
     async with server(answering(redirect, seen)) as url:
@@ -64,7 +83,7 @@ async def test_a_redirect_is_not_followed(http: HttpClient) -> None:
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 503])
-async def test_no_answer_makes_the_library_send_it_again(http: HttpClient, status: int) -> None:
+async def test_no_answer_makes_the_library_send_it_again(http: HttpClient, server: Server, status: int) -> None:
     seen: list[bytes] = []
     async with server(answering(b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % status, seen)) as url:
         assert status == (await post(http, url))[0]
@@ -82,7 +101,9 @@ async def test_no_answer_makes_the_library_send_it_again(http: HttpClient, statu
     ],
     ids=["dropped", "not HTTP", "cut off", "bad gzip", "too long"],
 )
-async def test_once_it_is_sent_a_broken_answer_leaves_it_in_doubt(http: HttpClient, answer: bytes) -> None:
+async def test_once_it_is_sent_a_broken_answer_leaves_it_in_doubt(
+    http: HttpClient, server: Server, answer: bytes
+) -> None:
     seen: list[bytes] = []
     async with server(answering(answer, seen)) as url:
         with pytest.raises(NoAnswer):
@@ -90,7 +111,7 @@ async def test_once_it_is_sent_a_broken_answer_leaves_it_in_doubt(http: HttpClie
     assert 1 == len(seen)
 
 
-async def test_a_reset_after_the_request_was_read_leaves_it_in_doubt(http: HttpClient) -> None:
+async def test_a_reset_after_the_request_was_read_leaves_it_in_doubt(http: HttpClient, server: Server) -> None:
     seen: list[bytes] = []
 
     async def read_and_reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -103,7 +124,9 @@ async def test_a_reset_after_the_request_was_read_leaves_it_in_doubt(http: HttpC
     assert 1 == len(seen)
 
 
-async def test_a_kept_connection_that_was_dropped_leaves_it_in_doubt_and_is_not_tried_again(http: HttpClient) -> None:
+async def test_a_kept_connection_that_was_dropped_leaves_it_in_doubt_and_is_not_tried_again(
+    http: HttpClient, server: Server
+) -> None:
     seen: list[bytes] = []
 
     async def one_answer_then_drop(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -117,7 +140,7 @@ async def test_a_kept_connection_that_was_dropped_leaves_it_in_doubt_and_is_not_
     assert 2 == len(seen)
 
 
-async def test_an_answer_that_never_comes_leaves_it_in_doubt(http: HttpClient) -> None:
+async def test_an_answer_that_never_comes_leaves_it_in_doubt(http: HttpClient, server: Server) -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
@@ -144,9 +167,17 @@ async def test_a_handshake_that_fails_or_never_ends_means_that_nothing_was_sent(
         await reader.read()
 
     for serve in (silent, answering(b"no TLS here")):
-        async with server(serve) as url:
+        async with listening(serve) as port:
             with pytest.raises(NotSent):
-                await post(http, url.replace("http:", "https:"), seconds=0.4)
+                await post(http, f"https://127.0.0.1:{port}/", seconds=0.4)
+
+
+async def test_to_a_server_that_nobody_vouches_for_nothing_is_sent(http: HttpClient) -> None:
+    seen: list[bytes] = []
+    async with listening(answering(b"", seen), Authority().of_server()) as port:
+        with pytest.raises(NotSent):
+            await post(http, f"https://127.0.0.1:{port}/")
+    assert not seen
 
 
 async def test_no_exception_tells_a_header_or_a_body(http: HttpClient) -> None:
