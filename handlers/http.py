@@ -1,9 +1,11 @@
 """One POST over aiohttp: sent once, never repeated, never redirected."""
 
 from ssl import SSLContext
-from typing import Literal, Protocol
+from typing import Literal
 
 import aiohttp
+
+from handlers.ports import NoAnswer, NotSent
 
 _LARGEST_ANSWER = 1 << 20  # bytes; what is longer is not an answer of Google's
 _CONNECT_SHARE = 0.5  # of a call's time: so that time spent on connecting is told from time spent on an answer
@@ -13,21 +15,8 @@ _IDLE_SECONDS = 15  # a connection that rested longer may be half closed, and a 
 _BEFORE_SENDING = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
 
 
-class NotSent(Exception):
-    """No connection was made: the other side has seen nothing."""
-
-
-class NoAnswer(Exception):
-    """The request may have been read, and carried out; no whole answer came back."""
-
-
-class Http(Protocol):
-    async def post(self, url: str, *, headers: dict[str, str], body: bytes, seconds: float) -> tuple[int, bytes]:
-        """The answer's status and body. Raises NotSent or NoAnswer; neither tells what was in the request."""
-
-
 class HttpClient:
-    """Connections are kept and shared; the pool has no limit of its own, since concurrency is Cloud Run's to set."""
+    """Http. Connections are kept and shared; their pool has no limit of its own: concurrency is Cloud Run's to set."""
 
     def __init__(self, trust: SSLContext | Literal[True] = True) -> None:
         """`trust`: whose certificates are good; True for those of the authorities that the system knows."""

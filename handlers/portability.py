@@ -13,9 +13,8 @@ from typing import Any
 import msgspec
 
 from handlers.events import JobId, plain_job_id
-from handlers.http import Http, NoAnswer, NotSent
 from handlers.outcomes import Misconfigured, Reason, Refused, Unavailable
-from handlers.ports import Answer, Cooldown, NeverSent, NewJob, TokenRefused, Unknown
+from handlers.ports import Answer, Cooldown, Http, NeverSent, NewJob, NoAnswer, NotSent, TokenRefused, Unknown
 
 
 class _Kind(Enum):

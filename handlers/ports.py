@@ -14,6 +14,19 @@ class Publisher(Protocol):
         """Returns when the message is accepted. Raises Unavailable or Misconfigured."""
 
 
+class NotSent(Exception):
+    """No connection was made: the other side has seen nothing."""
+
+
+class NoAnswer(Exception):
+    """The request may have been read, and carried out; no whole answer came back."""
+
+
+class Http(Protocol):
+    async def post(self, url: str, *, headers: dict[str, str], body: bytes, seconds: float) -> tuple[int, bytes]:
+        """The answer's status and body. Raises NotSent or NoAnswer; neither tells what was in the request."""
+
+
 @dataclass(frozen=True, slots=True)
 class AccessToken:
     value: str = field(repr=False)

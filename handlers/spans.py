@@ -24,9 +24,8 @@ from opentelemetry.trace import Link, Span, SpanKind, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from handlers.delivery import Delivery
-from handlers.http import Http
 from handlers.outcomes import Fault, Misconfigured, Refused, Unavailable
-from handlers.ports import AccessToken, Answer, Portability, Publisher, TokenRefused, Tokens, Unknown
+from handlers.ports import AccessToken, Answer, Http, Portability, Publisher, TokenRefused, Tokens, Unknown
 from handlers.telemetry import Journal, trace_fields
 from handlers.user_credentials import Secrets
 

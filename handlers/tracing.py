@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from handlers.delivery import Delivery
-from handlers.http import Http
-from handlers.ports import Portability, Publisher, Tokens
+from handlers.ports import Http, Portability, Publisher, Tokens
 from handlers.settings import Settings
 from handlers.telemetry import Journal, log, trace_fields
 from handlers.user_credentials import Secrets

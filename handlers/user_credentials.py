@@ -15,9 +15,8 @@ import msgspec
 from cachetools import LRUCache
 from msgspec import Struct
 
-from handlers.http import Http, NoAnswer, NotSent
 from handlers.outcomes import Fault, Misconfigured, Reason, Refused, Unavailable
-from handlers.ports import AccessToken
+from handlers.ports import AccessToken, Http, NoAnswer, NotSent
 from handlers.secret_store import NoSecret
 from handlers.settings import SAFE_URL
 from handlers.telemetry import log

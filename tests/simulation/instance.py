@@ -10,10 +10,9 @@ from handlers import grouping
 from handlers.delivery import parse_delivery
 from handlers.draining import Draining
 from handlers.firestore import FirestoreClient, FirestoreStore
-from handlers.http import Http
 from handlers.ledger import Ledger, Store
 from handlers.portability import PortabilityApi
-from handlers.ports import Portability, Publisher, Tokens
+from handlers.ports import Http, Portability, Publisher, Tokens
 from handlers.resume_deferred import ResumeDeferred
 from handlers.retry_failed_job import RetryFailedJob, Rules
 from handlers.secret_store import SecretManagerClient, SecretStore

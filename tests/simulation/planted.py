@@ -17,11 +17,10 @@ from handlers.entries import Entry
 from handlers.events import ArchiveJobFailed
 from handlers.firestore import FirestoreClient
 from handlers.grouping import Grouped
-from handlers.http import Http, NoAnswer
 from handlers.ledger import Claim, Conflict, Held, Kept, Ledger, Settled, Store, Stored
 from handlers.memory_store import MemoryStore
 from handlers.outcomes import Misconfigured, Reason, Refused, Unavailable
-from handlers.ports import AccessToken, Answer, Portability, Publisher, Tokens, Unknown
+from handlers.ports import AccessToken, Answer, Http, NoAnswer, Portability, Publisher, Tokens, Unknown
 from handlers.rpc import refused
 from handlers.user_credentials import Secrets, UserCredentials
 from tests.simulation.grants import TOKEN_URI

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from google.api_core import exceptions
 from google.api_core.exceptions import GoogleAPICallError, RetryError
 
-from handlers.http import NoAnswer
+from handlers.ports import NoAnswer
 from tests.simulation import weather
 from tests.simulation.timeline import ProcessLoop, Timeline
 from tests.simulation.weather import Weather

@@ -8,7 +8,8 @@ from ssl import SSLContext
 
 import pytest
 
-from handlers.http import HttpClient, NoAnswer, NotSent
+from handlers.http import HttpClient
+from handlers.ports import NoAnswer, NotSent
 from local.authority import Authority
 from local.front_door import reset
 

@@ -14,10 +14,10 @@ import pytest
 from handlers.draining import Draining
 from handlers.entries import Entry
 from handlers.events import parse_failed
-from handlers.http import NoAnswer, NotSent
 from handlers.ledger import Ledger
 from handlers.memory_store import MemoryStore
 from handlers.outcomes import Broken, Deferred, Misconfigured, NotNow, Reason, Rejected, Retried, Unavailable
+from handlers.ports import NoAnswer, NotSent
 from tests.unit.world import NOW, TOKEN_URI, World, error_info, failed, google_error
 
 

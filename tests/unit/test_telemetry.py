@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from handlers.entries import Entry
-from handlers.http import NoAnswer, NotSent
 from handlers.ledger import Ledger
 from handlers.memory_store import MemoryStore
 from handlers.outcomes import Deferred, NotNow, Rejected, Retried, Unavailable
+from handlers.ports import NoAnswer, NotSent
 from handlers.telemetry import FIELDS
 from tests.unit.world import NOW, World, error_info, failed, google_error
 

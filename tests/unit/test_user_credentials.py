@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from handlers.http import NoAnswer
 from handlers.outcomes import Fault, Misconfigured, Reason, Refused, Unavailable
+from handlers.ports import NoAnswer
 from handlers.secret_store import NoSecret
 from handlers.telemetry import log
 from tests.unit.world import CLIENT_FILE, World
