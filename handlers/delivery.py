@@ -7,7 +7,6 @@ https://googleapis.github.io/google-cloudevents/examples/binary/pubsub/MessagePu
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import msgspec
@@ -20,12 +19,11 @@ class NotADelivery(ValueError):
     """The body is nothing that Pub/Sub or Eventarc would send."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
+class Delivery(Struct, frozen=True, kw_only=True):
     """One Pub/Sub message as it was delivered. `attempt` is 0 where the subscription has no dead-letter policy."""
 
     data: bytes
-    attributes: Mapping[str, str] = field(default_factory=dict)
+    attributes: Mapping[str, str] = msgspec.field(default_factory=dict)
     message_id: str = ""
     published_at: datetime | None = None
     attempt: int = 0

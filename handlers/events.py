@@ -1,7 +1,6 @@
 """The messages of the contract: what comes in (section 1) and what goes out (sections 2 and 3)."""
 
 import base64
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
@@ -27,8 +26,7 @@ class MalformedEvent(ValueError):
         self.known = known
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArchiveJobFailed:
+class ArchiveJobFailed(Struct, frozen=True, kw_only=True):
     """A failed archive job. `root_job_id` is "" and `attempt` 0 where the event does not say."""
 
     job_id: str

@@ -14,10 +14,10 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from handlers.entries import Entry
@@ -28,8 +28,7 @@ from handlers.telemetry import log
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0  # seconds between tries to reach the store
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(Struct, frozen=True):
     """An entry as it was read. `age` is the seconds since it was written, on the store's clock."""
 
     entry: Entry
@@ -54,27 +53,24 @@ class Store(Protocol):
         with it, if there is no entry for its job. Returns the new version; raises Conflict."""
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(Struct, frozen=True):
     """An entry as the store keeps it, with its version."""
 
     entry: Entry
     version: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Claim(Kept):
+class Claim(Kept, frozen=True):
     """The right to call Google for this job, until the lease lapses. `lapsed`: an earlier claim had done so."""
 
     lapsed: bool = False
 
 
-class Settled(Kept):
+class Settled(Kept, frozen=True):
     """The job needs no call: it is answered, or it waits for its time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(Struct, frozen=True):
     """Another delivery holds the claim, and its lease has not lapsed."""
 
 

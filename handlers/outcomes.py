@@ -16,10 +16,11 @@ Fault                  a step brought no result, because of ...            and s
 The texts of all these are logged and published: they name codes and resources, never a token or a payload.
 """
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar
+
+from msgspec import Struct
 
 
 class Reason(StrEnum):
@@ -35,16 +36,14 @@ class Reason(StrEnum):
     OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"
 
 
-@dataclass(frozen=True, slots=True)
-class Retried:
+class Retried(Struct, frozen=True):
     """Google made a new job, now or at an earlier delivery, and Pub/Sub has its follow-up."""
 
     new_job_id: str
     status: ClassVar = 204
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(Struct, frozen=True):
     """Pub/Sub has the rejection. `detail` is one sentence that a person can act on."""
 
     reason: Reason
@@ -52,32 +51,28 @@ class Rejected:
     status: ClassVar = 204
 
 
-@dataclass(frozen=True, slots=True)
-class Deferred:
+class Deferred(Struct, frozen=True):
     """Google named a time before which it will not retry; the ledger holds the job until then."""
 
     until: datetime
     status: ClassVar = 204
 
 
-@dataclass(frozen=True, slots=True)
-class NotNow:
+class NotNow(Struct, frozen=True):
     """Nothing is settled; Pub/Sub delivers again after its back-off."""
 
     detail: str
     status: ClassVar = 503
 
 
-@dataclass(frozen=True, slots=True)
-class Broken:
+class Broken(Struct, frozen=True):
     """Somebody who runs this function has to mend it; until then the event stays with Pub/Sub."""
 
     detail: str
     status: ClassVar = 500
 
 
-@dataclass(frozen=True, slots=True)
-class Resumed:
+class Resumed(Struct, frozen=True):
     """A run of the schedule is over: so many deferred jobs are back on the failed topic."""
 
     put_back: int

@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
+
+from msgspec import Struct
 
 from handlers.outcomes import Misconfigured, Refused, Unavailable
 
@@ -27,11 +28,13 @@ class Http(Protocol):
         """The answer's status and body. Raises NotSent or NoAnswer; neither tells what was in the request."""
 
 
-@dataclass(frozen=True, slots=True)
-class AccessToken:
-    value: str = field(repr=False)
-    refresh_token: str = field(repr=False)
+class AccessToken(Struct, frozen=True):
+    value: str
+    refresh_token: str
     expires_at: float  # in seconds, on the event loop's clock
+
+    def __repr__(self) -> str:  # secrets have no business in a traceback
+        return "AccessToken(…)"
 
 
 class Tokens(Protocol):
@@ -51,27 +54,23 @@ class Portability(Protocol):
 # What archiveJobs.retry can come to, beside the faults.
 
 
-@dataclass(frozen=True, slots=True)
-class NewJob:
+class NewJob(Struct, frozen=True):
     """Google retries: this is the new job, or the one that does the same export already."""
 
     job_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Cooldown:
+class Cooldown(Struct, frozen=True):
     """Google will not retry before this time."""
 
     until: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class TokenRefused:
+class TokenRefused(Struct, frozen=True):
     """401: not carried out; another access token may do."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unknown:
+class Unknown(Struct, frozen=True):
     """The call may have been carried out."""
 
     detail: str

@@ -7,9 +7,9 @@ that the ledger knows: it costs nothing.
 """
 
 import asyncio
-from dataclasses import dataclass
 
 import msgspec
+from msgspec import Struct
 
 from handlers.ledger import Ledger, Stored
 from handlers.outcomes import Broken, Misconfigured, NotNow, Resumed, Unavailable, put_off
@@ -19,8 +19,7 @@ from handlers.telemetry import Journal
 _AT_ONCE = 50  # deferrals in hand at the same time
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResumeDeferred:
+class ResumeDeferred(Struct, frozen=True, kw_only=True):
     """`limit` is how many deferrals one run puts back, `deadline` the seconds that it may take for them."""
 
     ledger: Ledger

@@ -7,9 +7,10 @@ parse ─► claim in the ledger ┐
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TypeVar
+
+from msgspec import Struct, field
 
 from handlers.delivery import Delivery
 from handlers.draining import Draining
@@ -57,8 +58,7 @@ _T = TypeVar("_T")
 PREPARED, ANSWERED, RECORDED, PUBLISHED = 3 / 9, 7 / 9, 8 / 9, 1.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
+class Rules(Struct, frozen=True, kw_only=True):
     """What the settings say about retrying. `deadline` is in seconds, for one delivery."""
 
     budget: int
@@ -73,8 +73,7 @@ class Rules:
         return Reason.RETRY_BUDGET_EXHAUSTED if used >= self.budget else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetryFailedJob:
+class RetryFailedJob(Struct, frozen=True, kw_only=True):
     """The use case, with the parts that it works with."""
 
     rules: Rules

@@ -1,10 +1,10 @@
 """A chain is found by its links, and each entry is told as what it means."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from handlers.entries import Entry
 from handlers.events import ArchiveJobFailed

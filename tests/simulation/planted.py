@@ -4,7 +4,6 @@ Each is a way to build this program that looks right, and that somebody has ship
 """
 
 import asyncio
-import dataclasses
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any
@@ -106,7 +105,7 @@ class LeaseByTheWallClock(Composition):
         class WallClock(_StoreWith):
             async def load(self, job_id: str) -> Stored | None:
                 found = await super().load(job_id)
-                return found and dataclasses.replace(found, age=(self._now() - found.entry.updated_at).total_seconds())
+                return found and replace(found, age=(self._now() - found.entry.updated_at).total_seconds())
 
         return WallClock(store, now)
 
@@ -133,7 +132,7 @@ class AsksAgain(Composition):
             async def load(self, job_id: str) -> Stored | None:
                 found = await super().load(job_id)
                 if found and found.entry.state == "retried":
-                    return dataclasses.replace(found, entry=replace(found.entry, state="open"))
+                    return replace(found, entry=replace(found.entry, state="open"))
                 return found
 
         return Forgetful(store, now)
@@ -307,7 +306,7 @@ class TokensForEver(Composition):
     def tokens(self, secrets: Secrets, http: Http, **options: Any) -> Tokens:
         class Immortal(UserCredentials):
             async def _fetch(self, credential_id: str, remembered: str) -> AccessToken:
-                token = dataclasses.replace(await super()._fetch(credential_id, remembered), expires_at=float("inf"))
+                token = replace(await super()._fetch(credential_id, remembered), expires_at=float("inf"))
                 self._tokens[credential_id] = token
                 return token
 

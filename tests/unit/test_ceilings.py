@@ -3,11 +3,11 @@
 import asyncio
 import subprocess
 import sys
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from handlers.entries import Entry
 from handlers.http import HttpClient

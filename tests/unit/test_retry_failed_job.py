@@ -5,11 +5,11 @@ import base64
 import json
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from handlers.draining import Draining
 from handlers.entries import Entry

@@ -1,10 +1,10 @@
 """What the line of a delivery tells, beyond its outcome: whatever metrics and people go by."""
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from handlers.entries import Entry
 from handlers.ledger import Ledger
