@@ -1,6 +1,6 @@
 """Calls to one place in quick succession go as one.
 
-0 ms   10 ms   20 ms   30 ms
+0 ms   20 ms   40 ms   60 ms
  A       BC      D                A came alone and went at once; B and C waited for each other; so will E, if it comes
          └ refused: B and C once more, one by one, so that nobody is refused for what another one asked
 """
@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 _T = TypeVar("_T")
 
-PAUSE = 0.01  # seconds after a call for which what comes waits for company
+PAUSE = 0.02  # seconds after a call for which what comes waits for company
 MOST = 100  # items of a group
 LARGEST = 1_000_000  # bytes of a group: a tenth of what Pub/Sub and Firestore take in one request
 
