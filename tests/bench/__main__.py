@@ -45,7 +45,7 @@ def main() -> None:
     if not (installed.pubsub and installed.firestore):
         sys.exit(f"The benchmark needs Google's emulators: {installed.missing}.")
     with emulators.started(installed.pubsub, installed.firestore) as (pubsub, firestore):
-        rounds, events, single = (2, 200, 3) if arguments.quick else (12, 320, 5)
+        rounds, events, single = (2, 200, 3) if arguments.quick else (10, 240, 5)
         result = uvloop.run(bench(pubsub, firestore, rounds, events, single, arguments))
     BUILD.mkdir(exist_ok=True)
     (BUILD / "bench.json").write_text(json.dumps(result, indent=2) + "\n")

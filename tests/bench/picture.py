@@ -23,7 +23,8 @@ def picture(medians: Mapping[str, Mapping[str, float]], measures: Mapping[str, s
         longest = max(of[measure] for of in medians.values())
         for name, of in medians.items():
             length = of[measure] / longest * _BAR
-            parts.append(_bar(_LEFT, y, length, _HIGH, name) + _text(_LEFT + length + 6, y + 11, f"{of[measure]:.3g}"))
+            figure = f"{of[measure]:.{0 if of[measure] >= 100 else 2}f}"
+            parts.append(_bar(_LEFT, y, length, _HIGH, name) + _text(_LEFT + length + 6, y + 11, figure))
             y += _HIGH + 2
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{y + 16}" '

@@ -26,7 +26,7 @@ class Assumed:
     back_off: float = field(default=10.0, metadata={"help": "first wait after a 503; doubles up to 600 s"})
     attempts: int = field(default=30, metadata={"help": "deliveries until the dead-letter topic takes a message"})
     latency: float = field(default=0.5, metadata={"help": "one delivery, most of it Google's answers"})
-    cpu: float = field(default=0.005, metadata={"help": "CPU of one delivery: what make bench measures, and TLS"})
+    cpu: float = field(default=0.005, metadata={"help": "CPU of one delivery: twice what make bench measures"})
     secret: int = field(default=90_000, metadata={"help": "Secret Manager: accesses a minute in a project"})
     portability: int = field(default=6_000, metadata={"help": "Data Portability API: calls a minute; not published"})
     firestore: float = field(default=500.0, metadata={"help": "writes a second that a new collection takes at once"})
