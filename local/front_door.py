@@ -83,7 +83,7 @@ class FrontDoor(AbstractAsyncContextManager["FrontDoor"]):
 def reset(writer: asyncio.StreamWriter) -> None:
     """Break the connection off as a machine does that is gone: not with an end, but with an RST."""
     connection = writer.get_extra_info("socket")
-    if connection.fileno() >= 0:  # else the other side was faster
+    if connection and connection.fileno() >= 0:  # else the other side was faster
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writer.transport.abort()
 
