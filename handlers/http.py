@@ -1,7 +1,6 @@
 """One POST over aiohttp: sent once, never repeated, never redirected."""
 
 from ssl import SSLContext
-from typing import Literal
 
 import aiohttp
 
@@ -16,11 +15,13 @@ _BEFORE_SENDING = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError,
 
 
 class HttpClient:
-    """Http. Connections are kept and shared; their pool has no limit of its own: concurrency is Cloud Run's to set."""
+    """Connections are kept and shared; the pool has no limit of its own, since concurrency is Cloud Run's to set.
 
-    def __init__(self, trust: SSLContext | Literal[True] = True) -> None:
-        """`trust`: whose certificates are good; True for those of the authorities that the system knows."""
-        connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=_IDLE_SECONDS, ssl=trust)
+    Servers are vouched for by the authorities that the system knows, or as `trust` says.
+    """
+
+    def __init__(self, trust: SSLContext | None = None) -> None:
+        connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=_IDLE_SECONDS, ssl=trust or True)
         self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
     async def post(self, url: str, *, headers: dict[str, str], body: bytes, seconds: float) -> tuple[int, bytes]:

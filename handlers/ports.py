@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from msgspec import Struct
 
@@ -24,17 +24,30 @@ class NoAnswer(Exception):
 
 
 class Http(Protocol):
+    """The one POST."""
+
     async def post(self, url: str, *, headers: dict[str, str], body: bytes, seconds: float) -> tuple[int, bytes]:
         """The answer's status and body. Raises NotSent or NoAnswer; neither tells what was in the request."""
 
 
-class AccessToken(Struct, frozen=True):
+class Secretive:
+    """Tells nothing of what it holds where it is printed, in a traceback above all."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(…)"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:  # what rich goes by, and msgspec fills by itself
+        return []
+
+
+class AccessToken(Secretive, Struct, frozen=True):
+    """A user's, and the refresh token that it was got with."""
+
     value: str
     refresh_token: str
     expires_at: float  # in seconds, on the event loop's clock
-
-    def __repr__(self) -> str:  # secrets have no business in a traceback
-        return "AccessToken(…)"
 
 
 class Tokens(Protocol):

@@ -16,7 +16,7 @@ from cachetools import LRUCache
 from msgspec import Struct
 
 from handlers.outcomes import Fault, Misconfigured, Reason, Refused, Unavailable
-from handlers.ports import AccessToken, Http, NoAnswer, NotSent
+from handlers.ports import AccessToken, Http, NoAnswer, NotSent, Secretive
 from handlers.secret_store import NoSecret
 from handlers.settings import SAFE_URL
 from handlers.telemetry import log
@@ -51,13 +51,10 @@ class Secrets(Protocol):
     async def read(self, secret_id: str) -> bytes: ...
 
 
-class OAuthClient(Struct, frozen=True):
+class OAuthClient(Secretive, Struct, frozen=True):
     client_id: str
     client_secret: str
     token_uri: str
-
-    def __repr__(self) -> str:  # secrets have no business in a traceback
-        return "OAuthClient(…)"
 
 
 class _ClientFile(Struct):
@@ -65,11 +62,11 @@ class _ClientFile(Struct):
     installed: OAuthClient | None = None
 
 
-class _RefreshTokenFile(Struct):
+class _RefreshTokenFile(Secretive, Struct):
     refresh_token: str | None = None
 
 
-class _TokenAnswer(Struct):
+class _TokenAnswer(Secretive, Struct):
     access_token: str = ""
     expires_in: float = _LIFETIME
     scope: str | None = None

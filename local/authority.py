@@ -8,28 +8,34 @@ import trustme
 
 
 class Authority:
-    """Vouches for services on this machine, to whoever trusts it. Nothing of it outlives the process but `bundle`."""
+    """Vouches for services on this machine, to whoever trusts it. Nothing of it outlives the process but files."""
 
     def __init__(self) -> None:
         self._authority = trustme.CA()
 
-    def of_server(self) -> ssl.SSLContext:
-        """For a service on the loopback interface."""
+    def server_context(self, *names: str) -> ssl.SSLContext:
+        """For a service of these names; without any, for one on the loopback interface."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._authority.issue_cert("localhost", "127.0.0.1").configure_cert(context)
+        self._authority.issue_cert(*(names or ("localhost", "127.0.0.1"))).configure_cert(context)
         return context
 
-    def of_client(self) -> ssl.SSLContext:
+    def client_context(self) -> ssl.SSLContext:
         """For whoever is to trust this authority, and no other."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._authority.configure_trust(context)
         return context
 
-    def bundle(self, path: Path) -> dict[str, str]:
-        """Write this authority and those that everybody trusts to the file. Gives the variables by which it is used.
+    def environment(self, folder: Path) -> dict[str, str]:
+        """The variables by which other programs trust this authority, beside those that everybody trusts.
 
-        All of them, since to read so many is a good part of what a connection costs where they are read for each one.
+        Python's get all of them in one file: reading so many is work, and a server in production has to do it.
         """
-        path.write_bytes(Path(certifi.where()).read_bytes() + self._authority.cert_pem.bytes())
+        own, all_of_them = folder / "authority.pem", folder / "authorities.pem"
+        own.write_bytes(self._authority.cert_pem.bytes())
+        all_of_them.write_bytes(Path(certifi.where()).read_bytes() + own.read_bytes())
         # of OpenSSL, and so of aiohttp; of requests; of Node.js, which adds it to its own
-        return dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"), str(path))
+        return {
+            "SSL_CERT_FILE": str(all_of_them),
+            "REQUESTS_CA_BUNDLE": str(all_of_them),
+            "NODE_EXTRA_CA_CERTS": str(own),
+        }

@@ -55,7 +55,7 @@ class Request:
     headers: dict[str, str] = field(repr=False)
     body: bytes = field(repr=False)
     at: float  # time.monotonic()
-    connection: int  # the caller's port: the same one, the same connection
+    connection: int  # the caller's port: of two that are open, each has its own
 
 
 @dataclass(slots=True)
@@ -107,7 +107,7 @@ class GoogleApis(AbstractAsyncContextManager["GoogleApis"]):
         """Serve on a free port of the loopback interface."""
         self._runner = web.ServerRunner(web.Server(self._handle), shutdown_timeout=0.1)
         await self._runner.setup()
-        context = self._authority.of_server() if self._authority else None
+        context = self._authority.server_context() if self._authority else None
         await web.TCPSite(self._runner, "127.0.0.1", 0, backlog=1024, ssl_context=context).start()
         self.url = f"{'https' if context else 'http'}://127.0.0.1:{self.port}"
         return self
@@ -181,8 +181,9 @@ class GoogleApis(AbstractAsyncContextManager["GoogleApis"]):
             kind, key = "token", _form(body).get("refresh_token", "")
         elif raw.path.startswith("/v1/archiveJobs/") and raw.path.endswith(":retry"):
             kind, key = "retry", raw.path.removeprefix("/v1/archiveJobs/").removesuffix(":retry")
-        # a caller that was killed meanwhile has no connection any more
-        connection = raw.transport.get_extra_info("peername")[1] if raw.transport else 0
+        # a caller that was killed meanwhile has no connection any more, or one with nobody at its other end
+        caller = raw.transport and raw.transport.get_extra_info("peername")
+        connection = caller[1] if caller else 0
         request = Request(kind, key, raw.method, raw.path, dict(raw.headers), body, time.monotonic(), connection)
         self.counts[kind] += 1
         if self._keep_requests:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import aiohttp
 
@@ -214,9 +214,9 @@ class Stage(AbstractAsyncContextManager["Stage"]):
         return f"Came out: {came}; deliveries: {ends or 'none'}; calls to Google: {self.google.counts}.{printed}"
 
     @property
-    def trust(self) -> ssl.SSLContext | Literal[True]:
-        """Whose certificates are good, for clients of the OAuth endpoint and the API in this process."""
-        return self._authority.of_client() if self._authority else True
+    def trust(self) -> ssl.SSLContext | None:
+        """For clients of the OAuth endpoint and the API in this process, where those speak TLS."""
+        return self._authority.client_context() if self._authority else None
 
     def _environment(self, pubsub: str) -> dict[str, str]:
         firestore = {"FIRESTORE_EMULATOR_HOST": self._firestore} if self._firestore else {"RETRY_LEDGER": "memory"}
@@ -226,7 +226,7 @@ class Stage(AbstractAsyncContextManager["Stage"]):
             "SECRET_MANAGER_EMULATOR_HOST": self.secrets.address,
             "DATA_PORTABILITY_API_ENDPOINT": self.google.url,
             **firestore,
-            **(self._authority.bundle(self.folder / "authorities.pem") if self._authority else {}),
+            **(self._authority.environment(self.folder) if self._authority else {}),
             **self._settings,
         }
 

@@ -22,7 +22,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Every test runs on the event loop that the function runs on."""
+    """Every asynchronous test runs on the event loop that the function runs on."""
     return {"uvloop": uvloop.new_event_loop}
 
 

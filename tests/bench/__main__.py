@@ -7,12 +7,14 @@ import argparse
 import json
 import os
 import platform
+import ssl
 import sys
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import aiohttp
+import certifi
 import uvloop
 
 from local import emulators
@@ -26,9 +28,14 @@ BUILD = Path("build")
 PICTURE = Path("docs/bench.svg")
 # Seconds that the services take, and what of it one event cannot do at the same time as something else.
 SECRET, TOKEN, RETRY = 0.010, 0.100, 0.300
+VERSIONS = {
+    "python": platform.python_version(),
+    "openssl": ssl.OPENSSL_VERSION,
+    "authorities": Path(certifi.where()).read_text().count("BEGIN CERTIFICATE"),  # read for a connection, or once
+}
 MEASURES = {
     "cpu_ms": "CPU an event, 80 in flight (ms)",
-    "alone_ms": "one event alone, p50 (ms)",
+    "alone_ms": "one event alone, connections open (ms)",
     "loaded_ms": "80 in flight, p50 (ms)",
     "start_s": "start to first answer (s)",
     "memory_mb": "memory after load (MB)",
@@ -48,12 +55,13 @@ def main() -> None:
         rounds, events, single = (2, 200, 3) if arguments.quick else (10, 240, 5)
         result = uvloop.run(bench(pubsub, firestore, rounds, events, single, arguments))
     BUILD.mkdir(exist_ok=True)
-    (BUILD / "bench.json").write_text(json.dumps(result, indent=2) + "\n")
-    print(table(result))
+    file = BUILD / f"bench{'-plain' * arguments.plain}{'-quick' * arguments.quick}.json"
+    file.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"{table(result)}\nAll values are in {file}.")
     if not (arguments.quick or arguments.plain):
         PICTURE.parent.mkdir(exist_ok=True)
         PICTURE.write_text(picture(result["medians"], MEASURES))
-        print(f"\n{PICTURE} drawn, all values in {BUILD / 'bench.json'}")
+        print(f"{PICTURE} is drawn.")
 
 
 async def bench(
@@ -109,7 +117,7 @@ async def soaked(stage: Stage, session: aiohttp.ClientSession, contender: Conten
 def summary(all_of_them: list[Contender], busy: list[float], events: int) -> dict[str, Any]:
     rounds = {each.name: {measure: getattr(each, measure) for measure in MEASURES} for each in all_of_them}
     return {
-        "machine": {"cpus": os.cpu_count(), "python": platform.python_version(), "load_average": busy},
+        "machine": {"cpus": os.cpu_count(), **VERSIONS, "load_average": busy},
         "setting": {
             "in_flight": IN_FLIGHT,
             "events_a_round": events,
@@ -127,15 +135,13 @@ def summary(all_of_them: list[Contender], busy: list[float], events: int) -> dic
 def table(result: dict[str, Any]) -> str:
     """Medians with their lowest and highest round, and this function as a share of each peer: a median of rounds."""
     rounds = result["rounds"]
-    lines = [f"{'':42}" + "".join(f"{name:>28}" for name in rounds)]
+    where = "over TLS" if result["tls"] else "in the clear"
+    lines = [f"{'OAuth endpoint and API ' + where:46}" + "".join(f"{name:>28}" for name in rounds)]
     for measure, says in MEASURES.items():
-        cells = []
-        for of in rounds.values():
-            low, middle, high = min(of[measure]), median(of[measure]), max(of[measure])
-            cells.append(f"{middle:.4g} ({low:.4g} to {high:.4g})")
-        lines.append(f"{says:42}" + "".join(f"{cell:>28}" for cell in cells))
-        shares = [f"{median(share(result, measure, name)):.2f}" for name in rounds if name != "this"]
-        lines.append(f"{'    this function, as a share':42}{'':28}" + "".join(f"{cell:>28}" for cell in shares))
+        cells = [_spread(of[measure], ".4g") for of in rounds.values()]
+        lines.append(f"{says:46}" + "".join(f"{cell:>28}" for cell in cells))
+        shares = [_spread(share(result, measure, name), ".2f") for name in rounds if name != "this"]
+        lines.append(f"{'    this function, as a share':46}{'':28}" + "".join(f"{cell:>28}" for cell in shares))
     over = result["medians"]["this"]["alone_ms"] - (SECRET + TOKEN + RETRY) * 1000
     bare = median(
         alone - calls for alone, calls in zip(rounds["this"]["alone_ms"], result["bare_calls_ms"], strict=True)
@@ -144,6 +150,7 @@ def table(result: dict[str, Any]) -> str:
         f"One event alone takes {over:.1f} ms more than the stand-ins wait, "
         f"and {bare:.1f} ms more than its calls, made bare one after the other."
     )
+    lines.append(", ".join(f"{name} {version}" for name, version in VERSIONS.items()))
     lines.append(f"Calls an event: {json.dumps(result['calls_an_event'])}")
     lines.append(
         f"Load average before each round: {', '.join(f'{each:.1f}' for each in result['machine']['load_average'])}"
@@ -151,6 +158,10 @@ def table(result: dict[str, Any]) -> str:
     if "soak" in result:
         lines.append(f"Memory in MB by events: {result['soak']}")
     return "\n".join(lines)
+
+
+def _spread(values: list[float], form: str) -> str:
+    return f"{median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
 
 
 def share(result: dict[str, Any], measure: str, peer: str) -> list[float]:

@@ -13,8 +13,12 @@ def cpu_seconds(pid: int) -> float:
 
 
 def memory_mb(pid: int) -> float:
-    """Their proportional set size: what they share is counted once."""
-    return sum(_pss_kb(each) for each in _tree(pid)) / 1024
+    """Their own memory, what they share counted once, and the files that one of them has mapped at the most.
+
+    Not their proportional set size: of a file it counts less, the more other programs on this machine use it too.
+    """
+    used = [_memory_kb(each) for each in _tree(pid)]
+    return (sum(each["Pss_Anon"] for each in used) + max(each["Rss"] - each["Anonymous"] for each in used)) / 1024
 
 
 def _tree(pid: int) -> Iterator[int]:
@@ -29,6 +33,6 @@ def _after_name(pid: int, file: str) -> list[str]:
     return Path(f"/proc/{pid}/{file}").read_text().rpartition(")")[2].split()
 
 
-def _pss_kb(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+def _memory_kb(pid: int) -> dict[str, int]:
+    _, *lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return {name: int(size.split()[0]) for name, size in (line.split(":") for line in lines)}

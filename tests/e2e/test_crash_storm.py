@@ -132,7 +132,7 @@ async def test_a_storm_of_crashes_loses_nothing_and_doubles_nothing_beyond_the_p
             max_delivery_attempts=100,
             ack_deadline=10,
             pushes=2,
-            tls=False,  # the wires tell one request from another
+            tls=False,  # the wires read the requests that they pass on
         ) as stage,
     ):
         storm = Storm(stage, firestore_emulator, wires)

@@ -3,6 +3,8 @@
 import asyncio
 import itertools
 import json
+import socket
+import struct
 import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -65,7 +67,7 @@ async def retry(
 
 async def raw(google: GoogleApis, request: str) -> str:
     """The status line that a hand-written request gets."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(google.url.rpartition(":")[2]))
+    reader, writer = await asyncio.open_connection("127.0.0.1", google.port)
     writer.write(request.replace("\n", "\r\n").encode())
     answer = (await reader.readline()).decode()
     writer.close()
@@ -222,6 +224,21 @@ async def test_every_call_takes_the_given_latency(http: aiohttp.ClientSession) -
         begun = loop.time()
         await retry(http, google)
         assert loop.time() - begun >= 0.3
+
+
+async def test_a_request_whose_caller_is_gone_at_once_is_carried_out_all_the_same(google: GoogleApis) -> None:
+    def ask_and_go() -> None:
+        with socket.create_connection(("127.0.0.1", google.port)) as caller:
+            caller.sendall(b"POST /elsewhere HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+            caller.setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )  # an RST is all that follows
+
+    for _ in range(200):
+        await asyncio.to_thread(ask_and_go)
+    async with asyncio.timeout(2):
+        while google.counts["other"] < 200:  # noqa: ASYNC110 no event tells it
+            await asyncio.sleep(0.01)
 
 
 async def test_every_request_is_recorded_with_its_connection(google: GoogleApis, http: aiohttp.ClientSession) -> None:

@@ -27,7 +27,7 @@ def authority(request: pytest.FixtureRequest) -> Authority | None:
 def server(authority: Authority | None) -> Server:
     @asynccontextmanager
     async def serving(serve: Serve) -> AsyncIterator[str]:
-        async with listening(serve, authority.of_server() if authority else None) as port:
+        async with listening(serve, authority.server_context() if authority else None) as port:
             yield f"{'https' if authority else 'http'}://127.0.0.1:{port}/path"
 
     return serving
@@ -57,7 +57,15 @@ def answering(answer: bytes, seen: list[bytes] | None = None) -> Serve:
 
 @pytest.fixture
 async def http(authority: Authority | None) -> AsyncIterator[HttpClient]:
-    client = HttpClient(authority.of_client() if authority else True)
+    client = HttpClient(authority.client_context()) if authority else HttpClient()
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+async def production() -> AsyncIterator[HttpClient]:
+    """As production has it."""
+    client = HttpClient()
     yield client
     await client.close()
 
@@ -150,40 +158,51 @@ async def test_an_answer_that_never_comes_leaves_it_in_doubt(http: HttpClient, s
             await post(http, url, seconds=0.2)
 
 
-async def test_without_a_connection_nothing_was_sent(http: HttpClient) -> None:
+async def test_without_a_connection_nothing_was_sent(production: HttpClient) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
         with pytest.raises(NotSent):
-            await post(http, f"http://127.0.0.1:{port}/")
+            await post(production, f"http://127.0.0.1:{port}/")
 
 
-async def test_a_name_that_does_not_resolve_means_that_nothing_was_sent(http: HttpClient) -> None:
+async def test_a_name_that_does_not_resolve_means_that_nothing_was_sent(production: HttpClient) -> None:
     with pytest.raises(NotSent):
-        await post(http, "http://no-such-host.invalid/")
+        await post(production, "http://no-such-host.invalid/")
 
 
-async def test_a_handshake_that_fails_or_never_ends_means_that_nothing_was_sent(http: HttpClient) -> None:
+async def test_a_handshake_that_fails_or_never_ends_means_that_nothing_was_sent(production: HttpClient) -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
     for serve in (silent, answering(b"no TLS here")):
         async with listening(serve) as port:
             with pytest.raises(NotSent):
-                await post(http, f"https://127.0.0.1:{port}/", seconds=0.4)
+                await post(production, f"https://127.0.0.1:{port}/", seconds=0.4)
 
 
-async def test_to_a_server_that_nobody_vouches_for_nothing_is_sent(http: HttpClient) -> None:
+async def test_to_a_server_that_nobody_vouches_for_nothing_is_sent(production: HttpClient) -> None:
     seen: list[bytes] = []
-    async with listening(answering(b"", seen), Authority().of_server()) as port:
+    async with listening(answering(b"", seen), Authority().server_context()) as port:
         with pytest.raises(NotSent):
-            await post(http, f"https://127.0.0.1:{port}/")
+            await post(production, f"https://127.0.0.1:{port}/")
     assert not seen
 
 
-async def test_no_exception_tells_a_header_or_a_body(http: HttpClient) -> None:
+async def test_to_a_server_that_is_vouched_for_under_another_name_nothing_is_sent() -> None:
+    seen: list[bytes] = []
+    authority = Authority()
+    client = HttpClient(authority.client_context())
+    async with listening(answering(b"", seen), authority.server_context("elsewhere.example")) as port:
+        with pytest.raises(NotSent):
+            await post(client, f"https://127.0.0.1:{port}/")
+    await client.close()
+    assert not seen
+
+
+async def test_no_exception_tells_a_header_or_a_body(production: HttpClient) -> None:
     headers = {"Authorization": "Bearer a-secret-token"}
     with pytest.raises(NotSent) as caught:
-        await http.post("http://no-such-host.invalid/", headers=headers, body=b"a-secret-body", seconds=1)
+        await production.post("http://no-such-host.invalid/", headers=headers, body=b"a-secret-body", seconds=1)
     told = f"{caught.value!r} {caught.value.__cause__!r}"
     assert "a-secret" not in told

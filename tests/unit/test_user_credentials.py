@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import pytest
+from rich.pretty import pretty_repr
 
 from handlers.outcomes import Fault, Misconfigured, Reason, Refused, Unavailable
 from handlers.ports import NoAnswer
@@ -307,6 +308,7 @@ async def test_no_fault_and_no_value_tells_a_secret(error: str, caplog: pytest.L
     with pytest.raises(Misconfigured) as caught:
         await asyncio.shield(world.credentials.begin("alice", refused=token))
     log.removeHandler(caplog.handler)
-    told = f"{caught.value!r} {token!r} {world.credentials._client!r} {caplog.text}"
+    values = (token, world.credentials._client)
+    told = f"{caught.value!r} {values!r} {pretty_repr(values)} {caplog.text}"
     for secret in ("made-up-secret-refresh-alice", "made-up-secret-access-1", "made-up-secret-client"):
         assert secret not in told
