@@ -1,6 +1,5 @@
 """What every test may ask for: Google's emulators, started once per worker, and a project of its own in them."""
 
-import asyncio
 import os
 import uuid
 from collections import Counter
@@ -8,7 +7,6 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
-import uvloop
 
 from local import emulators
 from tests.secrets_guard import SecretsGuard
@@ -19,11 +17,6 @@ _LEFT_OUT = "needs Google's"
 def pytest_configure(config: pytest.Config) -> None:
     """No test may tell a secret."""
     config.pluginmanager.register(SecretsGuard())
-
-
-def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Every asynchronous test runs on the event loop that the function runs on."""
-    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(scope="session")
