@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType, field
 
 MESSAGE_PUBLISHED = "google.cloud.pubsub.topic.v1.messagePublished"
 
@@ -23,7 +23,7 @@ class Delivery(Struct, frozen=True, kw_only=True):
     """One Pub/Sub message as it was delivered. `attempt` is 0 where the subscription has no dead-letter policy."""
 
     data: bytes
-    attributes: Mapping[str, str] = msgspec.field(default_factory=dict)
+    attributes: Mapping[str, str] = field(default_factory=dict)
     message_id: str = ""
     published_at: datetime | None = None
     attempt: int = 0

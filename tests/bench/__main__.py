@@ -28,11 +28,6 @@ BUILD = Path("build")
 PICTURE = Path("docs/bench.svg")
 # Seconds that the services take, and what of it one event cannot do at the same time as something else.
 SECRET, TOKEN, RETRY = 0.010, 0.100, 0.300
-VERSIONS = {
-    "python": platform.python_version(),
-    "openssl": ssl.OPENSSL_VERSION,
-    "authorities": Path(certifi.where()).read_text().count("BEGIN CERTIFICATE"),  # read for a connection, or once
-}
 MEASURES = {
     "cpu_ms": "CPU an event, 80 in flight (ms)",
     "alone_ms": "one event alone, connections open (ms)",
@@ -52,8 +47,7 @@ def main() -> None:
     if not (installed.pubsub and installed.firestore):
         sys.exit(f"The benchmark needs Google's emulators: {installed.missing}.")
     with emulators.started(installed.pubsub, installed.firestore) as (pubsub, firestore):
-        rounds, events, single = (2, 200, 3) if arguments.quick else (10, 240, 5)
-        result = uvloop.run(bench(pubsub, firestore, rounds, events, single, arguments))
+        result = uvloop.run(bench(pubsub, firestore, arguments))
     BUILD.mkdir(exist_ok=True)
     file = BUILD / f"bench{'-plain' * arguments.plain}{'-quick' * arguments.quick}.json"
     file.write_text(json.dumps(result, indent=2) + "\n")
@@ -64,10 +58,9 @@ def main() -> None:
         print(f"{PICTURE} is drawn.")
 
 
-async def bench(
-    pubsub: str, firestore: str, rounds: int, events: int, single: int, options: argparse.Namespace
-) -> dict[str, Any]:
+async def bench(pubsub: str, firestore: str, options: argparse.Namespace) -> dict[str, Any]:
     """All that is measured, as the JSON has it."""
+    rounds, events, single = (2, 200, 3) if options.quick else (10, 240, 5)
     latencies: dict[str, Any] = {"secret_latency": SECRET, "token_latency": TOKEN, "retry_latency": RETRY}
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=1)  # gunicorn ends a connection after two seconds
     busy, bare_ms = [], []
@@ -117,7 +110,13 @@ async def soaked(stage: Stage, session: aiohttp.ClientSession, contender: Conten
 def summary(all_of_them: list[Contender], busy: list[float], events: int) -> dict[str, Any]:
     rounds = {each.name: {measure: getattr(each, measure) for measure in MEASURES} for each in all_of_them}
     return {
-        "machine": {"cpus": os.cpu_count(), **VERSIONS, "load_average": busy},
+        "machine": {
+            "cpus": os.cpu_count(),
+            "python": platform.python_version(),
+            "openssl": ssl.OPENSSL_VERSION,
+            "authorities": Path(certifi.where()).read_text().count("BEGIN CERTIFICATE"),
+            "load_average": busy,
+        },
         "setting": {
             "in_flight": IN_FLIGHT,
             "events_a_round": events,
@@ -150,11 +149,10 @@ def table(result: dict[str, Any]) -> str:
         f"One event alone takes {over:.1f} ms more than the stand-ins wait, "
         f"and {bare:.1f} ms more than its calls, made bare one after the other."
     )
-    lines.append(", ".join(f"{name} {version}" for name, version in VERSIONS.items()))
+    machine = result["machine"]
+    lines.append(f"Python {machine['python']}, {machine['openssl']}, {machine['authorities']} authorities")
     lines.append(f"Calls an event: {json.dumps(result['calls_an_event'])}")
-    lines.append(
-        f"Load average before each round: {', '.join(f'{each:.1f}' for each in result['machine']['load_average'])}"
-    )
+    lines.append(f"Load average before each round: {', '.join(f'{each:.1f}' for each in machine['load_average'])}")
     if "soak" in result:
         lines.append(f"Memory in MB by events: {result['soak']}")
     return "\n".join(lines)
