@@ -15,6 +15,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
+from local.http_server import HttpServer
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -38,25 +40,27 @@ class Collector(AbstractAsyncContextManager["Collector"]):
     """It serves at `url` while entered, and answers with `status` after `delay` seconds; it keeps what it accepts."""
 
     def __init__(self, *, status: int = 200, delay: float = 0.0) -> None:
-        self.url = ""
         self.spans: list[Span] = []
         self.headers: list[dict[str, str]] = []  # of each request
+        self._server = HttpServer(self._handle)
         self._status = status
         self._delay = delay
 
     async def __aenter__(self) -> Self:
         """Serve on a free port of the loopback interface."""
-        self._runner = web.ServerRunner(web.Server(self._handle), shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        await self._server.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close every connection."""
-        await self._runner.cleanup()
+        await self._server.close()
+
+    @property
+    def url(self) -> str:
+        """Where it serves."""
+        return self._server.url
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         body = await request.read()

@@ -23,6 +23,7 @@ from aiohttp import web
 
 from local import google_errors
 from local.authority import Authority
+from local.http_server import HttpServer
 from local.scripted import Answer, Drop, Scripts, Silence, Step
 
 MARK = "made-up-secret"  # in every secret value on this stage, so that a leak can be searched for
@@ -89,13 +90,12 @@ class GoogleApis(AbstractAsyncContextManager["GoogleApis"]):
         open_to_all: bool = False,
         keep_requests: bool = True,
     ) -> None:
-        self.url = ""
         self.client_id = "stand-in.apps.googleusercontent.com"
         self.client_secret = f"{MARK}-client-secret"
         self.requests: list[Request] = []
         self.counts: Counter[str] = Counter()  # by kind
         self.new_jobs: dict[str, str] = {}  # every job made: its id → the job it retries
-        self._authority = authority
+        self._server = HttpServer(self._handle, authority)
         self._latency_seconds = {"token": token_latency_seconds, "retry": retry_latency_seconds, "other": 0.0}
         self._open_to_all = open_to_all
         self._keep_requests = keep_requests
@@ -105,24 +105,24 @@ class GoogleApis(AbstractAsyncContextManager["GoogleApis"]):
 
     async def __aenter__(self) -> Self:
         """Serve on a free port of the loopback interface."""
-        self._runner = web.ServerRunner(web.Server(self._handle), shutdown_timeout=0.1)
-        await self._runner.setup()
-        context = self._authority.server_context() if self._authority else None
-        await web.TCPSite(self._runner, "127.0.0.1", 0, backlog=1024, ssl_context=context).start()
-        self.url = f"{'https' if context else 'http'}://127.0.0.1:{self.port}"
+        await self._server.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close every connection."""
-        await self._runner.cleanup()
+        await self._server.close()
 
     @property
     def port(self) -> int:
         """Where they serve, on the loopback interface."""
-        port: int = self._runner.addresses[0][1]
-        return port
+        return self._server.port
+
+    @property
+    def url(self) -> str:
+        """The same with its scheme."""
+        return self._server.url
 
     def client_file(self) -> bytes:
         """The OAuth client as Google's console downloads it."""

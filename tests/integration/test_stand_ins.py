@@ -6,6 +6,7 @@ import json
 import socket
 import struct
 import sys
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
@@ -225,6 +226,21 @@ async def test_every_call_takes_the_given_latency(http: aiohttp.ClientSession) -
         begun = loop.time()
         await retry(http, google)
         assert loop.time() - begun >= 0.3
+
+
+async def test_closed_they_answer_no_more_and_complain_of_nothing(
+    http: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with GoogleApis(token_latency_seconds=0.2) as google:
+        asking = asyncio.create_task(http.post(f"{google.url}/token"))
+        while not google.requests:  # noqa: ASYNC110 no event tells it
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.15)
+        # the answer is ready, and the server's patience over, at one and the same moment: the loop is held up over both
+        asyncio.get_running_loop().call_later(0.02, time.sleep, 0.3)
+    with pytest.raises(aiohttp.ServerDisconnectedError):
+        await asking
+    assert caplog.records == []
 
 
 def test_on_uvloop_a_request_whose_caller_is_gone_at_once_is_carried_out_as_well() -> None:

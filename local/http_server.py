@@ -1,0 +1,50 @@
+"""What serves the stand-ins that speak HTTP, on a free port of the loopback interface."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from local.authority import Authority
+
+Answering = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+class HttpServer:
+    """It passes each request to `answer`. `authority` vouches for it; without one it speaks in the clear."""
+
+    def __init__(self, answer: Answering, authority: Authority | None = None) -> None:
+        self.port = 0
+        self.url = ""
+        self._answer = answer
+        self._context = authority.server_context() if authority else None
+        self._answering: set[asyncio.Task[object]] = set()
+
+    async def start(self) -> None:
+        """Listen: from now on there are `port` and `url`."""
+        self._server = web.Server(self._pass_on)
+        self._runner = web.ServerRunner(self._server, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0, backlog=1024, ssl_context=self._context).start()
+        self.port = self._runner.addresses[0][1]
+        self.url = f"{'https' if self._context else 'http'}://127.0.0.1:{self.port}"
+
+    async def close(self) -> None:
+        """Close every connection; what is in hand gets no answer.
+
+        It is ended here and not waited for: aiohttp fails with an InvalidStateError, and writes it to the log, where an
+        answer is ready at the very moment the waiting ends.
+        """
+        self._server.pre_shutdown()
+        for task in self._answering:
+            task.cancel()
+        await self._runner.cleanup()
+
+    async def _pass_on(self, request: web.BaseRequest) -> web.StreamResponse:
+        task = asyncio.current_task()
+        assert task
+        self._answering.add(task)
+        try:
+            return await self._answer(request)
+        finally:
+            self._answering.discard(task)
