@@ -6,12 +6,15 @@ from pathlib import Path
 import certifi
 import trustme
 
+_NAME = "stand-in"
+_HASH = "8fa0e1f4.0"  # of a subject of that name: the file that OpenSSL looks for (`openssl x509 -subject_hash`)
+
 
 class Authority:
     """Vouches for services on this machine, to whoever trusts it. Nothing of it outlives the process but files."""
 
     def __init__(self) -> None:
-        self._authority = trustme.CA()
+        self._authority = trustme.CA(organization_name=_NAME, organization_unit_name=_NAME)
 
     def server_context(self, *names: str) -> ssl.SSLContext:
         """For a service of these names; without any, for one on the loopback interface."""
@@ -26,16 +29,20 @@ class Authority:
         return context
 
     def environment(self, folder: Path) -> dict[str, str]:
-        """The variables by which other programs trust this authority, beside those that everybody trusts.
+        """The variables by which other programs trust this authority.
 
-        Python's get all of them in one file: reading so many is work, and a server in production has to do it.
+        Each finds it where it finds the world's authorities in the deployed function: OpenSSL, and so aiohttp, in a
+        directory that it looks into when it meets one, since Ubuntu 22.04 has no file of all of them
+        (https://docs.cloud.google.com/run/docs/runtimes/python: google-22); requests in certifi's file, which it reads
+        whole for each connection; Node.js among its own.
         """
-        own, all_of_them = folder / "authority.pem", folder / "authorities.pem"
-        own.write_bytes(self._authority.cert_pem.bytes())
-        all_of_them.write_bytes(Path(certifi.where()).read_bytes() + own.read_bytes())
-        # of OpenSSL, and so of aiohttp; of requests; of Node.js, which adds it to its own
+        pem, directory, bundle = self._authority.cert_pem.bytes(), folder / "authorities", folder / "authorities.pem"
+        directory.mkdir(exist_ok=True)
+        (directory / _HASH).write_bytes(pem)
+        bundle.write_bytes(Path(certifi.where()).read_bytes() + pem)
         return {
-            "SSL_CERT_FILE": str(all_of_them),
-            "REQUESTS_CA_BUNDLE": str(all_of_them),
-            "NODE_EXTRA_CA_CERTS": str(own),
+            "SSL_CERT_DIR": str(directory),
+            "SSL_CERT_FILE": str(folder / "absent.pem"),  # named, or this machine's own would be read
+            "REQUESTS_CA_BUNDLE": str(bundle),
+            "NODE_EXTRA_CA_CERTS": str(directory / _HASH),
         }

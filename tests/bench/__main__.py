@@ -40,7 +40,9 @@ MEASURES = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two short rounds: to see that it works")
-    parser.add_argument("--plain", action="store_true", help="the OAuth endpoint and the API in the clear, without TLS")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--plain", action="store_true", help="the OAuth endpoint and the API in the clear, without TLS")
+    where.add_argument("--one-file", action="store_true", help="OpenSSL reads all authorities from one file at once")
     parser.add_argument("--soak", type=int, default=0, metavar="EVENTS", help="then so many events, to see a leak")
     arguments = parser.parse_args()
     installed = emulators.find()
@@ -49,10 +51,11 @@ def main() -> None:
     with emulators.started(installed.pubsub, installed.firestore) as (pubsub, firestore):
         result = uvloop.run(bench(pubsub, firestore, arguments))
     BUILD.mkdir(exist_ok=True)
-    file = BUILD / f"bench{'-plain' * arguments.plain}{'-quick' * arguments.quick}.json"
+    kinds = [kind for kind in ("plain", "one_file", "quick") if getattr(arguments, kind)]
+    file = BUILD / f"{'-'.join(['bench', *kinds]).replace('_', '-')}.json"
     file.write_text(json.dumps(result, indent=2) + "\n")
     print(f"{table(result)}\nAll values are in {file}.")
-    if not (arguments.quick or arguments.plain):
+    if not kinds:
         PICTURE.parent.mkdir(exist_ok=True)
         PICTURE.write_text(picture(result["medians"], MEASURES))
         print(f"{PICTURE} is drawn.")
@@ -70,7 +73,7 @@ async def bench(pubsub: str, firestore: str, options: argparse.Namespace) -> dic
     ):
         bare = Bare(stage)
         await bare.milliseconds(1)  # which also reads the client file, and connects
-        all_of_them = contenders()
+        all_of_them = contenders({"SSL_CERT_FILE": stage.environment["REQUESTS_CA_BUNDLE"]} if options.one_file else {})
         for contender in all_of_them:
             contender.server = contender.start(stage)
             await load(stage, session, contender, events // 2)
@@ -90,10 +93,15 @@ async def bench(pubsub: str, firestore: str, options: argparse.Namespace) -> dic
         for contender in all_of_them * rounds:
             contender.start_s.append(await cold_start(stage, session, contender))
         await bare.close()
-        result = {**summary(all_of_them, busy, events), "bare_calls_ms": bare_ms, "tls": not options.plain}
+        result = {**summary(all_of_them, busy, events), "bare_calls_ms": bare_ms, "where": where(options)}
         if options.soak:
             result["soak"] = await soaked(stage, session, all_of_them[0], options.soak)
         return result
+
+
+def where(options: argparse.Namespace) -> str:
+    """How the OAuth endpoint and the API are reached."""
+    return "in the clear" if options.plain else "over TLS" + ", all authorities in one file" * options.one_file
 
 
 async def soaked(stage: Stage, session: aiohttp.ClientSession, contender: Contender, events: int) -> dict[str, float]:
@@ -134,8 +142,7 @@ def summary(all_of_them: list[Contender], busy: list[float], events: int) -> dic
 def table(result: dict[str, Any]) -> str:
     """Medians with their lowest and highest round, and this function as a share of each peer: a median of rounds."""
     rounds = result["rounds"]
-    where = "over TLS" if result["tls"] else "in the clear"
-    lines = [f"{'OAuth endpoint and API ' + where:46}" + "".join(f"{name:>28}" for name in rounds)]
+    lines = [f"{result['where']:46}" + "".join(f"{name:>28}" for name in rounds)]
     for measure, says in MEASURES.items():
         cells = [_spread(of[measure], ".4g") for of in rounds.values()]
         lines.append(f"{says:46}" + "".join(f"{cell:>28}" for cell in cells))

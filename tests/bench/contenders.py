@@ -47,6 +47,7 @@ class Contender:
     name: str
     says: str
     source: Path
+    settings: Mapping[str, str] = field(default_factory=dict)  # beside the stage's
     cpu_ms: list[float] = field(default_factory=list)  # an event, at 80 in flight
     alone_ms: list[float] = field(default_factory=list)  # one event alone, the round's median
     loaded_ms: list[float] = field(default_factory=list)  # one event of 80 in flight, the round's median
@@ -58,23 +59,23 @@ class Contender:
     def start(self, stage: Stage) -> FunctionServer:
         """One more server; `deliver` waits for it."""
         # As many threads as there are deliveries in flight; the framework would take four a core.
-        settings = {**stage.environment, "THREADS": str(IN_FLIGHT)}
+        settings = {**stage.environment, "THREADS": str(IN_FLIGHT), **self.settings}
         output = stage.folder / f"{self.name}-{next(_numbers)}.log"
         server = (NodeServer if self.source.is_dir() else FunctionServer)(TARGET, self.source, settings, output)
         stage.servers.append(server)  # which ends it
         return server
 
 
-def contenders() -> list[Contender]:
-    """This function first: the others are compared with it."""
+def contenders(settings: Mapping[str, str]) -> list[Contender]:
+    """This function first: the others are compared with it. `settings` are for all of them."""
     peers = [
-        Contender("this", "this function, with its ledger", ROOT / "main.py"),
-        Contender("sample", "sample-style, synchronous, no ledger", _PEERS / "sample.py"),
-        Contender("locked", "the same with a claim and a mark in Firestore", _PEERS / "locked.py"),
+        Contender("this", "this function, with its ledger", ROOT / "main.py", settings),
+        Contender("sample", "sample-style, synchronous, no ledger", _PEERS / "sample.py", settings),
+        Contender("locked", "the same with a claim and a mark in Firestore", _PEERS / "locked.py", settings),
     ]
     if shutil.which("npm"):
         subprocess.run(["npm", "ci", "--silent", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=_NODE, check=True)
-        peers.append(Contender("node", "Node.js with the official libraries, no ledger", _NODE))
+        peers.append(Contender("node", "Node.js with the official libraries, no ledger", _NODE, settings))
     return peers
 
 
