@@ -244,6 +244,19 @@ class ReleasesAfterSending(Composition):
         )
 
 
+class KeepsTheClaim(Composition):
+    """Who cannot call Google puts the delivery off, and lets the claim lapse: it counts as a retry in doubt."""
+
+    def ledger(self, store: Store, **options: Any) -> Ledger:
+        class Keeping(Ledger):
+            async def record(self, claim: Claim, became: Entry) -> Kept:
+                if became == claim.entry.released():
+                    return Kept(became, claim.version)
+                return await super().record(claim, became)
+
+        return Keeping(store, **options)
+
+
 class CountsWhatWasNotSent(Composition):
     """A call that never left, or that Google held back, costs one of the three retries."""
 
@@ -396,6 +409,7 @@ FAULTS: Mapping[type[Composition], str] = {
     DeferralWithoutItsEvent: "vanished",
     DeferralOpenedAfterPublishing: "vanished",
     ReleasesAfterSending: "retries may be used",
+    KeepsTheClaim: "its claim stayed behind",
     CountsWhatWasNotSent: "which was not so",
     BlamesTheUserForOurProject: "which was not so",
     TellsTheToken: "a secret is in",

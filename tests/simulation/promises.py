@@ -28,6 +28,7 @@ from tests.simulation.record import (
     Instance,
     Leak,
     Rejection,
+    Trouble,
     Written,
 )
 
@@ -85,6 +86,7 @@ class _Judge:
         self._dead_instances: set[str] = set()
         self._thawed_at: dict[str, float] = defaultdict(lambda: float("-inf"))  # by instance
         self._faults: dict[str, list[list[float]]] = defaultdict(list)  # of ours, from and to
+        self._troubled_at: dict[str, float] = defaultdict(lambda: float("-inf"))  # by service
 
     def sees(self, effect: Effect) -> None:
         getattr(self, f"_sees_{type(effect).__name__}", _ignore)(effect)
@@ -267,6 +269,19 @@ class _Judge:
             self._breaks(at, f"{delivery}: was answered with 500, though no fault was ours: {effect.outcome}")
         if effect.status == 503 and begun > self._terms.settled_at:
             self._nacked.append(effect)
+        job = self._events[self._delivered[delivery].message].job
+        entry = self._entries.get(job, Entry())
+        if (
+            entry.state == "claimed"
+            and self._holders[entry.holder] == delivery
+            and self._could_write_since(begun, delivery)
+        ):
+            self._breaks(at, f"{job}: {delivery} was answered, and its claim stayed behind")
+
+    def _could_write_since(self, begun: float, delivery: str) -> bool:
+        """Whether nothing came between this delivery's instance and the ledger."""
+        ill = any(to >= begun for _, to in self._faults["firestore"]) or self._troubled_at["firestore"] >= begun
+        return not ill and self._thawed_at[self._delivered[delivery].instance] < begun
 
     def _sees_Acked(self, effect: Acked) -> None:
         self._settled.add(effect.message)
@@ -324,6 +339,9 @@ class _Judge:
             self._faults[effect.what].append([effect.at, float("inf")])
         else:
             self._faults[effect.what][-1][1] = effect.at
+
+    def _sees_Trouble(self, effect: Trouble) -> None:
+        self._troubled_at[effect.service] = effect.at
 
     def _sees_Froze(self, effect: Froze) -> None:
         self._thawed_at[effect.name] = max(effect.at + effect.seconds, self._thawed_at[effect.name])

@@ -140,6 +140,13 @@ class GrantChanged(Effect, frozen=True):
     good: bool
 
 
+class Trouble(Effect, frozen=True):
+    """The next exchange with this service will not go as it should."""
+
+    service: str
+    what: str
+
+
 class FaultOfOurs(Effect, frozen=True):
     """From now on something that we have to set up right is wrong, or is right again."""
 

@@ -7,7 +7,7 @@ are all alike; runs that leave most faults out reach what the others would hide.
 from collections.abc import Mapping
 from random import Random
 
-from tests.simulation.record import FaultOfOurs, Record
+from tests.simulation.record import FaultOfOurs, Record, Trouble
 from tests.simulation.timeline import Timeline
 
 _LATENCY = {"firestore": 0.02, "secrets": 0.01, "oauth": 0.1, "portability": 0.3, "pubsub": 0.02}  # seconds
@@ -64,9 +64,12 @@ class Weather:
 
     def trouble(self, service: str) -> str:
         """What happens to the next exchange with this service; mostly "", nothing."""
-        down = self._down.get(service)
-        if down:
-            return down
+        trouble = self._down.get(service) or self._drawn(service)
+        if trouble:
+            self._record.add(Trouble(self._timeline.now, service, trouble))
+        return trouble
+
+    def _drawn(self, service: str) -> str:
         rates = self._rates.get(service)
         if rates:
             roll = self._rng.random()
