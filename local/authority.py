@@ -31,10 +31,11 @@ class Authority:
     def environment(self, folder: Path) -> dict[str, str]:
         """The variables by which other programs trust this authority.
 
-        Each finds it where it finds the world's authorities in the deployed function: OpenSSL, and so aiohttp, in a
-        directory that it looks into when it meets one, since Ubuntu 22.04 has no file of all of them
-        (https://docs.cloud.google.com/run/docs/runtimes/python: google-22); requests in certifi's file, which it reads
-        whole for each connection; Node.js among its own.
+        Each finds it where it finds the world's authorities in the deployed function. OpenSSL, and so aiohttp, in a
+        directory, where it looks one up when it meets it: the image is Ubuntu 22.04 (google-22 in
+        https://docs.cloud.google.com/run/docs/runtimes/python), whose OpenSSL has no cert.pem, the file that is read
+        whole. Debian's has one since 3.0.5-3. requests has certifi's file, read whole for each connection; Node.js has
+        its own.
         """
         pem, directory, bundle = self._authority.cert_pem.bytes(), folder / "authorities", folder / "authorities.pem"
         directory.mkdir(exist_ok=True)
