@@ -5,7 +5,6 @@ https://googleapis.github.io/google-cloudevents/examples/binary/pubsub/MessagePu
 """
 
 import base64
-import binascii
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
@@ -57,7 +56,9 @@ def parse_delivery(headers: Mapping[str, str], body: bytes) -> Delivery:
     """Read a request. Raises NotADelivery, whose text never quotes the request."""
     try:
         push = _decode_push(_push_body(headers, body))
-    except (msgspec.MsgspecError, binascii.Error, RecursionError, UnicodeDecodeError):
+    except NotADelivery:
+        raise
+    except (msgspec.MsgspecError, RecursionError, ValueError):
         raise NotADelivery("The body is no Pub/Sub push and no CloudEvent with one.") from None
     message = push.message
     return Delivery(

@@ -43,17 +43,21 @@ class Secretive:
 
 
 class AccessToken(Secretive, Struct, frozen=True):
-    """A user's, and the refresh token that it was got with."""
+    """A user's, and the refresh token that it was got with. Times are in seconds on the event loop's clock."""
 
     value: str
     refresh_token: str
-    expires_at: float  # in seconds, on the event loop's clock
+    read_at: float  # when that stood in its secret
+    expires_at: float
 
 
 class Tokens(Protocol):
-    def begin(self, credential_id: str, refused: AccessToken | None = None) -> asyncio.Future[AccessToken]:
-        """Start to get one: await it under asyncio.shield. `refused` is one that Google did not accept.
+    def begin(
+        self, credential_id: str, refused: AccessToken | None = None, *, anew: bool = False
+    ) -> asyncio.Future[AccessToken]:
+        """Start to get one: await it under asyncio.shield.
 
+        `refused` is one that Google did not accept. `anew`: by the refresh token that stands in the secret now.
         The result raises Refused, Unavailable or Misconfigured.
         """
 

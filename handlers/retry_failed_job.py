@@ -38,6 +38,7 @@ from handlers.outcomes import (
 )
 from handlers.ports import (
     AccessToken,
+    Answer,
     Cooldown,
     NeverSent,
     NewJob,
@@ -48,7 +49,7 @@ from handlers.ports import (
     Unknown,
     Verdict,
 )
-from handlers.telemetry import Journal
+from handlers.telemetry import Journal, log
 
 _T = TypeVar("_T")
 
@@ -91,6 +92,7 @@ class RetryFailedJob(Struct, frozen=True, kw_only=True):
         try:
             return await work.outcome()
         except (Unavailable, Misconfigured) as fault:
+            fault.with_traceback(None)  # as in _ask
             return put_off(fault)
 
 
@@ -163,7 +165,7 @@ class _Work:
             self._check(entry)
             verdict = await self._call(entry, event, token)
         except Refused as refusal:
-            verdict = refusal
+            verdict = refusal.with_traceback(None)  # which holds this frame, and it the event: until the collector runs
         match verdict:
             case NewJob(job_id) if job_id != entry.job_id:
                 return entry.retried(job_id)
@@ -198,30 +200,46 @@ class _Work:
             raise Refused(reason, said)
 
     async def _call(self, entry: Entry, event: ArchiveJobFailed, token: asyncio.Future[AccessToken]) -> Verdict:
-        """archiveJobs.retry, once; a second time only after a 401, which was not carried out."""
-        refused: AccessToken | None = None
+        """archiveJobs.retry, once; a second time only after a 401 or a 403, which was not carried out."""
+        tried: AccessToken | None = None
         while True:
             access = await self._step("token", PREPARED, asyncio.shield(token))
-            if self._case.draining.began:
-                raise Unavailable("the instance is to end: no call to Google is begun any more")
-            seconds = self._moment(ANSWERED) - asyncio.get_running_loop().time()
-            if seconds <= 0:  # the instance stood still meanwhile
-                raise Unavailable("no time was left for the call to Google")
-            try:
-                call = self._case.portability.retry(entry.job_id, token=access.value, seconds=seconds)
-                answer = await self._step("retry", ANSWERED, call)
-            except Unavailable as late:
-                answer = Unknown(str(late))
-            self._journal.count("calls", not isinstance(answer, NeverSent))
-            if not isinstance(answer, TokenRefused):
+            answer = await self._send(entry, access)
+            if isinstance(answer, TokenRefused):
+                if tried:
+                    said = "Google refuses this grant's access tokens, new ones too (401): ask for consent again."
+                    raise Refused(Reason.REAUTHORIZATION_REQUIRED, said)
+                token = self._case.tokens.begin(event.credential_id, access)
+            elif tried or not _denied(answer) or access.read_at >= self._begun:
                 if not isinstance(answer, NewJob | Cooldown):
                     self._journal.failed("retry")
                 return answer
-            if refused:
-                said = "Google refuses this grant's access tokens, new ones too (401): ask the user for consent again."
-                raise Refused(Reason.REAUTHORIZATION_REQUIRED, said)
-            refused = access
-            token = self._case.tokens.begin(event.credential_id, refused)
+            else:  # the refresh token was remembered: the user may have consented anew meanwhile
+                token = self._case.tokens.begin(event.credential_id, anew=True)
+                renewed = await self._step("token", PREPARED, asyncio.shield(token))
+                if renewed.refresh_token == access.refresh_token:
+                    self._journal.failed("retry")
+                    return answer
+            tried = access
+
+    async def _send(self, entry: Entry, access: AccessToken) -> Answer:
+        """The one call. Raises Unavailable where it was not begun."""
+        if self._case.draining.began:
+            raise Unavailable("the instance is to end: no call to Google is begun any more")
+        seconds = self._moment(ANSWERED) - asyncio.get_running_loop().time()
+        if seconds <= 0:  # the instance stood still meanwhile
+            raise Unavailable("no time was left for the call to Google")
+        answer: Answer
+        try:
+            call = self._case.portability.retry(entry.job_id, token=access.value, seconds=seconds)
+            answer = await self._step("retry", ANSWERED, call)
+        except Unavailable as late:
+            answer = Unknown(str(late))
+        except Exception as bug:  # on whichever side of the sending: it counts
+            answer = Unknown(f"archiveJobs.retry ended in {type(bug).__name__}, which nobody expected")
+            log.exception(answer.detail)
+        self._journal.count("calls", not isinstance(answer, NeverSent))
+        return answer
 
     async def _release(self, claim: Claim) -> None:
         """Give the claim back. Where that fails it lapses by itself, and counts as a call in doubt."""
@@ -288,3 +306,7 @@ class _Work:
 # Firestore's holds a mebibyte (https://cloud.google.com/firestore/quotas).
 _LARGEST_KEPT = 900_000
 _PARKED = "A call to Google had no answer, so a retry may or may not be running: look before you try again."
+
+
+def _denied(answer: Answer) -> bool:
+    return isinstance(answer, Refused) and answer.reason == Reason.ACCESS_DENIED

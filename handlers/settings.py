@@ -91,6 +91,9 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
             problems.append(f"{field.encode_name} has to be set.")
         else:
             values[field.name] = field.default
+    topics = [values[name] for name in ("retried_topic", "rejected_topic", "failed_topic") if name in values]
+    if len({topic.rpartition("/")[2] for topic in topics}) < len(topics):
+        problems.append("RETRIED_TOPIC, REJECTED_TOPIC and FAILED_TOPIC have to be three topics.")
     deadline, lease = values.get("handler_deadline_seconds"), values.get("claim_lease_seconds")
     if deadline and lease and lease <= deadline:
         problems.append(f"CLAIM_LEASE_SECONDS ({lease:g}) has to be above HANDLER_DEADLINE_SECONDS ({deadline:g}).")

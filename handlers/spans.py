@@ -140,11 +140,13 @@ class _SpanTokens:
         self._credentials = credentials
         self._fetching: dict[str, Span] = {}
 
-    def begin(self, credential_id: str, refused: AccessToken | None = None) -> asyncio.Future[AccessToken]:
+    def begin(
+        self, credential_id: str, refused: AccessToken | None = None, *, anew: bool = False
+    ) -> asyncio.Future[AccessToken]:
         other = self._fetching.get(credential_id)
         span = self._tracer.start_span("token", links=[Link(other.get_span_context())] if other else [])
         with trace.use_span(span):  # the tasks that are started in here make their spans below it
-            token = self._credentials.begin(credential_id, refused)
+            token = self._credentials.begin(credential_id, refused, anew=anew)
         span.set_attributes({"cached": token.done(), "shared": other is not None})
         if not other:
             self._fetching[credential_id] = span

@@ -67,10 +67,10 @@ class _RefreshTokenFile(Secretive, Struct):
 
 
 class _TokenAnswer(Secretive, Struct):
-    access_token: str = ""
-    expires_in: float = _LIFETIME
+    access_token: str | None = None
+    expires_in: float | None = None
     scope: str | None = None
-    refresh_token: str = ""
+    refresh_token: str | None = None
     error: Any = ""
 
 
@@ -119,21 +119,26 @@ class UserCredentials:
         self._tokens: LRUCache[str, AccessToken] = LRUCache(_REMEMBERED)
         self._flights = SingleFlight()
 
-    def begin(self, credential_id: str, refused: AccessToken | None = None) -> asyncio.Future[AccessToken]:
+    def begin(
+        self, credential_id: str, refused: AccessToken | None = None, *, anew: bool = False
+    ) -> asyncio.Future[AccessToken]:
         """Start to get an access token, or join those who wait for it: await the result under asyncio.shield.
 
-        `refused` is a token that Google did not accept: it is not handed out again.
-        The result raises Refused, Unavailable or Misconfigured.
+        `refused` is a token that Google did not accept: it is not handed out again. `anew`: whatever is remembered, the
+        secret is read. The result raises Refused, Unavailable or Misconfigured.
         """
         loop = asyncio.get_running_loop()
+        if anew:
+            return self._flights.join(f"{credential_id} anew", lambda: self._fetch(credential_id, None))
         known: AccessToken | None = self._tokens.get(credential_id)
-        if known and known != refused and known.expires_at > loop.time():
+        if known and known == refused:
+            del self._tokens[credential_id]  # or the next delivery would get it, should the refresh fail
+        elif known and known.expires_at > loop.time():
             ready = loop.create_future()
             ready.set_result(known)
             return ready
-        remembered = known.refresh_token if known else ""
         joins = self._flights.has(credential_id)
-        flight = self._flights.join(credential_id, lambda: self._fetch(credential_id, remembered))
+        flight = self._flights.join(credential_id, lambda: self._fetch(credential_id, known))
         return _seen(loop.create_task(self._join(credential_id, flight))) if joins else flight
 
     async def _join(self, credential_id: str, flight: asyncio.Task[AccessToken]) -> AccessToken:
@@ -141,30 +146,34 @@ class UserCredentials:
         try:
             return await asyncio.shield(flight)
         except Refused:
-            again = self._flights.join(credential_id, lambda: self._fetch(credential_id, ""))
+            again = self._flights.join(credential_id, lambda: self._fetch(credential_id, None))
             token: AccessToken = await asyncio.shield(again)
             return token
 
-    async def _fetch(self, credential_id: str, remembered: str) -> AccessToken:
+    async def _fetch(self, credential_id: str, known: AccessToken | None) -> AccessToken:
+        now = asyncio.get_running_loop().time
+        remembered, read_at = (known.refresh_token, known.read_at) if known else ("", now())
         knew_client = self._client is not None
         client, refresh_token = await self._secrets_for(credential_id, remembered)
-        asked_at = asyncio.get_running_loop().time()
+        asked_at = now()
         answer = await self._exchange(client, refresh_token)
         if _fault_in(answer) and (remembered or knew_client):
             # perhaps only what we remember is out of date (a refresh token that another client got is an invalid_grant
             # too): that is read again before anyone is told
             self._client = None if knew_client else client
+            read_at = now() if remembered else read_at
             renewed = await self._secrets_for(credential_id, "" if remembered else refresh_token)
             if renewed != (client, refresh_token):
                 client, refresh_token = renewed
-                asked_at = asyncio.get_running_loop().time()
+                asked_at = now()
                 answer = await self._exchange(client, refresh_token)
         if fault := _fault_in(answer):
             raise fault
         if answer.refresh_token and answer.refresh_token != refresh_token:
             log.warning("the token endpoint gave a new refresh token, which is not stored")
-        lifetime = max(answer.expires_in - _MARGIN, answer.expires_in / 2)
-        token = AccessToken(answer.access_token, refresh_token, asked_at + lifetime)
+        expires_in = _LIFETIME if answer.expires_in is None else answer.expires_in
+        lifetime = max(expires_in - _MARGIN, expires_in / 2)
+        token = AccessToken(answer.access_token or "", refresh_token, read_at, asked_at + lifetime)
         self._tokens[credential_id] = token
         return token
 
@@ -187,7 +196,7 @@ class UserCredentials:
             answer = msgspec.json.decode(body, type=_TokenAnswer, strict=False)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             raise Unavailable(f"the token endpoint answered {status} without JSON") from None
-        if status in (408, 429) or status >= 500 or (status == 200 and not _TOKEN.fullmatch(answer.access_token)):
+        if status in (408, 429) or status >= 500 or (status == 200 and not _TOKEN.fullmatch(answer.access_token or "")):
             raise Unavailable(f"the token endpoint failed: {status}")
         if status == 200:
             answer.error = ""

@@ -1,7 +1,6 @@
 """What lies in the dead-letter and the rejected subscription, and what of it goes back on the failed topic."""
 
 import base64
-import binascii
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -107,7 +106,7 @@ def read_rejection(message: PubsubMessage) -> Letter:
     try:
         rejection = msgspec.json.decode(message.data, type=RetryRejected)
         data = _original(rejection)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, binascii.Error):
+    except (msgspec.DecodeError, RecursionError, ValueError):
         detail = "This message is not a rejection."
         return Letter(message_id=message_id, arrived_at=arrived_at, reason=UNREADABLE, detail=detail)
     return Letter(

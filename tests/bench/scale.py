@@ -14,6 +14,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
+from infra.delivery.prices import DOCUMENT_WRITE, DOCUMENT_WRITES, MILLION, REQUEST, cost, per_million
+
 RATES = (1, 1_000, 100_000)  # failed jobs a minute
 
 
@@ -64,7 +66,7 @@ def run(rate: int, assumed: Assumed) -> Found:
             heappush(due, (second, 1, fresh))
             found.published += fresh
             waiting += fresh
-        left["Firestore"] = assumed.firestore * 1.5 ** (second // 300) / 2  # a claim and a record
+        left["Firestore"] = assumed.firestore * 1.5 ** (second // 300) / DOCUMENT_WRITES
         room = int(min(window / assumed.latency, instance * assumed.max_instances))
         pushed, turned_away = 0, 0
         while due and due[0][0] <= second and pushed < room:
@@ -95,27 +97,35 @@ def run(rate: int, assumed: Assumed) -> Found:
 
 def _accepted(batch: int, left: dict[str, float], assumed: Assumed, found: Found) -> int:
     """How many of a batch every quota lets through, in the order in which a delivery meets them."""
-    for name, cost in (("Firestore", 1.0), ("Secret Manager", 1 / assumed.jobs_a_user), ("Data Portability API", 1.0)):
-        through = min(batch, int(left[name] / cost))
-        left[name] -= through * cost
+    for name, units in (("Firestore", 1.0), ("Secret Manager", 1 / assumed.jobs_a_user), ("Data Portability API", 1.0)):
+        through = min(batch, int(left[name] / units))
+        left[name] -= through * units
         if through < batch:
             found.turned_away[name] += batch - through
         batch = through
     return batch
 
 
+def usd(rate: int, assumed: Assumed, found: Found) -> float:
+    """What all of it costs, at list prices. A delivery that is turned away costs a request, a claim and its release."""
+    at_once = rate / 60 * assumed.latency / found.instances
+    retried = sum(row[2] for row in per_million(round(min(max(at_once, 1), assumed.concurrency))))
+    in_vain = found.turned_away.total()
+    return retried * found.retried / MILLION + cost(REQUEST, in_vain) + cost(DOCUMENT_WRITE, 2 * in_vain)
+
+
 def report(assumed: Assumed) -> str:
     """A Markdown table: a row a rate."""
     lines = [
-        "| jobs a minute | instances | turned away (503) | retried | dead letters | backlog at most | over after |",
-        "| ---: | ---: | --- | ---: | ---: | ---: | ---: |",
+        "| jobs a minute | instances | turned away (503) | retried | dead letters | backlog | over after | USD |",
+        "| ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for rate in RATES:
         found = run(rate, assumed)
         reasons = ", ".join(f"{name} {count:,}" for name, count in found.turned_away.most_common()) or "none"
         lines.append(
             f"| {rate:,} | {found.instances} | {reasons} | {found.retried:,} of {found.published:,} | {found.dead:,} "
-            f"| {found.backlog:,} | {found.seconds / 60:.0f} min |"
+            f"| {found.backlog:,} | {found.seconds / 60:.0f} min | {usd(rate, assumed, found):,.4f} |"
         )
     return "\n".join(lines)
 

@@ -88,6 +88,7 @@ def test_a_delivery_count_that_is_none_is_not_believed(count: str) -> None:
         b"{}",
         b'{"reason": 5}',
         rejection(b"\xff", NOW).replace(b'"/w=="', b'"/w"'),
+        rejection(b"\xff", NOW).replace(b'"/w=="', '"é"'.encode()),
     ],
 )
 def test_what_is_no_rejection_is_never_put_back(data: bytes) -> None:

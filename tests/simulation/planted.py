@@ -318,8 +318,8 @@ class TokensForEver(Composition):
 
     def tokens(self, secrets: Secrets, http: Http, **options: Any) -> Tokens:
         class Immortal(UserCredentials):
-            async def _fetch(self, credential_id: str, remembered: str) -> AccessToken:
-                token = replace(await super()._fetch(credential_id, remembered), expires_at=float("inf"))
+            async def _fetch(self, credential_id: str, known: AccessToken | None) -> AccessToken:
+                token = replace(await super()._fetch(credential_id, known), expires_at=float("inf"))
                 self._tokens[credential_id] = token
                 return token
 

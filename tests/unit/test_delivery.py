@@ -92,6 +92,7 @@ def test_a_publish_time_that_nobody_can_read_costs_no_event(text: str) -> None:
         ({"content-type": "application/cloudevents+json"}, encode({"type": "another", "data": PUSH})),
         ({"content-type": "application/cloudevents+json"}, encode({"type": MESSAGE_PUBLISHED})),
         ({"content-type": "application/cloudevents+json"}, encode({"type": MESSAGE_PUBLISHED, "data_base64": "%"})),
+        ({"content-type": "application/cloudevents+json"}, encode({"type": MESSAGE_PUBLISHED, "data_base64": "é"})),
         ({"content-type": "application/cloudevents+json"}, b"[" * 100_000),
     ],
 )

@@ -1,5 +1,6 @@
 """Rules of the HTTP side: status codes, fixed words, one log line a delivery, nothing built before the first one."""
 
+import asyncio
 import base64
 import io
 import json
@@ -110,6 +111,35 @@ async def test_a_request_that_is_cut_off_is_one_warning_and_no_traceback(entranc
     )
     assert answer.status_code == 503
     assert ["WARNING"] == [line["severity"] for line in lines(log)]
+
+
+async def test_what_does_not_fit_into_the_memory_is_503_until_there_is_room(
+    entrance: Entrance, log: io.StringIO
+) -> None:
+    sent = asyncio.Event()
+
+    async def receive() -> dict[str, Any]:
+        await sent.wait()
+        return {"type": "http.request", "body": b"no envelope"}
+
+    async def send(megabytes: int) -> int:
+        length = str(megabytes << 20).encode()
+        scope = {"type": "http", "method": "POST", "headers": [(b"content-length", length)]}
+        return (await entrance.retry_failed_archive_job(Request(scope, receive))).status_code
+
+    alone = asyncio.create_task(send(100))  # one is always taken
+    await asyncio.sleep(0)
+    assert 503 == await send(1)
+    assert ["WARNING"] == [line["severity"] for line in lines(log)]
+    sent.set()
+    assert 400 == await alone
+    sent.clear()
+    many = [asyncio.create_task(send(megabytes)) for megabytes in (40, 8, 0, 0)]
+    await asyncio.sleep(0)
+    assert 503 == await send(1)
+    sent.set()
+    assert [400] * 4 == await asyncio.gather(*many)
+    assert 400 == await send(40)
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:

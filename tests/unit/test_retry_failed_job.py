@@ -2,8 +2,10 @@
 
 import asyncio
 import base64
+import gc
 import json
 import time
+import weakref
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -18,6 +20,9 @@ from handlers.ledger import Ledger
 from handlers.memory_store import MemoryStore
 from handlers.outcomes import Broken, Deferred, Misconfigured, NotNow, Reason, Rejected, Retried, Unavailable
 from handlers.ports import NoAnswer, NotSent
+from handlers.retry_failed_job import _Work
+from handlers.telemetry import log
+from local.google_apis import MARK
 from tests.unit.world import NOW, TOKEN_URI, World, error_info, failed, google_error
 
 
@@ -198,6 +203,57 @@ async def test_401_with_a_token_refreshed_just_now_asks_for_consent() -> None:
     assert len(world.http.retries) == 2
 
 
+# 403
+
+
+async def test_before_403_is_final_a_remembered_refresh_token_is_read_again() -> None:
+    world = World()
+    await world.deliver(failed("earlier"))
+    await asyncio.sleep(0.01)  # uvloop's clock ticks in milliseconds
+    world.secrets.content["token-alice"] = f"{MARK}-refresh-with-more-scopes".encode()
+    world.script("job", google_error(403, "PERMISSION_DENIED"), (200, {"archiveJobId": "new"}))
+    assert Retried("new") == await world.deliver(failed())
+    assert [f"{MARK}-refresh-with-more-scopes"] == world.http.token_forms[-1]["refresh_token"]
+    assert (2, 1) == (world.journal.fields["calls"], world.retried.messages[-1]["attempt"])
+    assert "failedStep" not in world.journal.fields
+
+
+@pytest.mark.parametrize("warm", [True, False])
+async def test_403_is_final_where_the_refresh_token_is_the_newest(warm: bool) -> None:
+    world = World()
+    if warm:
+        await world.deliver(failed("earlier"))
+    await asyncio.sleep(0.01)  # uvloop's clock ticks in milliseconds
+    world.script("job", google_error(403, "PERMISSION_DENIED"))
+    outcome = await world.deliver(failed())
+    assert isinstance(outcome, Rejected)
+    assert (Reason.ACCESS_DENIED, 1) == (outcome.reason, world.http.retries.count("job"))
+    assert 1 + warm == world.secrets.reads.count("token-alice")
+
+
+async def test_403_with_the_newest_refresh_token_too_is_final() -> None:
+    world = World()
+    await world.deliver(failed("earlier"))
+    await asyncio.sleep(0.01)  # uvloop's clock ticks in milliseconds
+    world.secrets.content["token-alice"] = f"{MARK}-refresh-with-no-more-scopes".encode()
+    world.script("job", google_error(403, "PERMISSION_DENIED"))
+    outcome = await world.deliver(failed())
+    assert isinstance(outcome, Rejected)
+    assert (Reason.ACCESS_DENIED, 2) == (outcome.reason, world.http.retries.count("job"))
+
+
+async def test_a_user_is_not_denied_while_the_secret_cannot_be_read() -> None:
+    world = World()
+    await world.deliver(failed("earlier"))
+    await asyncio.sleep(0.01)  # uvloop's clock ticks in milliseconds
+    world.secrets.content["token-alice"] = Unavailable("not there just now")
+    world.script("job", google_error(403, "PERMISSION_DENIED"))
+    assert isinstance(await world.deliver(failed()), NotNow)
+    stored = await world.store.load("job")
+    assert stored
+    assert ("open", 0) == (stored.entry.state, stored.entry.calls_counted)
+
+
 # calls in doubt
 
 
@@ -206,6 +262,17 @@ async def test_a_call_in_doubt_is_sent_again_and_counted(doubtful: Any) -> None:
     world = World()
     world.script("job", doubtful, (200, {"archiveJobId": "new"}))
     assert isinstance(await world.deliver(failed()), NotNow)
+    assert Retried("new") == await world.deliver(failed())
+    assert world.retried.messages[0]["attempt"] == 2
+
+
+async def test_a_call_that_ends_in_a_bug_counts_and_the_bug_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    world.script("job", RuntimeError("nobody expects this"), (200, {"archiveJobId": "new"}))
+    log.addHandler(caplog.handler)
+    assert isinstance(await world.deliver(failed()), NotNow)
+    log.removeHandler(caplog.handler)
+    assert [("ERROR", True)] == [(record.levelname, bool(record.exc_info)) for record in caplog.records]
     assert Retried("new") == await world.deliver(failed())
     assert world.retried.messages[0]["attempt"] == 2
 
@@ -549,3 +616,43 @@ async def test_a_call_that_is_not_answered_before_the_instance_ends_is_recorded_
     stored = await world.store.load("job")
     assert stored
     assert ("open", 1) == (stored.entry.state, stored.entry.used)
+
+
+async def not_sent() -> Any:
+    raise NotSent("ClientConnectorError")
+
+
+async def no_answer() -> Any:
+    raise NoAnswer("TimeoutError")
+
+
+@pytest.mark.parametrize(
+    ("token", "retry"),
+    [
+        ((400, {"error": "invalid_grant"}), (200, {"archiveJobId": "new"})),
+        ((503, b""), (200, {"archiveJobId": "new"})),
+        ((401, {"error": "invalid_client"}), (200, {"archiveJobId": "new"})),
+        ((200, {"access_token": "access"}), google_error(404, "NOT_FOUND")),
+        ((200, {"access_token": "access"}), google_error(429, "RESOURCE_EXHAUSTED")),
+        ((200, {"access_token": "access"}), google_error(403, "PERMISSION_DENIED", error_info("SERVICE_DISABLED"))),
+        ((200, {"access_token": "access"}), not_sent),
+        ((200, {"access_token": "access"}), no_answer),
+    ],
+)
+async def test_nothing_of_a_delivery_stays_in_memory_until_the_collector_runs(token: Any, retry: Any) -> None:
+    """A large event would: its exception holds the traceback, that the frame, and that the event."""
+    world = World()
+    world.http.token_script = [token]
+    world.script("job", retry)
+    before = weakref.WeakSet(at_work())
+    gc.disable()
+    try:
+        await world.deliver(failed())
+        await asyncio.sleep(0)
+        assert [] == [work for work in at_work() if work not in before]
+    finally:
+        gc.enable()
+
+
+def at_work() -> list[_Work]:
+    return [each for each in gc.get_objects() if isinstance(each, _Work)]

@@ -105,6 +105,12 @@ def test_a_ledger_in_memory_is_refused_for_more_than_one_process() -> None:
         from_environment(LEAST | {"RETRY_LEDGER": "memory", "WORKERS": "2"})
 
 
+@pytest.mark.parametrize("name", ["archive-job-failed", "projects/another/topics/archive-job-failed"])
+def test_what_goes_out_does_not_come_in_again(name: str) -> None:
+    with pytest.raises(WrongSettings, match="three topics"):
+        from_environment(LEAST | {"REJECTED_TOPIC": name})
+
+
 def test_traces_go_over_http_or_are_refused() -> None:
     with pytest.raises(WrongSettings, match="OTEL_EXPORTER_OTLP_PROTOCOL"):
         from_environment(LEAST | {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"})

@@ -62,7 +62,9 @@ async def test_a_desktop_client_file_does_too() -> None:
 
 async def test_a_token_is_kept_while_it_lives() -> None:
     world = World()
+    world.http.token_script = [(200, {"access_token": "made-up-secret-access-1", "expires_in": None})]
     assert [await fetch(world) for _ in range(3)] == ["made-up-secret-access-1"] * 3
+    assert 1 == len(world.http.token_forms)
     assert sorted(world.secrets.reads) == ["client", "token-alice"]
 
 
@@ -78,6 +80,25 @@ async def test_a_refused_token_is_not_handed_out_again_but_a_newer_one_is() -> N
     refused = await world.credentials.begin("alice")
     assert await fetch(world, refused=refused) == "made-up-secret-access-2"
     assert await fetch(world, refused=refused) == "made-up-secret-access-2"
+
+
+async def test_a_refused_token_is_not_handed_out_though_there_is_no_other() -> None:
+    world = World()
+    refused = await world.credentials.begin("alice")
+    world.http.token_script = [(503, b"")]
+    with pytest.raises(Unavailable):
+        await fetch(world, refused=refused)
+    with pytest.raises(Unavailable):
+        await fetch(world)
+
+
+async def test_asked_anew_the_secret_is_read_though_a_token_is_at_hand() -> None:
+    world = World()
+    await fetch(world)
+    world.secrets.content["token-alice"] = b"made-up-secret-refresh-after-consent"
+    token = await world.credentials.begin("alice", anew=True)
+    assert "made-up-secret-refresh-after-consent" == token.refresh_token
+    assert token == await world.credentials.begin("alice")
 
 
 async def test_many_users_at_once_read_the_client_file_once() -> None:
@@ -138,7 +159,7 @@ async def test_ten_jobs_of_a_user_without_consent_cost_two_reads_and_two_refresh
 @pytest.mark.parametrize("error", ["invalid_grant", "admin_policy_enforced"])
 async def test_a_grant_that_is_gone_asks_for_consent(error: str) -> None:
     world = World()
-    world.http.token_script = [(400, {"error": error, "error_description": "words"})]
+    world.http.token_script = [(400, {"error": error, "error_description": "words", "access_token": None})]
     refusal = await fault(world)
     assert isinstance(refusal, Refused)
     assert refusal.reason == Reason.REAUTHORIZATION_REQUIRED
