@@ -17,7 +17,7 @@ _WORDS = {500: "fault", 503: "later"}
 
 # Bytes of requests in hand at once. What is made of a large one takes up to six times its size: these and the process
 # fit into the 512 MiB of infra/. One request alone is always taken, and Cloud Run lets none through above 32 MiB.
-_MOST_BYTES = 48 << 20
+_MOST_BYTES = 40 << 20
 
 
 class Entrance:

@@ -149,7 +149,7 @@ class _Judge:
         if entry.state != "claimed" or self._holders.get(entry.holder) != effect.delivery:
             self._breaks(at, f"{job}: {effect.delivery} called Google without holding the claim")
         earlier = self._claims_used[job, entry.fence]
-        if any(self._meaning(call) not in ("unauthorized", "not sent") for call in earlier):
+        if any(self._meaning(call) not in ("unauthorized", "not sent") and not self._denied(call) for call in earlier):
             self._breaks(at, f"{job}: Google was called twice under one claim")
         earlier.append(effect.call)
         thawed_at = self._thawed_at[self._delivered[effect.delivery].instance]
@@ -171,6 +171,10 @@ class _Judge:
 
     def _meaning(self, call: str) -> str:
         return self._meanings[call].meaning if call in self._meanings else ""
+
+    def _denied(self, call: str) -> bool:
+        """403: not carried out, and another grant may do."""
+        return self._meaning(call) == "refused" and self._meanings[call].reason == "ACCESS_DENIED"
 
     def _entry_says(self, job: str, call: str) -> bool:
         entry, known = self._entries.get(job, Entry()), self._meanings[call]

@@ -125,7 +125,8 @@ async def test_what_does_not_fit_into_the_memory_is_503_until_there_is_room(
     async def send(megabytes: int) -> int:
         length = str(megabytes << 20).encode()
         scope = {"type": "http", "method": "POST", "headers": [(b"content-length", length)]}
-        return (await entrance.retry_failed_archive_job(Request(scope, receive))).status_code
+        async with asyncio.timeout(5):
+            return (await entrance.retry_failed_archive_job(Request(scope, receive))).status_code
 
     alone = asyncio.create_task(send(100))  # one is always taken
     await asyncio.sleep(0)
@@ -134,7 +135,7 @@ async def test_what_does_not_fit_into_the_memory_is_503_until_there_is_room(
     sent.set()
     assert 400 == await alone
     sent.clear()
-    many = [asyncio.create_task(send(megabytes)) for megabytes in (40, 8, 0, 0)]
+    many = [asyncio.create_task(send(megabytes)) for megabytes in (32, 8, 0, 0)]
     await asyncio.sleep(0)
     assert 503 == await send(1)
     sent.set()
