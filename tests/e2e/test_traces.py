@@ -101,6 +101,7 @@ async def test_one_trace_leads_from_the_producers_publish_to_the_consumer_of_the
         await asyncio.to_thread(subscribe, stage.project)
         await asyncio.to_thread(publish, stage.project)
         await asyncio.to_thread(consume, stage.project)
+        await stage.until(lambda: stage.deliveries)  # the line is written when the follow-up is out, perhaps read
         [line] = stage.deliveries
         assert [] == collector.spans
         server.terminate()

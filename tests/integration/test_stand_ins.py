@@ -228,7 +228,7 @@ async def test_every_call_takes_the_given_latency(http: aiohttp.ClientSession) -
         assert loop.time() - begun >= 0.3
 
 
-async def test_closed_they_answer_no_more_and_complain_of_nothing(
+async def test_closed_with_a_request_in_hand_they_complain_of_nothing(
     http: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with GoogleApis(token_latency_seconds=0.2) as google:
@@ -238,8 +238,7 @@ async def test_closed_they_answer_no_more_and_complain_of_nothing(
         await asyncio.sleep(0.15)
         # the answer is ready, and the server's patience over, at one and the same moment: the loop is held up over both
         asyncio.get_running_loop().call_later(0.02, time.sleep, 0.3)
-    with pytest.raises(aiohttp.ServerDisconnectedError):
-        await asking
+    await asyncio.gather(asking, return_exceptions=True)
     assert caplog.records == []
 
 
