@@ -9,10 +9,10 @@ import contextlib
 import itertools
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 _CHUNK = 1 << 16
 _UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -43,6 +43,7 @@ class FrontDoor(AbstractAsyncContextManager["FrontDoor"]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Hang up on everybody."""
+        await stop_accepting(self._server.sockets)
         self._server.close()
         for task in self._passing:
             task.cancel()
@@ -51,25 +52,32 @@ class FrontDoor(AbstractAsyncContextManager["FrontDoor"]):
     def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(self._pass_on(reader, writer))
         self._passing.add(task)
-        task.add_done_callback(self._passing.discard)
+
+        def over(done: asyncio.Task[None]) -> None:
+            self._passing.discard(done)
+            if done.cancelled():  # perhaps before it began
+                writer.transport.abort()
+            else:
+                writer.close()
+
+        task.add_done_callback(over)
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.closing(writer):
-            if (inside := await self._connect()) is None:
-                return
-            open_requests = _OpenRequests()
-            with contextlib.closing(inside[1]):
-                asking = asyncio.create_task(_pipe(reader, inside[1], open_requests.asked))
-                answering = asyncio.create_task(_pipe(inside[0], writer, open_requests.answered, self.answered))
-                try:  # when one side hangs up, the other is hung up on
-                    await asyncio.wait((asking, answering), return_when=asyncio.FIRST_COMPLETED)
-                    died = answering.done() and open_requests.any
-                finally:
-                    asking.cancel()
-                    answering.cancel()
-            await asyncio.gather(asking, answering, return_exceptions=True)
-            if died:
-                await _refuse(reader, writer)
+        if (inside := await self._connect()) is None:
+            return
+        open_requests = _OpenRequests()
+        with contextlib.closing(inside[1]):
+            asking = asyncio.create_task(_pipe(reader, inside[1], open_requests.asked))
+            answering = asyncio.create_task(_pipe(inside[0], writer, open_requests.answered, self.answered))
+            try:  # when one side hangs up, the other is hung up on
+                await asyncio.wait((asking, answering), return_when=asyncio.FIRST_COMPLETED)
+                died = answering.done() and open_requests.any
+            finally:
+                asking.cancel()
+                answering.cancel()
+        await asyncio.gather(asking, answering, return_exceptions=True)
+        if died:
+            await _refuse(reader, writer)
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         ports = self._ports()
@@ -78,6 +86,16 @@ class FrontDoor(AbstractAsyncContextManager["FrontDoor"]):
             with contextlib.suppress(OSError):
                 return await asyncio.open_connection("127.0.0.1", ports[(turn + offset) % len(ports)])
         return None
+
+
+async def stop_accepting(listening: Iterable[Any]) -> None:
+    """Before a server with these sockets is closed: a connection that it has just accepted would stay open for ever.
+
+    (https://github.com/python/cpython/issues/109564)
+    """
+    for each in listening:
+        asyncio.get_running_loop().remove_reader(each)
+    await asyncio.sleep(0.01)
 
 
 def reset(writer: asyncio.StreamWriter) -> None:

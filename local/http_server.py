@@ -1,11 +1,13 @@
 """What serves the stand-ins that speak HTTP, on a free port of the loopback interface."""
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
 from local.authority import Authority
+from local.front_door import stop_accepting
 
 Answering = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -25,8 +27,9 @@ class HttpServer:
         self._server = web.Server(self._pass_on)
         self._runner = web.ServerRunner(self._server, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0, backlog=1024, ssl_context=self._context).start()
-        self.port = self._runner.addresses[0][1]
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        await web.SockSite(self._runner, self._listening, backlog=1024, ssl_context=self._context).start()
+        self.port = self._listening.getsockname()[1]
         self.url = f"{'https' if self._context else 'http'}://127.0.0.1:{self.port}"
 
     async def close(self) -> None:
@@ -35,6 +38,7 @@ class HttpServer:
         It is ended here and not waited for: aiohttp fails with an InvalidStateError, and writes it to the log, where an
         answer is ready at the very moment the waiting ends.
         """
+        await stop_accepting([self._listening])
         self._server.pre_shutdown()
         for task in self._answering:
             task.cancel()

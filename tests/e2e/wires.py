@@ -7,7 +7,7 @@ import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
-from local.front_door import reset
+from local.front_door import reset, stop_accepting
 
 _CHUNK = 1 << 16
 _RETRY = re.compile(rb"^POST /v1/archiveJobs/([^:]+):retry ", re.MULTILINE)
@@ -42,6 +42,7 @@ class Wire:
         try:
             yield server.sockets[0].getsockname()[1]
         finally:
+            await stop_accepting(server.sockets)
             server.close()
             self._reset()
 

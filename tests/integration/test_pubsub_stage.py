@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from aiohttp import web
 from google.api_core import exceptions
 from google.pubsub_v1 import PublisherAsyncClient, SubscriberAsyncClient, types
 
+from local.front_door import stop_accepting
 from local.pubsub import PubSub
 from local.topics import connected
 
@@ -115,9 +117,11 @@ async def endpoint() -> AsyncIterator[Endpoint]:
     app.router.add_route("*", "/{path:.*}", endpoint.handle)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    endpoint.url = f"http://127.0.0.1:{runner.addresses[0][1]}/push"
+    listening = socket.create_server(("127.0.0.1", 0))
+    await web.SockSite(runner, listening).start()
+    endpoint.url = f"http://127.0.0.1:{listening.getsockname()[1]}/push"
     yield endpoint
+    await stop_accepting([listening])
     await runner.cleanup()
 
 
