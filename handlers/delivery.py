@@ -14,7 +14,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType, field
 MESSAGE_PUBLISHED = "google.cloud.pubsub.topic.v1.messagePublished"
 
 
-class NotADelivery(ValueError):
+class NotADelivery(Exception):
     """The body is nothing that Pub/Sub or Eventarc would send."""
 
 
@@ -56,8 +56,6 @@ def parse_delivery(headers: Mapping[str, str], body: bytes) -> Delivery:
     """Read a request. Raises NotADelivery, whose text never quotes the request."""
     try:
         push = _decode_push(_push_body(headers, body))
-    except NotADelivery:
-        raise
     except (msgspec.MsgspecError, RecursionError, ValueError):
         raise NotADelivery("The body is no Pub/Sub push and no CloudEvent with one.") from None
     message = push.message

@@ -92,8 +92,7 @@ class RetryFailedJob(Struct, frozen=True, kw_only=True):
         try:
             return await work.outcome()
         except (Unavailable, Misconfigured) as fault:
-            fault.with_traceback(None)  # as in _ask
-            return put_off(fault)
+            return put_off(fault.with_traceback(None))  # as in _ask
 
 
 class _Work:
@@ -201,26 +200,33 @@ class _Work:
 
     async def _call(self, entry: Entry, event: ArchiveJobFailed, token: asyncio.Future[AccessToken]) -> Verdict:
         """archiveJobs.retry, once; a second time only after a 401 or a 403, which was not carried out."""
-        tried: AccessToken | None = None
+        again = False
         while True:
             access = await self._step("token", PREPARED, asyncio.shield(token))
             answer = await self._send(entry, access)
             if isinstance(answer, TokenRefused):
-                if tried:
+                if again:
                     said = "Google refuses this grant's access tokens, new ones too (401): ask for consent again."
                     raise Refused(Reason.REAUTHORIZATION_REQUIRED, said)
                 token = self._case.tokens.begin(event.credential_id, access)
-            elif tried or not _denied(answer) or access.read_at >= self._begun:
+            elif not again and (newer := await self._newer_grant(answer, access, event)):
+                token = newer
+            else:
                 if not isinstance(answer, NewJob | Cooldown):
                     self._journal.failed("retry")
                 return answer
-            else:  # the refresh token was remembered: the user may have consented anew meanwhile
-                token = self._case.tokens.begin(event.credential_id, anew=True)
-                renewed = await self._step("token", PREPARED, asyncio.shield(token))
-                if renewed.refresh_token == access.refresh_token:
-                    self._journal.failed("retry")
-                    return answer
-            tried = access
+            again = True
+
+    async def _newer_grant(
+        self, answer: Answer, access: AccessToken, event: ArchiveJobFailed
+    ) -> asyncio.Future[AccessToken] | None:
+        """After a 403 by a remembered refresh token: a token by the one in the secret, if it is another by now."""
+        denied = isinstance(answer, Refused) and answer.reason == Reason.ACCESS_DENIED
+        if not denied or access.read_at >= self._begun:
+            return None
+        token = self._case.tokens.begin(event.credential_id, anew=True)
+        newest = await self._step("token", PREPARED, asyncio.shield(token))
+        return token if newest.refresh_token != access.refresh_token else None
 
     async def _send(self, entry: Entry, access: AccessToken) -> Answer:
         """The one call. Raises Unavailable where it was not begun."""
@@ -306,7 +312,3 @@ class _Work:
 # Firestore's holds a mebibyte (https://cloud.google.com/firestore/quotas).
 _LARGEST_KEPT = 900_000
 _PARKED = "A call to Google had no answer, so a retry may or may not be running: look before you try again."
-
-
-def _denied(answer: Answer) -> bool:
-    return isinstance(answer, Refused) and answer.reason == Reason.ACCESS_DENIED

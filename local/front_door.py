@@ -52,32 +52,25 @@ class FrontDoor(AbstractAsyncContextManager["FrontDoor"]):
     def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(self._pass_on(reader, writer))
         self._passing.add(task)
-
-        def over(done: asyncio.Task[None]) -> None:
-            self._passing.discard(done)
-            if done.cancelled():  # perhaps before it began
-                writer.transport.abort()
-            else:
-                writer.close()
-
-        task.add_done_callback(over)
+        task.add_done_callback(self._passing.discard)
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if (inside := await self._connect()) is None:
-            return
-        open_requests = _OpenRequests()
-        with contextlib.closing(inside[1]):
-            asking = asyncio.create_task(_pipe(reader, inside[1], open_requests.asked))
-            answering = asyncio.create_task(_pipe(inside[0], writer, open_requests.answered, self.answered))
-            try:  # when one side hangs up, the other is hung up on
-                await asyncio.wait((asking, answering), return_when=asyncio.FIRST_COMPLETED)
-                died = answering.done() and open_requests.any
-            finally:
-                asking.cancel()
-                answering.cancel()
-        await asyncio.gather(asking, answering, return_exceptions=True)
-        if died:
-            await _refuse(reader, writer)
+        with contextlib.closing(writer):
+            if (inside := await self._connect()) is None:
+                return
+            open_requests = _OpenRequests()
+            with contextlib.closing(inside[1]):
+                asking = asyncio.create_task(_pipe(reader, inside[1], open_requests.asked))
+                answering = asyncio.create_task(_pipe(inside[0], writer, open_requests.answered, self.answered))
+                try:  # when one side hangs up, the other is hung up on
+                    await asyncio.wait((asking, answering), return_when=asyncio.FIRST_COMPLETED)
+                    died = answering.done() and open_requests.any
+                finally:
+                    asking.cancel()
+                    answering.cancel()
+            await asyncio.gather(asking, answering, return_exceptions=True)
+            if died:
+                await _refuse(reader, writer)
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         ports = self._ports()

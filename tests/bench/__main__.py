@@ -40,9 +40,11 @@ MEASURES = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two short rounds: to see that it works")
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument("--plain", action="store_true", help="the OAuth endpoint and the API in the clear, without TLS")
-    where.add_argument("--one-file", action="store_true", help="OpenSSL reads all authorities from one file at once")
+    reached = parser.add_mutually_exclusive_group()
+    reached.add_argument(
+        "--plain", action="store_true", help="the OAuth endpoint and the API in the clear, without TLS"
+    )
+    reached.add_argument("--one-file", action="store_true", help="OpenSSL reads all authorities from one file at once")
     parser.add_argument("--soak", type=int, default=0, metavar="EVENTS", help="then so many events, to see a leak")
     arguments = parser.parse_args()
     installed = emulators.find()

@@ -136,10 +136,13 @@ class _Judge:
 
     def _at_work(self, delivery: str) -> bool:
         """Whether this delivery is in the hands of an instance that lives, and never stood still in the meantime."""
+        alive = self._delivered[delivery].instance not in self._dead_instances
+        return alive and not self._stood_still(delivery) and delivery not in self._answered
+
+    def _stood_still(self, delivery: str) -> bool:
+        """Whether its instance has, since it had this delivery in hand."""
         delivered = self._delivered[delivery]
-        instance = delivered.instance
-        alive = instance not in self._dead_instances and self._thawed_at[instance] < delivered.at
-        return alive and delivery not in self._answered
+        return self._thawed_at[delivered.instance] >= delivered.at
 
     # --- calls: one for each claim, a claim for each call, and never more than the budget ---
 
@@ -273,19 +276,16 @@ class _Judge:
             self._breaks(at, f"{delivery}: was answered with 500, though no fault was ours: {effect.outcome}")
         if effect.status == 503 and begun > self._terms.settled_at:
             self._nacked.append(effect)
-        job = self._events[self._delivered[delivery].message].job
+        job = self._event(delivery).job
         entry = self._entries.get(job, Entry())
-        if (
-            entry.state == "claimed"
-            and self._holders[entry.holder] == delivery
-            and self._could_write_since(begun, delivery)
-        ):
+        if entry.state == "claimed" and self._holders[entry.holder] == delivery and self._could_write(delivery):
             self._breaks(at, f"{job}: {delivery} was answered, and its claim stayed behind")
 
-    def _could_write_since(self, begun: float, delivery: str) -> bool:
-        """Whether nothing came between this delivery's instance and the ledger."""
+    def _could_write(self, delivery: str) -> bool:
+        """Whether nothing has come between this delivery and the ledger."""
+        begun = self._delivered[delivery].at
         ill = any(to >= begun for _, to in self._faults["firestore"]) or self._troubled_at["firestore"] >= begun
-        return not ill and self._thawed_at[self._delivered[delivery].instance] < begun
+        return not ill and not self._stood_still(delivery)
 
     def _sees_Acked(self, effect: Acked) -> None:
         self._settled.add(effect.message)

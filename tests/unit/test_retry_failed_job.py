@@ -206,10 +206,16 @@ async def test_401_with_a_token_refreshed_just_now_asks_for_consent() -> None:
 # 403
 
 
-async def test_before_403_is_final_a_remembered_refresh_token_is_read_again() -> None:
+async def warm() -> World:
+    """An instance that remembers the user's refresh token from a while ago."""
     world = World()
     await world.deliver(failed("earlier"))
     await asyncio.sleep(0.01)  # uvloop's clock ticks in milliseconds
+    return world
+
+
+async def test_before_403_is_final_a_remembered_refresh_token_is_read_again() -> None:
+    world = await warm()
     world.secrets.content["token-alice"] = f"{MARK}-refresh-with-more-scopes".encode()
     world.script("job", google_error(403, "PERMISSION_DENIED"), (200, {"archiveJobId": "new"}))
     assert Retried("new") == await world.deliver(failed())
@@ -218,23 +224,18 @@ async def test_before_403_is_final_a_remembered_refresh_token_is_read_again() ->
     assert "failedStep" not in world.journal.fields
 
 
-@pytest.mark.parametrize("warm", [True, False])
-async def test_403_is_final_where_the_refresh_token_is_the_newest(warm: bool) -> None:
-    world = World()
-    if warm:
-        await world.deliver(failed("earlier"))
-    await asyncio.sleep(0.01)  # uvloop's clock ticks in milliseconds
+@pytest.mark.parametrize("remembered", [True, False])
+async def test_403_is_final_where_the_refresh_token_is_the_newest(remembered: bool) -> None:
+    world = await warm() if remembered else World()
     world.script("job", google_error(403, "PERMISSION_DENIED"))
     outcome = await world.deliver(failed())
     assert isinstance(outcome, Rejected)
     assert (Reason.ACCESS_DENIED, 1) == (outcome.reason, world.http.retries.count("job"))
-    assert 1 + warm == world.secrets.reads.count("token-alice")
+    assert 1 + remembered == world.secrets.reads.count("token-alice")
 
 
 async def test_403_with_the_newest_refresh_token_too_is_final() -> None:
-    world = World()
-    await world.deliver(failed("earlier"))
-    await asyncio.sleep(0.01)  # uvloop's clock ticks in milliseconds
+    world = await warm()
     world.secrets.content["token-alice"] = f"{MARK}-refresh-with-no-more-scopes".encode()
     world.script("job", google_error(403, "PERMISSION_DENIED"))
     outcome = await world.deliver(failed())
@@ -243,9 +244,7 @@ async def test_403_with_the_newest_refresh_token_too_is_final() -> None:
 
 
 async def test_a_user_is_not_denied_while_the_secret_cannot_be_read() -> None:
-    world = World()
-    await world.deliver(failed("earlier"))
-    await asyncio.sleep(0.01)  # uvloop's clock ticks in milliseconds
+    world = await warm()
     world.secrets.content["token-alice"] = Unavailable("not there just now")
     world.script("job", google_error(403, "PERMISSION_DENIED"))
     assert isinstance(await world.deliver(failed()), NotNow)
