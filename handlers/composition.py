@@ -17,7 +17,7 @@ from handlers.memory_store import MemoryStore
 from handlers.portability import PortabilityApi
 from handlers.resume_deferred import ResumeDeferred
 from handlers.retry_failed_job import RetryFailedJob, Rules
-from handlers.rpc import Channels, Service
+from handlers.rpc import Channels
 from handlers.secret_store import SecretManagerClient, SecretStore
 from handlers.settings import Settings
 from handlers.topics import PublisherClient, Topic
@@ -34,6 +34,16 @@ def rules_of(settings: Settings) -> Rules:
         event_max_age=settings.event_max_age,
         park_ambiguous=settings.ambiguous_retry == "park",
         deadline=settings.handler_deadline_seconds,
+    )
+
+
+def firestore_of(settings: Settings, channels: Channels) -> FirestoreStore:
+    """The ledger's entries, where these settings have them."""
+    return FirestoreStore(
+        channels.client(FirestoreClient, settings.firestore_emulator_host),
+        project=settings.google_cloud_project,
+        database=settings.firestore_database,
+        collection=settings.retry_ledger_collection,
     )
 
 
@@ -54,7 +64,7 @@ class Parts:
     def retry_failed_job(self) -> RetryFailedJob:
         settings, traced = self._settings, self.tracing
         publisher, ledger = self._publisher, self._ledger
-        secrets = self._client(SecretManagerClient, settings.secret_manager_emulator_host)
+        secrets = self._channels.client(SecretManagerClient, settings.secret_manager_emulator_host)
         http, draining = HttpClient(), Draining()  # after what may fail, or each delivery would leave some behind
         draining.begin_at_sigterm()
         return RetryFailedJob(
@@ -85,7 +95,7 @@ class Parts:
 
     @cached_property
     def _publisher(self) -> Any:
-        return self._client(PublisherClient, self._settings.pubsub_emulator_host)
+        return self._channels.client(PublisherClient, self._settings.pubsub_emulator_host)
 
     @cached_property
     def _ledger(self) -> Ledger:
@@ -94,18 +104,9 @@ class Parts:
         return Ledger(self._store(), lease_seconds=settings.claim_lease_seconds, keep=keep, now=_now)
 
     def _store(self) -> Store:
-        settings = self._settings
-        if settings.retry_ledger == "memory":
+        if self._settings.retry_ledger == "memory":
             return MemoryStore()
-        return FirestoreStore(
-            self._client(FirestoreClient, settings.firestore_emulator_host),
-            project=settings.google_cloud_project,
-            database=settings.firestore_database,
-            collection=settings.retry_ledger_collection,
-        )
-
-    def _client(self, kind: Any, emulator: str) -> Any:
-        return kind(Service(self._channels.to(kind.HOST, emulator), kind.SERVICE))
+        return firestore_of(self._settings, self._channels)
 
 
 def _now() -> datetime:

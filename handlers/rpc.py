@@ -3,8 +3,11 @@
 https://cloud.google.com/apis/design/errors#handling_errors
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import lru_cache
+from types import TracebackType
 from typing import Any
 
 import google.auth
@@ -49,22 +52,34 @@ def fault_of(error: GoogleAPIError, doing: str) -> Fault:
     return Unavailable(said) if passes(error) else Misconfigured(said)
 
 
-class Channels:
-    """A channel to each service: Google's, with the function's own account looked up once, or an emulator's."""
+class Channels(AbstractAsyncContextManager["Channels"]):
+    """A channel to each service: Google's, with the program's own account looked up once, or an emulator's."""
 
-    def __init__(self) -> None:
-        self._credentials: Any = None
+    def __init__(self, credentials: Any = None) -> None:
+        self._credentials = credentials
+        self._opened: list[grpc.aio.Channel] = []
 
-    def to(self, host: str, emulator: str) -> grpc.aio.Channel:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close them all."""
+        await asyncio.gather(*(channel.close() for channel in self._opened))
+
+    def to(self, host: str, emulator: str, options: Sequence[tuple[str, Any]] = ()) -> grpc.aio.Channel:
         """`emulator` is its `host:port`, to be reached in the clear; empty for Google's own service at `host`."""
         if emulator:
-            channel = grpc.aio.insecure_channel(emulator)
+            channel = grpc.aio.insecure_channel(emulator, options=options)
         else:
             if not self._credentials:
                 self._credentials, _ = google.auth.default(scopes=[_SCOPE])
-            channel = create_channel(f"{host}:443", credentials=self._credentials)
+            channel = create_channel(f"{host}:443", credentials=self._credentials, options=options)
         channel.get_state(try_to_connect=True)  # now: the first call finds a connection, with no handshake to wait for
+        self._opened.append(channel)
         return channel
+
+    def client(self, kind: Any, emulator: str) -> Any:
+        """A client of this kind: one that is made with a Service, and says of which HOST and name, its SERVICE."""
+        return kind(Service(self.to(kind.HOST, emulator), kind.SERVICE))
 
 
 class Service:

@@ -7,21 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import google.auth
-import grpc.aio
 from google.auth.exceptions import GoogleAuthError
-from google.cloud.firestore_v1.services.firestore.async_client import FirestoreAsyncClient
-from google.pubsub_v1.services.publisher.async_client import PublisherAsyncClient
 from google.pubsub_v1.services.subscriber.async_client import SubscriberAsyncClient
+from google.pubsub_v1.services.subscriber.transports.grpc_asyncio import SubscriberGrpcAsyncIOTransport
 
-from handlers.firestore import FirestoreClient, FirestoreStore
+from handlers.composition import firestore_of
 from handlers.ledger import Store
 from handlers.outcomes import Fault, Misconfigured
-from handlers.rpc import Service
+from handlers.rpc import Channels
 from handlers.settings import Settings
 from handlers.topics import PublisherClient, Topic
 
 _TOKEN_SECONDS = 10.0
 _LOG_IN = "gcloud auth application-default login"
+_OPTIONS = (("grpc.max_receive_message_length", -1),)  # as Google's own transport has it: a pull brings a thousand
 
 
 class Trouble(Exception):
@@ -40,36 +39,15 @@ class Cloud:
 @asynccontextmanager
 async def connected(settings: Settings, credentials: Any) -> AsyncIterator[Cloud]:
     """The same project, database and topics as the function with these settings."""
-    opened = []
-
-    def client(kind: Any, emulator: str) -> Any:
-        transport = kind.get_transport_class("grpc_asyncio")
-        if emulator:
-            options = [("grpc.max_receive_message_length", -1)]  # as Google's own transport has it
-            built = kind(transport=transport(channel=grpc.aio.insecure_channel(emulator, options=options)))
-        else:
-            built = kind(credentials=credentials)
-        opened.append(built.transport)
-        return built
-
-    project = settings.google_cloud_project
-    store = None
-    if settings.retry_ledger == "firestore":
-        channel = client(FirestoreAsyncClient, settings.firestore_emulator_host).transport.grpc_channel
-        store = FirestoreStore(
-            FirestoreClient(Service(channel, FirestoreClient.SERVICE)),
-            project=project,
-            database=settings.firestore_database,
-            collection=settings.retry_ledger_collection,
+    emulator = settings.pubsub_emulator_host
+    async with Channels(credentials) as channels:
+        pulling = channels.to(PublisherClient.HOST, emulator, _OPTIONS)
+        publisher = channels.client(PublisherClient, emulator)
+        yield Cloud(
+            subscriber=SubscriberAsyncClient(transport=SubscriberGrpcAsyncIOTransport(channel=pulling)),
+            failed=Topic(publisher, settings.google_cloud_project, settings.failed_topic),
+            store=firestore_of(settings, channels) if settings.retry_ledger == "firestore" else None,
         )
-    channel = client(PublisherAsyncClient, settings.pubsub_emulator_host).transport.grpc_channel
-    publisher = PublisherClient(Service(channel, PublisherClient.SERVICE))
-    subscriber = client(SubscriberAsyncClient, settings.pubsub_emulator_host)
-    try:
-        yield Cloud(subscriber, Topic(publisher, project, settings.failed_topic), store)
-    finally:
-        for transport in opened:
-            await transport.close()
 
 
 def account(settings: Settings) -> Any:

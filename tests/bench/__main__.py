@@ -21,7 +21,7 @@ from local import emulators
 from local.stage import Stage
 from tests.bench import process_tree
 from tests.bench.bare import Bare
-from tests.bench.contenders import IN_FLIGHT, Contender, alone, cold_start, contenders, load
+from tests.bench.contenders import IN_FLIGHT, Contender, alone, cold_start, contenders, count_calls, load
 from tests.bench.picture import picture
 
 BUILD = Path("build")
@@ -94,6 +94,8 @@ async def bench(pubsub: str, firestore: str, options: argparse.Namespace) -> dic
         # Last, when the emulators have long been warm: what they take at first is not a function's start.
         for contender in all_of_them * rounds:
             contender.start_s.append(await cold_start(stage, session, contender))
+        for contender in all_of_them:
+            await count_calls(stage, session, contender, single)
         await bare.close()
         result = {**summary(all_of_them, busy, events), "bare_calls_ms": bare_ms, "where": where(options)}
         if options.soak:
@@ -160,7 +162,8 @@ def table(result: dict[str, Any]) -> str:
     )
     machine = result["machine"]
     lines.append(f"Python {machine['python']}, {machine['openssl']}, {machine['authorities']} authorities")
-    lines.append(f"Calls an event: {json.dumps(result['calls_an_event'])}")
+    for name, calls in result["calls_an_event"].items():
+        lines.append(f"Calls of one event, {name}: {', '.join(f'{kind} {calls[kind]:g}' for kind in sorted(calls))}")
     lines.append(f"Load average before each round: {', '.join(f'{each:.1f}' for each in machine['load_average'])}")
     if "soak" in result:
         lines.append(f"Memory in MB by events: {result['soak']}")

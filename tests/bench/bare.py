@@ -5,14 +5,13 @@ import itertools
 import time
 from datetime import UTC, datetime
 from statistics import median
-from typing import Any
 
 from handlers.entries import Entry
 from handlers.firestore import FirestoreClient, FirestoreStore
 from handlers.http import HttpClient
 from handlers.portability import PortabilityApi
 from handlers.ports import NewJob
-from handlers.rpc import Channels, Service
+from handlers.rpc import Channels
 from handlers.secret_store import SecretManagerClient, SecretStore
 from handlers.topics import PublisherClient, Topic
 from handlers.user_credentials import UserCredentials
@@ -26,15 +25,11 @@ class Bare:
     """An event's clients, without the server, the use case and the ledger's protocol."""
 
     def __init__(self, stage: Stage) -> None:
-        channels = Channels()
-
-        def client(kind: Any, setting: str) -> Any:
-            return kind(Service(channels.to(kind.HOST, stage.environment[setting]), kind.SERVICE))
-
-        firestore = client(FirestoreClient, "FIRESTORE_EMULATOR_HOST")
+        client, at = Channels().client, stage.environment
+        firestore = client(FirestoreClient, at["FIRESTORE_EMULATOR_HOST"])
         self._store = FirestoreStore(firestore, project=stage.project, database="(default)", collection="bare")
-        secrets = SecretStore(client(SecretManagerClient, "SECRET_MANAGER_EMULATOR_HOST"), stage.project)
-        self._topic = Topic(client(PublisherClient, "PUBSUB_EMULATOR_HOST"), stage.project, RETRIED)
+        secrets = SecretStore(client(SecretManagerClient, at["SECRET_MANAGER_EMULATOR_HOST"]), stage.project)
+        self._topic = Topic(client(PublisherClient, at["PUBSUB_EMULATOR_HOST"]), stage.project, RETRIED)
         self._http = HttpClient(stage.trust)
         self._tokens = UserCredentials(
             secrets, self._http, secret_prefix=REFRESH_TOKEN_PREFIX, client_secret_id=OAUTH_CLIENT

@@ -8,7 +8,9 @@ import os
 import shutil
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from local.function_server import ROOT, FunctionServer
 from local.processes import Child, free_port
 from local.stage import Stage
 from tests.bench import process_tree
+from tests.bench.counting import counted
 
 IN_FLIGHT = 80
 TARGET = "retry_failed_archive_job"
@@ -56,10 +59,10 @@ class Contender:
     calls: dict[str, float] = field(default_factory=dict)  # an event
     server: FunctionServer | None = None
 
-    def start(self, stage: Stage) -> FunctionServer:
+    def start(self, stage: Stage, **settings: str) -> FunctionServer:
         """One more server; `deliver` waits for it."""
         # As many threads as there are deliveries in flight; the framework would take four a core.
-        settings = {**stage.environment, "THREADS": str(IN_FLIGHT), **self.settings}
+        settings = {**stage.environment, "THREADS": str(IN_FLIGHT), **self.settings, **settings}
         output = stage.folder / f"{self.name}-{next(_numbers)}.log"
         server = (NodeServer if self.source.is_dir() else FunctionServer)(TARGET, self.source, settings, output)
         stage.servers.append(server)  # which ends it
@@ -100,10 +103,9 @@ async def load(stage: Stage, session: aiohttp.ClientSession, contender: Contende
             return await _deliver(session, server, event)
 
     bodies = [_event(stage) for _ in range(events)]
-    before, count = process_tree.cpu_seconds(server.pid), _counts(stage)
+    before = process_tree.cpu_seconds(server.pid)
     latencies = sorted(await asyncio.gather(*map(one, bodies)))
     used = process_tree.cpu_seconds(server.pid) - before
-    contender.calls = {kind: round((number - count[kind]) / events, 2) for kind, number in _counts(stage).items()}
     return used / events * 1000, latencies[events // 2] * 1000
 
 
@@ -114,9 +116,24 @@ async def alone(stage: Stage, session: aiohttp.ClientSession, contender: Contend
     contender.alone_ms.append(sorted(latencies)[events // 2] * 1000)
 
 
-def _counts(stage: Stage) -> dict[str, int]:
-    counts = stage.google.counts
-    return {"secret accesses": stage.secrets.count, "refreshes": counts["token"], "retries": counts["retry"]}
+async def count_calls(stage: Stage, session: aiohttp.ClientSession, contender: Contender, events: int) -> None:
+    """The calls of an event that comes alone, of another user than those before it, to a server that is warm."""
+    counts: Counter[str] = Counter()
+    names = "PUBSUB_EMULATOR_HOST", "FIRESTORE_EMULATOR_HOST"
+    async with AsyncExitStack() as stack:
+        through = {name: await stack.enter_async_context(counted(stage.environment[name], counts)) for name in names}
+        server = contender.start(stage, **through)
+        await _deliver(session, server, _event(stage))
+
+        def now() -> dict[str, int]:
+            google = stage.google.counts
+            return {"secrets": stage.secrets.count, "refreshes": google["token"], "retries": google["retry"], **counts}
+
+        before = now()
+        for _ in range(events):
+            await _deliver(session, server, _event(stage))
+        contender.calls = {kind: (number - before.get(kind, 0)) / events for kind, number in now().items()}
+        server.kill()
 
 
 def _event(stage: Stage) -> bytes:

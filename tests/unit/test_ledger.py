@@ -14,7 +14,7 @@ from handlers.firestore import FirestoreClient, FirestoreStore
 from handlers.ledger import Claim, Conflict, Held, Ledger, Settled, Store, Stored, Superseded, reopen
 from handlers.memory_store import MemoryStore
 from handlers.outcomes import Misconfigured, Reason, Unavailable
-from handlers.rpc import Channels, Service
+from handlers.rpc import Channels
 from tests.unit.world import NOW
 
 MakeLedger = Callable[..., Ledger]
@@ -28,7 +28,7 @@ async def store(request: pytest.FixtureRequest, project: str) -> Store:
 
 
 def firestore_store(address: str, project: str) -> FirestoreStore:
-    client = FirestoreClient(Service(Channels().to(FirestoreClient.HOST, address), FirestoreClient.SERVICE))
+    client = Channels().client(FirestoreClient, address)
     return FirestoreStore(client, project=project, database="(default)", collection="archiveJobRetries")
 
 
