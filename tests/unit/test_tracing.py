@@ -277,7 +277,8 @@ async def collector() -> AsyncIterator[Collector]:
 async def exporting(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], deliveries: int = 1
 ) -> tuple[list[int], list[dict[str, Any]]]:
-    """Statuses and log lines of a entrance with traces on."""
+    """Statuses and log lines of an entrance with traces on. Its spans are sent meanwhile, none after the tests."""
+    environment = {"OTEL_BSP_SCHEDULE_DELAY": "50", **environment}
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     entrance, stream = Entrance(from_environment(NOWHERE | environment)), io.StringIO()
@@ -295,7 +296,6 @@ async def test_spans_that_are_refused_are_one_warning_and_deliveries_go_on(
     environment = ON | {
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
         "OTEL_EXPORTER_OTLP_HEADERS": "x-key=a-SECRET",
-        "OTEL_BSP_SCHEDULE_DELAY": "50",
     }
     statuses, logged = await exporting(monkeypatch, environment, deliveries=3)
     assert [503] * 3 == statuses  # Pub/Sub is out of reach here
@@ -313,7 +313,6 @@ async def test_a_header_for_the_collector_that_cannot_be_read_is_not_repeated_in
     environment = ON | {
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
         "OTEL_EXPORTER_OTLP_HEADERS": "Bearer a-SECRET",
-        "OTEL_BSP_SCHEDULE_DELAY": "50",
     }
     _, logged = await exporting(monkeypatch, environment)
     [about] = [line["message"] for line in logged if line["message"].startswith("traces: ")]
