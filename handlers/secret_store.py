@@ -3,6 +3,7 @@
 https://cloud.google.com/secret-manager/docs/access-secret-version and .../data-integrity
 """
 
+import re
 from typing import Any
 
 import google_crc32c
@@ -19,6 +20,10 @@ _RETRY: Any = AsyncRetry(predicate=if_exception_type(RpcUnavailable), initial=0.
 
 _types = message_module("google.cloud.secretmanager_v1", "service")
 _Request, _Answer = (each.pb() for each in (_types.AccessSecretVersionRequest, _types.AccessSecretVersionResponse))
+
+# A precondition that fails is "Secret Version […] is in DISABLED state", or DESTROYED; but where the project encrypts its
+# secrets with a key of its own, also that key. No user is to blame for that.
+_KMS = re.compile(r"(?!Secret Version \[)(?s:.*)(\bKMS\b|cryptoKeys/)")
 
 
 class NoSecret(Exception):
@@ -48,9 +53,11 @@ class SecretStore:
         name = f"projects/{self._project}/secrets/{secret_id}/versions/latest"
         try:
             version = await self._client.access_secret_version(_Request(name=name))
-        except (NotFound, FailedPrecondition) as error:
-            raise NoSecret("disabled or destroyed" if isinstance(error, FailedPrecondition) else "not there") from None
+        except NotFound:
+            raise NoSecret("not there") from None
         except GoogleAPIError as error:
+            if isinstance(error, FailedPrecondition) and not _KMS.match(error.message or ""):
+                raise NoSecret("disabled or destroyed") from None
             raise fault_of(error, f"reading secret {secret_id}") from None
         payload = version.payload
         if payload.data_crc32c and google_crc32c.value(payload.data) != payload.data_crc32c:
