@@ -21,7 +21,7 @@ _RETRY: Any = AsyncRetry(predicate=if_exception_type(RpcUnavailable), initial=0.
 _types = message_module("google.cloud.secretmanager_v1", "service")
 _Request, _Answer = (each.pb() for each in (_types.AccessSecretVersionRequest, _types.AccessSecretVersionResponse))
 
-# A precondition that fails is "Secret Version […] is in DISABLED state", or DESTROYED; but where the project encrypts its
+# A precondition that fails is "Secret Version […] is in DISABLED state", or DESTROYED; but where a project encrypts its
 # secrets with a key of its own, also that key. No user is to blame for that.
 _KMS = re.compile(r"(?!Secret Version \[)(?s:.*)(\bKMS\b|cryptoKeys/)")
 
