@@ -12,6 +12,10 @@ import sys
 # long as the delivery in flight. Set before anything of size is loaded: a twentieth of the CPU that loading takes.
 gc.set_threshold(20_000)
 
+# The framework takes it for how long a worker may be silent before gunicorn kills it. An idle instance has no CPU, so
+# its worker is silent: it would be killed as it wakes, and the delivery that woke it with it. 0 is for ever.
+os.environ["CLOUD_RUN_TIMEOUT_SECONDS"] = "0"
+
 import functions_framework.aio
 from starlette.requests import Request
 from starlette.responses import Response

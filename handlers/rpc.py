@@ -55,8 +55,16 @@ def fault_of(error: GoogleAPIError, doing: str) -> Fault:
 class Channels(AbstractAsyncContextManager["Channels"]):
     """A channel to each service: Google's, with the program's own account looked up once, or an emulator's."""
 
-    def __init__(self, credentials: Any = None) -> None:
+    def __init__(self, credentials: Any = None, *, ping_after: float = 30.0) -> None:
         self._credentials = credentials
+        # A connection can die without a word. One that was silent for so many seconds of a call is asked for a sign of
+        # life, as by Google's own clients, and given up if there is none: the next call makes a new one.
+        silence, patience = int(ping_after * 1000), int(ping_after * 1000 / 3)
+        self._options = [
+            ("grpc.keepalive_time_ms", silence),
+            ("grpc.keepalive_timeout_ms", patience),
+            ("grpc.http2.ping_timeout_ms", patience),  # of pings that measure the bandwidth: a minute by default
+        ]
         self._opened: list[grpc.aio.Channel] = []
 
     async def __aexit__(
@@ -67,6 +75,7 @@ class Channels(AbstractAsyncContextManager["Channels"]):
 
     def to(self, host: str, emulator: str, options: Sequence[tuple[str, Any]] = ()) -> grpc.aio.Channel:
         """`emulator` is its `host:port`, to be reached in the clear; empty for Google's own service at `host`."""
+        options = [*self._options, *options]
         if emulator:
             channel = grpc.aio.insecure_channel(emulator, options=options)
         else:

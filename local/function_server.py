@@ -42,6 +42,12 @@ class FunctionServer:
         """Process id of the server's first process, and of the group that its workers are in."""
         return self._child.pid
 
+    @property
+    def workers(self) -> list[int]:
+        """Process ids of those that serve requests."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return [int(child) for child in children if Path(f"/proc/{child}/comm").read_text() != "sh\n"]
+
     async def ready(self) -> None:
         """Wait until it answers. Raises RuntimeError, with what it printed, if that does not come to pass."""
         try:

@@ -1,7 +1,9 @@
 """Processes that die, on Google's emulators: nothing is lost, and nothing doubled beyond the promise."""
 
 import asyncio
+import os
 import random
+import signal
 from typing import Any
 
 from local.stage import Stage
@@ -44,6 +46,22 @@ async def test_sigkill_of_one_of_two_processes_loses_nothing_and_doubles_nothing
         attempts = {message.data["retriedArchiveJobId"]: message.data["attempt"] for message in stage.follow_ups}
         assert all(1 <= calls[job] <= attempts[job] <= 3 for job in jobs), (calls, attempts)
         assert ([], []) == (stage.rejections, stage.dead_letters)
+
+
+async def test_a_worker_that_had_no_cpu_for_longer_than_the_functions_timeout_answers_when_it_has_it_again(
+    google_cloud: Any,
+) -> None:
+    async with Stage(**google_cloud, settings={"CLOUD_RUN_TIMEOUT_SECONDS": "1"}) as stage:
+        server = await stage.start_function()
+        stage.add_user("alice")
+        [worker] = server.workers
+        os.kill(worker, signal.SIGSTOP)
+        await stage.publish({"archiveJobId": "job", "userId": "alice"})
+        await asyncio.sleep(3)
+        os.kill(worker, signal.SIGCONT)
+        await until_ended(stage, ["job"], seconds=30)
+        assert [worker] == server.workers
+        assert 1 == len(stage.deliveries)
 
 
 async def test_sigterm_finishes_what_is_in_hand_and_takes_nothing_new(google_cloud: Any) -> None:

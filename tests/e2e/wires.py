@@ -34,6 +34,7 @@ class Wire:
         self._port = port
         self._mischief = mischief
         self._open: set[asyncio.StreamWriter] = set()
+        self._silenced = 0
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[int]:
@@ -51,6 +52,10 @@ class Wire:
         self.cuts += bool(self._open)
         self._reset()
 
+    def silence(self) -> None:
+        """On connections that are open now nothing passes any more, as if a machine between them had gone."""
+        self._silenced += 1
+
     def _reset(self) -> None:
         for writer in self._open:
             reset(writer)
@@ -62,11 +67,13 @@ class Wire:
             writer.close()
             return
         self._open |= {writer, back}
-        harm = ""
+        harm, silenced = "", self._silenced
 
         async def asking() -> None:
             nonlocal harm
             while chunk := await reader.read(_CHUNK):
+                if silenced != self._silenced:
+                    await asyncio.Event().wait()
                 harm = self._mischief()
                 back.write(chunk)
                 await back.drain()
@@ -78,6 +85,8 @@ class Wire:
 
         async def answering() -> None:
             while chunk := await there.read(_CHUNK):
+                if silenced != self._silenced:
+                    await asyncio.Event().wait()
                 if harm == DELAY:
                     await asyncio.sleep(random.uniform(0.5, 4.0))
                 writer.write(chunk[: len(chunk) // 2] if harm == HALF_CLOSE else chunk)

@@ -1,16 +1,18 @@
 """Rules of a call to one of Google's services, on a gRPC server of our own."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
-from google.api_core.exceptions import FailedPrecondition
+from google.api_core.exceptions import FailedPrecondition, ServiceUnavailable
 
 from handlers.generated import message_module
 from handlers.rpc import Channels, Service
+from tests.e2e.wires import Wire
 
 _types = message_module("google.cloud.firestore_v1", "firestore")
 Commit, Committed = _types.CommitRequest.pb(), _types.CommitResponse.pb()
@@ -40,7 +42,7 @@ class Recorder:
 
 
 @asynccontextmanager
-async def serving(recorder: Recorder) -> AsyncIterator[Service]:
+async def listening(recorder: Recorder) -> AsyncIterator[int]:
     server = grpc.aio.server()
     commit = grpc.unary_unary_rpc_method_handler(recorder.commit, Commit.FromString, Committed.SerializeToString)
     query = grpc.unary_stream_rpc_method_handler(recorder.run_query, Query.FromString, Found.SerializeToString)
@@ -48,10 +50,14 @@ async def serving(recorder: Recorder) -> AsyncIterator[Service]:
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("a.Service", methods),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    channel = Channels().to("unused.example", f"127.0.0.1:{port}")
-    yield Service(channel, "a.Service")
-    await channel.close()
+    yield port
     await server.stop(grace=None)
+
+
+@asynccontextmanager
+async def serving(recorder: Recorder) -> AsyncIterator[Service]:
+    async with listening(recorder) as port, Channels() as channels:
+        yield Service(channels.to("unused.example", f"127.0.0.1:{port}"), "a.Service")
 
 
 async def test_a_call_says_by_what_it_is_to_be_routed() -> None:
@@ -76,3 +82,20 @@ async def test_a_failed_call_raises_what_the_library_names_its_status() -> None:
         query = service.streaming("RunQuery", Query, Found, routed_by="parent", seconds=5)
         with pytest.raises(FailedPrecondition):
             _ = [answer async for answer in query(Query(parent="p"))]
+
+
+@pytest.mark.parametrize("rest", [0.0, 0.2], ids=["with a ping of gRPC's own on its way", "in silence"])
+async def test_a_connection_that_died_without_a_word_is_given_up_for_a_new_one(rest: float) -> None:
+    async with listening(Recorder()) as port:
+        wire = Wire(port)
+        async with wire.listening() as way, Channels(ping_after=1.0) as channels:
+            service = Service(channels.to("unused.example", f"127.0.0.1:{way}"), "a.Service")
+            commit = service.unary("Commit", Commit, Committed, routed_by="database", seconds=30)
+            await commit(Commit(database="d"))
+            await asyncio.sleep(rest)
+            wire.silence()
+            async with asyncio.timeout(20):
+                while True:
+                    with suppress(ServiceUnavailable):
+                        await commit(Commit(database="d"))
+                        break
