@@ -200,9 +200,9 @@ class _Work:
 
     async def _call(self, entry: Entry, event: ArchiveJobFailed, token: asyncio.Future[AccessToken]) -> Verdict:
         """archiveJobs.retry, once; a second time only after a 401 or a 403, which was not carried out."""
-        again = False
+        again, by = False, PREPARED
         while True:
-            access = await self._step("token", PREPARED, asyncio.shield(token))
+            access = await self._step("token", by, asyncio.shield(token))
             answer = await self._send(entry, access)
             if isinstance(answer, TokenRefused):
                 if again:
@@ -215,7 +215,7 @@ class _Work:
                 if not isinstance(answer, NewJob | Cooldown):
                     self._journal.failed("retry")
                 return answer
-            again = True
+            again, by = True, ANSWERED
 
     async def _newer_grant(
         self, answer: Answer, access: AccessToken, event: ArchiveJobFailed
@@ -225,7 +225,7 @@ class _Work:
         if not denied or access.read_at >= self._begun:
             return None
         token = self._case.tokens.begin(event.credential_id, anew=True)
-        newest = await self._step("token", PREPARED, asyncio.shield(token))
+        newest = await self._step("token", ANSWERED, asyncio.shield(token))
         return token if newest.refresh_token != access.refresh_token else None
 
     async def _send(self, entry: Entry, access: AccessToken) -> Answer:

@@ -181,6 +181,30 @@ async def test_a_handshake_that_fails_or_never_ends_means_that_nothing_was_sent(
                 await post(production, f"https://127.0.0.1:{port}/", seconds=0.4)
 
 
+async def test_a_post_that_is_cut_off_while_it_connects_was_not_sent(production: HttpClient) -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with listening(silent) as port:
+        with pytest.raises(NotSent):
+            async with asyncio.timeout(0.3):
+                await post(production, f"https://127.0.0.1:{port}/")
+
+
+async def test_a_post_that_is_cut_off_later_leaves_it_in_doubt(http: HttpClient, server: Server) -> None:
+    seen: list[bytes] = []
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await reader.readuntil(b"\r\n\r\n"))
+        await reader.read()
+
+    async with server(silent) as url:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1.5):
+                await post(http, url)
+    assert 1 == len(seen)
+
+
 async def test_to_a_server_that_nobody_vouches_for_nothing_is_sent(production: HttpClient) -> None:
     seen: list[bytes] = []
     async with listening(answering(b"", seen), Authority().server_context()) as port:

@@ -23,7 +23,7 @@ from handlers.ports import NoAnswer, NotSent
 from handlers.retry_failed_job import _Work
 from handlers.telemetry import log
 from local.google_apis import MARK
-from tests.unit.world import NOW, TOKEN_URI, World, error_info, failed, google_error
+from tests.unit.world import NOW, TOKEN_URI, Answer, Script, World, error_info, failed, google_error
 
 
 async def test_a_failed_job_is_retried_once_and_its_follow_up_published() -> None:
@@ -251,6 +251,35 @@ async def test_a_user_is_not_denied_while_the_secret_cannot_be_read() -> None:
     stored = await world.store.load("job")
     assert stored
     assert ("open", 0) == (stored.entry.state, stored.entry.calls_counted)
+
+
+# 401 and 403 that come late
+
+
+def late(answer: Answer) -> Script:
+    """After more than the share of the deadline by which a delivery has to have its first token."""
+
+    async def answering() -> Answer:
+        await asyncio.sleep(0.5)
+        return answer
+
+    return answering
+
+
+async def test_after_a_late_401_there_is_time_for_another_token() -> None:
+    world = World(deadline=1.2)
+    world.script("job", late(google_error(401, "UNAUTHENTICATED")), (200, {"archiveJobId": "new"}))
+    assert Retried("new") == await world.deliver(failed())
+
+
+async def test_after_a_late_403_there_is_time_to_look_for_a_newer_grant() -> None:
+    world = World(deadline=1.2)
+    await world.deliver(failed("earlier"))
+    await asyncio.sleep(0.01)
+    world.script("job", late(google_error(403, "PERMISSION_DENIED")))
+    outcome = await world.deliver(failed())
+    assert isinstance(outcome, Rejected)
+    assert (Reason.ACCESS_DENIED, 1) == (outcome.reason, world.http.retries.count("job"))
 
 
 # calls in doubt
