@@ -22,10 +22,10 @@ from msgspec.structs import replace
 
 from handlers.entries import Entry
 from handlers.events import ArchiveJobFailed
-from handlers.outcomes import Unavailable
+from handlers.outcomes import Throttled, Unavailable
 from handlers.telemetry import log
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0  # seconds between tries to reach the store
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0  # seconds between tries to reach the store
 
 
 class Stored(Struct, frozen=True):
@@ -96,12 +96,18 @@ class Ledger:
         self._now = now
         self.new_holder = new_holder
 
-    async def claim(self, event: ArchiveJobFailed, holder: str = "") -> Claim | Held | Settled:
-        """Ask for the right to call Google for this job. Of any number that ask at once, one gets it."""
+    async def claim(
+        self, event: ArchiveJobFailed, holder: str = "", *, expected: bool = False
+    ) -> Claim | Held | Settled:
+        """Ask for the right to call Google for this job. Of any number that ask at once, one gets it.
+
+        Most jobs are new, so the first try creates an entry without looking; where one is `expected`, it looks.
+        Raises Throttled where nothing was written, Unavailable where something may have been, and Misconfigured.
+        """
         holder = holder or self.new_holder()
         found: Stored | None = None
-        unread, pause = False, _FIRST_PAUSE  # most jobs are new: the first try creates without reading
-        lapsed = False
+        unread, pause = expected, _FIRST_PAUSE
+        lapsed = in_doubt = False
         while True:
             try:
                 if unread:
@@ -116,6 +122,9 @@ class Ledger:
             except Conflict:
                 unread = True
             except Unavailable as fault:
+                in_doubt = in_doubt or not isinstance(fault, Throttled)
+                if not in_doubt:
+                    raise
                 unread, pause = True, await _wait(pause, fault)
 
     def _judge(self, found: Stored | None, event: ArchiveJobFailed, holder: str) -> Entry | Held | Settled:

@@ -11,6 +11,7 @@ Outcome                one delivery is ...                                 answe
 Fault                  a step brought no result, because of ...            and so the delivery is
 ├── Refused            the user's grant or the job itself                  Rejected
 ├── Unavailable        something that passes                               NotNow
+│   └── Throttled      too many calls: this one was turned away            NotNow
 └── Misconfigured      our settings, permissions or OAuth client           Broken
 
 The texts of all these are logged and published: they name codes and resources, never a token or a payload.
@@ -96,6 +97,10 @@ class Refused(Fault):
 
 class Unavailable(Fault):
     """It may well succeed later."""
+
+
+class Throttled(Unavailable):
+    """A quota is used up for now: nothing was done, and to ask again at once would only make it worse."""
 
 
 class Misconfigured(Fault):

@@ -33,6 +33,7 @@ from handlers.outcomes import (
     Refused,
     Rejected,
     Retried,
+    Throttled,
     Unavailable,
     put_off,
 )
@@ -56,7 +57,7 @@ _T = TypeVar("_T")
 
 # By when each step of a delivery has to be over, as shares of its deadline. The call to Google is begun only while
 # there is time left to record its answer and to publish it.
-PREPARED, ANSWERED, RECORDED, PUBLISHED = 3 / 9, 7 / 9, 8 / 9, 1.0
+PREPARED, WITHDRAWN, ANSWERED, RECORDED, PUBLISHED = 3 / 9, 5 / 9, 7 / 9, 8 / 9, 1.0
 
 
 class Rules(Struct, frozen=True, kw_only=True):
@@ -134,12 +135,15 @@ class _Work:
         return token
 
     async def _claim(self, event: ArchiveJobFailed) -> Claim | Held | Settled:
-        holder = self._case.ledger.new_holder()
+        ledger, again = self._case.ledger, self._delivery.attempt > 1
+        holder = ledger.new_holder()
         try:
-            return await self._step("claim", PREPARED, self._case.ledger.claim(event, holder))
+            return await self._step("claim", PREPARED, ledger.claim(event, holder, expected=again))
+        except Throttled:
+            raise
         except Unavailable:
             with suppress(Unavailable, Misconfigured):  # where that fails too, it lapses, and counts as a call in doubt
-                await self._step("withdraw", ANSWERED, self._case.ledger.withdraw(event, holder))
+                await self._step("withdraw", WITHDRAWN, ledger.withdraw(event, holder))
             raise
 
     async def _settle(self, claim: Claim, event: ArchiveJobFailed, token: asyncio.Future[AccessToken]) -> Kept:

@@ -17,7 +17,7 @@ from google.api_core.gapic_v1.routing_header import to_grpc_metadata
 from google.api_core.grpc_helpers_async import create_channel
 from grpc import StatusCode
 
-from handlers.outcomes import Fault, Misconfigured, Unavailable
+from handlers.outcomes import Fault, Misconfigured, Throttled, Unavailable
 
 PASSING = frozenset(
     {
@@ -49,6 +49,8 @@ def fault_of(error: GoogleAPIError, doing: str) -> Fault:
     """The fault behind a failed call. Everything that does not pass by itself is ours: a role, a name, a request."""
     code = getattr(error, "grpc_status_code", None)
     said = f"{doing}: {code.name if code else 'no answer'}"
+    if code is StatusCode.RESOURCE_EXHAUSTED:
+        return Throttled(said)
     return Unavailable(said) if passes(error) else Misconfigured(said)
 
 

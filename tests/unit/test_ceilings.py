@@ -93,14 +93,17 @@ async def test_ten_jobs_of_one_user_at_once_share_one_secret_access_and_one_refr
     assert 10 == world.calls["retries"]
 
 
-async def test_a_redelivery_of_what_is_done_costs_at_most_a_write_a_read_and_a_publish() -> None:
+@pytest.mark.parametrize(("attempt", "writes"), [(2, 0), (1, 1)], ids=["redelivered", "published twice"])
+async def test_what_is_done_already_costs_a_read_and_a_publish_and_a_write_where_nothing_said_so(
+    attempt: int, writes: int
+) -> None:
     world = CountingWorld()
     await world.deliver(failed("job-1"))
     before = world.calls
-    await world.deliver(failed("job-1"))
+    await world.deliver(failed("job-1"), attempt=attempt)
     spent = {kind: number - before[kind] for kind, number in world.calls.items()}
     assert spent["retries"] == spent["refreshes"] == spent["secret accesses"] == 0
-    assert (1, 1, 1) == (spent["ledger writes"], spent["ledger reads"], spent["publishes"])
+    assert (writes, 1, 1) == (spent["ledger writes"], spent["ledger reads"], spent["publishes"])
 
 
 @pytest.mark.parametrize(

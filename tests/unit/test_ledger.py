@@ -13,7 +13,7 @@ from handlers.events import ArchiveJobFailed
 from handlers.firestore import FirestoreClient, FirestoreStore
 from handlers.ledger import Claim, Conflict, Held, Ledger, Settled, Store, Stored, Superseded, reopen
 from handlers.memory_store import MemoryStore
-from handlers.outcomes import Misconfigured, Reason, Unavailable
+from handlers.outcomes import Misconfigured, Reason, Throttled, Unavailable
 from handlers.rpc import Channels
 from tests.unit.world import NOW
 
@@ -364,3 +364,54 @@ async def test_an_entry_is_not_created_twice(store: Store) -> None:
     await store.write(entry, None)
     with pytest.raises(Conflict):
         await store.write(entry, None)
+
+
+class Failing(MemoryStore):
+    """Fails as listed, one call after the other, and works from then on; keeps the names of the calls."""
+
+    def __init__(self, *faults: Exception) -> None:
+        super().__init__()
+        self.faults = list(faults)
+        self.calls: list[str] = []
+
+    async def load(self, job_id: str) -> Stored | None:
+        self._fail("load")
+        return await super().load(job_id)
+
+    async def write(self, entry: Entry, version: Any, link: Entry | None = None) -> Any:
+        self._fail("write")
+        return await super().write(entry, version, link)
+
+    def _fail(self, call: str) -> None:
+        self.calls.append(call)
+        if self.faults:
+            raise self.faults.pop(0)
+
+
+async def test_a_claim_that_the_store_has_no_room_for_is_given_up_at_once() -> None:
+    store = Failing(Throttled("no room"))
+    with pytest.raises(Throttled):
+        await ledger(store).claim(failed())
+    assert ["write"] == store.calls
+
+
+async def test_a_claim_that_may_have_been_written_is_found_again_even_if_the_store_has_no_room_for_a_while() -> None:
+    store = Failing(Unavailable("down"), Throttled("no room"))
+    assert isinstance(await ledger(store).claim(failed()), Claim)
+    assert ["write", "load", "load", "write"] == store.calls
+
+
+async def test_what_google_answered_is_recorded_even_if_the_store_has_no_room_for_a_while() -> None:
+    store = Failing()
+    mine = await claim(ledger(store))
+    store.faults = [Throttled("no room")]
+    assert "new" == (await ledger(store).record(mine, mine.entry.retried("new"))).entry.new_job_id
+
+
+async def test_a_claim_of_a_job_that_is_expected_to_be_known_looks_first() -> None:
+    store = Failing()
+    mine = await claim(ledger(store))
+    await ledger(store).record(mine, mine.entry.retried("new"))
+    store.calls.clear()
+    assert isinstance(await ledger(store).claim(failed(), expected=True), Settled)
+    assert ["load"] == store.calls

@@ -16,9 +16,9 @@ from msgspec.structs import replace
 from handlers.draining import Draining
 from handlers.entries import Entry
 from handlers.events import parse_failed
-from handlers.ledger import Ledger
+from handlers.ledger import Ledger, Stored
 from handlers.memory_store import MemoryStore
-from handlers.outcomes import Broken, Deferred, Misconfigured, NotNow, Reason, Rejected, Retried, Unavailable
+from handlers.outcomes import Broken, Deferred, Misconfigured, NotNow, Reason, Rejected, Retried, Throttled, Unavailable
 from handlers.ports import NoAnswer, NotSent
 from handlers.retry_failed_job import _Work
 from handlers.telemetry import log
@@ -575,6 +575,28 @@ async def test_a_claim_that_arrived_though_its_answer_did_not_costs_nothing() ->
     assert isinstance(await world.deliver(failed()), NotNow)
     assert Retried("job-again") == await world.deliver(failed())
     assert 1 == world.retried.messages[0]["attempt"]
+
+
+async def test_a_ledger_that_has_no_room_is_a_503_at_once_with_one_call_to_it() -> None:
+    world = World()
+    calls = []
+
+    class Full(MemoryStore):
+        async def load(self, job_id: str) -> Stored | None:
+            calls.append("load")
+            raise Throttled("no room")
+
+        async def write(self, entry: Entry, version: Any, link: Entry | None = None) -> Any:
+            calls.append("write")
+            raise Throttled("no room")
+
+    ledger = Ledger(Full(), lease_seconds=150, keep=timedelta(days=1), now=lambda: NOW)
+    world.case = replace(world.case, ledger=ledger)
+    for attempt, call in ((1, "write"), (2, "load")):
+        assert isinstance(await world.deliver(failed(), attempt=attempt), NotNow)
+        assert call == calls.pop()
+        assert not calls
+    assert not world.http.retries
 
 
 async def test_the_log_tells_a_new_job_that_could_not_be_recorded() -> None:

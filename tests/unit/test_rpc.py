@@ -8,10 +8,11 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from google.api_core.exceptions import FailedPrecondition, ServiceUnavailable
+from google.api_core.exceptions import FailedPrecondition, ServiceUnavailable, from_grpc_status
 
 from handlers.generated import message_module
-from handlers.rpc import Channels, Service
+from handlers.outcomes import Misconfigured, Throttled, Unavailable
+from handlers.rpc import Channels, Service, fault_of
 from tests.e2e.wires import Wire
 
 _types = message_module("google.cloud.firestore_v1", "firestore")
@@ -99,3 +100,17 @@ async def test_a_connection_that_died_without_a_word_is_given_up_for_a_new_one(r
                     with suppress(ServiceUnavailable):
                         await commit(Commit(database="d"))
                         break
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, Throttled),
+        (grpc.StatusCode.UNAVAILABLE, Unavailable),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, Unavailable),
+        (grpc.StatusCode.ABORTED, Unavailable),
+        (grpc.StatusCode.PERMISSION_DENIED, Misconfigured),
+    ],
+)
+def test_a_quota_that_is_used_up_is_told_from_what_else_passes(code: grpc.StatusCode, kind: type[Exception]) -> None:
+    assert kind is type(fault_of(from_grpc_status(code, "words"), "asking"))  # type: ignore[no-untyped-call]
