@@ -28,7 +28,7 @@ class _Kind(Enum):
 
 # What says that the request itself is wrong (405, 411, 413, 414, 431) is a fault of ours, and of no job.
 # (HTTP status, ErrorInfo.reason or error.status) → what it is; the first that is found of
-# (status, reason), (status, error.status), (status, ""); nothing found: 4xx JOB_NOT_RETRYABLE, all else UNKNOWN
+# (status, reason), (status, error.status), (status, ""); nothing found: by the status's first digit, and else UNKNOWN
 TABLE: dict[tuple[int, str], _Kind | Reason] = {
     (200, ""): _Kind.NEW_JOB,
     (400, "FAILED_PRECONDITION"): _Kind.NOT_YET,
@@ -38,8 +38,12 @@ TABLE: dict[tuple[int, str], _Kind | Reason] = {
     (403, "CONSUMER_INVALID"): _Kind.OURS,
     (403, "CONSUMER_SUSPENDED"): _Kind.OURS,
     (403, "RATE_LIMIT_EXCEEDED"): _Kind.NOT_YET,
+    (403, "RESOURCE_QUOTA_EXCEEDED"): _Kind.NOT_YET,
     (403, "LOCATION_ORG_POLICY_VIOLATED"): _Kind.OURS,
+    (403, "LOCATION_POLICY_VIOLATED"): _Kind.OURS,
     (403, "ORG_RESTRICTION_VIOLATION"): _Kind.OURS,
+    (403, "RESOURCE_PROJECT_INVALID"): _Kind.OURS,
+    (403, "RESOURCE_USAGE_RESTRICTION_VIOLATED"): _Kind.OURS,
     (403, "SECURITY_POLICY_VIOLATED"): _Kind.OURS,
     (403, "SERVICE_DISABLED"): _Kind.OURS,
     (403, "USER_PROJECT_DENIED"): _Kind.OURS,
@@ -57,6 +61,8 @@ TABLE: dict[tuple[int, str], _Kind | Reason] = {
     (431, ""): _Kind.OURS,
     (499, ""): _Kind.UNKNOWN,
 }
+
+_DEFAULTS: dict[int, _Kind | Reason] = {3: _Kind.OURS, 4: Reason.JOB_NOT_RETRYABLE}  # a redirect is not Google's
 
 DETAILS = {
     Reason.ACCESS_DENIED: (
@@ -101,7 +107,7 @@ def answer_of(status: int, body: bytes, now: datetime) -> Answer:
     info = _detail(error, "google.rpc.ErrorInfo")
     metadata = _mapping(info, "metadata")
     code, reason = _word(error.get("status")), _word(info.get("reason"))
-    default = Reason.JOB_NOT_RETRYABLE if 400 <= status < 500 else _Kind.UNKNOWN
+    default = _DEFAULTS.get(status // 100, _Kind.UNKNOWN)
     words = [word for word in (reason, code) if word]
     kind = next((TABLE[status, word] for word in (*words, "") if (status, word) in TABLE), default)
     said = " ".join(filter(None, (str(status), code, reason if reason != code else "")))

@@ -5,6 +5,7 @@ https://developers.google.com/data-portability/user-guide/time-based.
 """
 
 import asyncio
+import codecs
 import re
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -45,6 +46,7 @@ TABLE: dict[str, Callable[[], Fault]] = {
     "invalid_request": partial(Misconfigured, "the token request was refused: invalid_request"),
     "unsupported_grant_type": partial(Misconfigured, "the token request was refused: unsupported_grant_type"),
 }
+_PASSING = ["internal_failure", "rate_limit_exceeded", "server_error", "temporarily_unavailable"]  # whatever the status
 
 
 class Secrets(Protocol):
@@ -179,6 +181,13 @@ class UserCredentials:
 
     async def _exchange(self, client: OAuthClient, refresh_token: str) -> _TokenAnswer:
         """Ask the token endpoint. Returns a token, or an error that stands in TABLE; raises for any other."""
+        try:
+            return await self._ask(client, refresh_token)
+        except (Unavailable, Misconfigured):
+            self._client = None  # it may be out of date, its endpoint too: the next one reads it again
+            raise
+
+    async def _ask(self, client: OAuthClient, refresh_token: str) -> _TokenAnswer:
         form = {
             "grant_type": "refresh_token",
             "client_id": client.client_id,
@@ -196,7 +205,8 @@ class UserCredentials:
             answer = msgspec.json.decode(body, type=_TokenAnswer, strict=False)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             raise Unavailable(f"the token endpoint answered {status} without JSON") from None
-        if status in (408, 429) or status >= 500 or (status == 200 and not _TOKEN.fullmatch(answer.access_token or "")):
+        passes = status in (408, 429) or status >= 500 or answer.error in _PASSING
+        if passes or (status == 200 and not _TOKEN.fullmatch(answer.access_token or "")):
             raise Unavailable(f"the token endpoint failed: {status}")
         if status == 200:
             answer.error = ""
@@ -218,7 +228,8 @@ class UserCredentials:
     async def _read_client(self) -> OAuthClient:
         where = f"the OAuth client file in secret {self._client_secret_id}"
         try:
-            file = msgspec.json.decode(await self._secrets.read(self._client_secret_id), type=_ClientFile)
+            payload = (await self._secrets.read(self._client_secret_id)).removeprefix(codecs.BOM_UTF8)
+            file = msgspec.json.decode(payload, type=_ClientFile)
         except NoSecret as error:
             raise Misconfigured(f"{where} is {error}") from None
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):

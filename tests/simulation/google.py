@@ -23,6 +23,7 @@ _INFO = "type.googleapis.com/google.rpc.ErrorInfo"
 _HELD_BACK = (
     (429, "RESOURCE_EXHAUSTED", "RATE_LIMIT_EXCEEDED"),
     (403, "PERMISSION_DENIED", "RATE_LIMIT_EXCEEDED"),
+    (403, "PERMISSION_DENIED", "RESOURCE_QUOTA_EXCEEDED"),
     (429, "RESOURCE_EXHAUSTED", ""),
     (409, "ABORTED", ""),
 )
@@ -35,6 +36,9 @@ _OURS = (
     "LOCATION_ORG_POLICY_VIOLATED",
     "ORG_RESTRICTION_VIOLATION",
     "SECURITY_POLICY_VIOLATED",
+    "LOCATION_POLICY_VIOLATED",
+    "RESOURCE_PROJECT_INVALID",
+    "RESOURCE_USAGE_RESTRICTION_VIOLATED",
 )
 _OUR_REQUEST = (405, 411, 413, 414, 431)  # a front end's, about the request itself
 _NOT_RETRYABLE = (
@@ -54,7 +58,6 @@ _BROKEN = (
     (504, "DEADLINE_EXCEEDED"),
     (499, "CANCELLED"),
     (408, None),
-    (302, None),
     (200, None),
 )
 _COOL = ("cools down",)

@@ -84,6 +84,7 @@ def test_a_definite_refusal_has_its_reason(answer: Any, reason: Reason) -> None:
         google_error(429, "RESOURCE_EXHAUSTED", error_info("RATE_LIMIT_EXCEEDED"), QUOTA, retry_info("30s")),
         google_error(429, "RESOURCE_EXHAUSTED"),
         google_error(403, "PERMISSION_DENIED", error_info("RATE_LIMIT_EXCEEDED")),
+        google_error(403, "PERMISSION_DENIED", error_info("RESOURCE_QUOTA_EXCEEDED")),
         google_error(409, "ABORTED"),
         (429, b"<html>slow down</html>"),
         google_error(429, "RESOURCE_EXHAUSTED", error_info("X", timestamp_after_24hrs=NOW.isoformat())),
@@ -94,8 +95,8 @@ def test_what_passes_within_the_back_off_of_pubsub_is_unavailable(answer: Any) -
     assert isinstance(answer_of(answer[0], body_of(answer[1]), NOW), Unavailable)
 
 
-@pytest.mark.parametrize("status", [405, 411, 413, 414, 431])
-def test_a_request_that_is_wrong_in_itself_is_our_fault(status: int) -> None:
+@pytest.mark.parametrize("status", [301, 302, 307, 308, 405, 411, 413, 414, 431])
+def test_a_request_that_is_wrong_in_itself_or_goes_to_the_wrong_place_is_our_fault(status: int) -> None:
     assert isinstance(answer_of(status, b"<!DOCTYPE html>", NOW), Misconfigured)
 
 
@@ -108,6 +109,9 @@ def test_a_request_that_is_wrong_in_itself_is_our_fault(status: int) -> None:
         "CONSUMER_INVALID",
         "USER_PROJECT_DENIED",
         "SECURITY_POLICY_VIOLATED",
+        "RESOURCE_USAGE_RESTRICTION_VIOLATED",
+        "LOCATION_POLICY_VIOLATED",
+        "RESOURCE_PROJECT_INVALID",
     ],
 )
 def test_a_fault_of_our_project_is_never_blamed_on_the_user(reason: str) -> None:
@@ -122,7 +126,6 @@ def test_a_fault_of_our_project_is_never_blamed_on_the_user(reason: str) -> None
         (200, {"archiveJobId": ""}),
         (200, {"archiveJobId": "a/b"}),
         (204, b""),
-        (302, b""),
         (408, b""),
         (499, b""),
         google_error(500, "INTERNAL"),

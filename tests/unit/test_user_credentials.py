@@ -1,6 +1,7 @@
 """Rules of access tokens: fetched once, kept while they live, and every error put to the right account."""
 
 import asyncio
+import codecs
 import json
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from rich.pretty import pretty_repr
 
 from handlers.outcomes import Fault, Misconfigured, Reason, Refused, Unavailable
-from handlers.ports import NoAnswer
+from handlers.ports import NoAnswer, NotSent
 from handlers.secret_store import NoSecret
 from handlers.telemetry import log
 from tests.unit.world import CLIENT_FILE, World
@@ -197,6 +198,8 @@ async def test_a_refused_client_or_request_is_ours(answer: Any) -> None:
         (200, {"no": "token"}),
         (400, b"<html>"),
         (200, {"access_token": "a token\r\nX-Own: header"}),
+        (400, {"error": "temporarily_unavailable"}),
+        (403, {"error": "rate_limit_exceeded"}),
         NoAnswer("TimeoutError"),
     ],
 )
@@ -245,6 +248,17 @@ async def test_a_rotated_client_secret_is_read_again_before_anyone_is_alerted() 
     world.http.token_script = [(401, {"error": "invalid_client"}), (200, {"access_token": "new"})]
     assert await fetch(world, "bob") == "new"
     assert world.http.token_forms[-1]["client_secret"] == ["rotated"]
+
+
+@pytest.mark.parametrize("answer", [(401, {"error": "deleted_client"}), (404, b"<html>"), NotSent("no such host")])
+async def test_a_client_file_that_was_put_right_is_used_from_the_next_delivery_on(answer: Any) -> None:
+    world = World()
+    world.http.token_script = [answer, (200, {"access_token": "new"})]
+    await fault(world)
+    right = {"web": CLIENT_FILE["web"] | {"client_id": "another-client"}}
+    world.secrets.content["client"] = codecs.BOM_UTF8 + json.dumps(right).encode()
+    assert "new" == await fetch(world)
+    assert ["another-client"] == world.http.token_forms[-1]["client_id"]
 
 
 async def test_what_another_client_got_is_tried_with_todays_client_before_anyone_is_told() -> None:
