@@ -1,5 +1,6 @@
 """The function as HTTP sees it: a request becomes a use case's call, and its outcome an answer and one log line."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -21,11 +22,15 @@ _MOST_BYTES = 40 << 20
 
 
 class Entrance:
-    """The two entry points. The parts behind them are built at the first request, after the fork."""
+    """The two entry points. The parts behind them are built at the first request, after the fork.
 
-    def __init__(self, settings: Settings) -> None:
+    A request has `request_seconds` to come in.
+    """
+
+    def __init__(self, settings: Settings, *, request_seconds: float = 30.0) -> None:
         self._settings = settings
         self._parts = Parts(settings)
+        self._request_seconds = request_seconds
         self._bytes = 0  # of requests in hand
         configure_logs(settings.log_level)
         tracing.load(settings)
@@ -40,19 +45,23 @@ class Entrance:
             return _answer(503, "later")
         self._bytes += size
         try:
-            return await self._delivered(request)
+            async with asyncio.timeout(self._request_seconds):
+                body = await request.body()
+            self._bytes += len(body) - size
+            size = len(body)  # of a request that did not say it before, too
+            return await self._delivered(request, body)
+        except (ClientDisconnect, TimeoutError):
+            log.warning("The connection was cut off before the whole request was here, or the rest did not come.")
+            return _answer(503, "later")
         finally:
             self._bytes -= size
 
-    async def _delivered(self, request: Request) -> Response:
+    async def _delivered(self, request: Request, body: bytes) -> Response:
         try:
-            delivery = parse_delivery(request.headers, await request.body())
+            delivery = parse_delivery(request.headers, body)
         except NotADelivery as error:
             log.warning(str(error))
             return _answer(400, "malformed")
-        except ClientDisconnect:
-            log.warning("The connection was cut off before the whole request was here.")
-            return _answer(503, "later")
         known = {"messageId": delivery.message_id, "deliveryAttempt": delivery.attempt}
         journal = self._parts.tracing.journal(delivery, request.headers, **known)
         return await _answered(lambda: self._parts.retry_failed_job(delivery, journal), journal)

@@ -7,19 +7,23 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+_PORT = r"(:\d{1,4}|:[1-5]\d{4}|:6[0-4]\d{3}|:65[0-4]\d\d|:655[0-2]\d|:6553[0-5])"
 # where a token may be sent: over TLS, or to this very machine
-_ORIGIN = r"^(https://[A-Za-z0-9.-]+|http://(localhost|127\.0\.0\.1|\[::1\]))(:\d{1,4}|:[1-5]\d{4}|:6[0-4]\d{3}|:65[0-4]\d\d|:655[0-2]\d|:6553[0-5])?"
+_ORIGIN = r"^(https://[A-Za-z0-9.-]+|http://(localhost|127\.0\.0\.1|\[::1\]))" + _PORT + "?"
 SAFE_URL = _ORIGIN + r"(/\S*)?\Z"
 SAFE_ORIGIN = _ORIGIN + r"/?\Z"
 
 Topic = Annotated[
     str,
-    Meta(pattern=r"^(projects/[^/\s]+/topics/)?[A-Za-z][\w.~+%-]{2,254}\Z", description="a topic's short or full name"),
+    Meta(
+        pattern=r"^(projects/[^/\s]+/topics/)?(?!goog)[A-Za-z][\w.~+%-]{2,254}\Z",
+        description="a topic's short or full name",
+    ),
 ]
 SecretId = Annotated[
     str, Meta(pattern=r"^[A-Za-z0-9_-]{1,255}\Z", description="a secret's id: letters, digits, - and _")
 ]
-Address = Annotated[str, Meta(pattern=r"^([^\s/]+:\d{1,5})?\Z", description="host:port")]
+Address = Annotated[str, Meta(pattern=rf"^([^\s/]+{_PORT})?\Z", description="host:port")]
 Seconds = Annotated[float, Meta(ge=0.1, le=86_400, description="seconds: a number from 0.1 to 86400")]
 
 
@@ -40,9 +44,9 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     firestore_database: Annotated[
         str, Meta(pattern=r"^(\(default\)|[a-z0-9-]{4,63})\Z", description="a database's id")
     ] = "(default)"
-    retry_ledger_collection: Annotated[str, Meta(pattern=r"^[^/\s]{1,200}\Z", description="a collection's id")] = (
-        "archiveJobRetries"
-    )
+    retry_ledger_collection: Annotated[
+        str, Meta(pattern=r"^(?!\.{1,2}\Z|__.*__\Z)[^/\s]{1,200}\Z", description="a collection's id")
+    ] = "archiveJobRetries"
     retry_budget: Annotated[int, Meta(ge=0, le=100, description="a whole number from 0 to 100")] = 3
     event_max_age_days: Annotated[float, Meta(gt=0, le=365, description="days: a number above 0, up to 365")] = 14
     ambiguous_retry: Annotated[Literal["resend", "park"], Meta(description="resend or park")] = "resend"

@@ -143,6 +143,26 @@ async def test_what_does_not_fit_into_the_memory_is_503_until_there_is_room(
     assert 400 == await send(40)
 
 
+async def test_a_request_whose_length_nobody_said_counts_too_when_it_is_here(entrance: Entrance) -> None:
+    large = asyncio.create_task(send(entrance, push("no event") + b" " * (41 << 20)))
+    await asyncio.sleep(0.1)  # it is being worked on
+    assert not large.done()
+    assert 503 == (await send(entrance, b"no envelope", **{"content-length": "11"})).status_code
+    await large
+    assert 400 == (await send(entrance, b"no envelope", **{"content-length": "11"})).status_code
+
+
+async def test_a_request_that_does_not_come_in_is_503_and_takes_no_room_any_more() -> None:
+    entrance = Entrance(from_environment(NOWHERE), request_seconds=0.1)
+
+    async def never() -> dict[str, Any]:
+        return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+
+    scope = {"type": "http", "method": "POST", "headers": [(b"content-length", b"90000000")]}
+    assert 503 == (await entrance.retry_failed_archive_job(Request(scope, never))).status_code
+    assert 400 == (await send(entrance, b"no envelope", **{"content-length": "11"})).status_code
+
+
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", code],

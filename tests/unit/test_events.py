@@ -33,6 +33,13 @@ def test_every_field_is_read() -> None:
     assert (event.job_id, event.credential_id, event.root_job_id, event.attempt) == ("A-z.0_~", "second", "root", 2)
 
 
+def test_half_a_surrogate_pair_in_a_field_of_the_producers_own_is_nobodys_business() -> None:
+    assert "job" == parse(theirs="cut inside an emoji: \ud83d").job_id
+    for wrong in (b'{"archiveJobId":"job","theirs":"\\ud83d"}', b'{"archiveJobId":"job","userId":"\\ud83d"}'):
+        with pytest.raises(MalformedEvent, match="malformed"):
+            parse_failed(wrong)
+
+
 def test_an_attempt_beyond_any_integer_of_a_consumer_is_as_good_as_the_largest() -> None:
     assert parse(attempt=10**30).attempt == 2**31 - 1
 
@@ -66,6 +73,8 @@ def test_a_field_of_the_wrong_type_or_form_is_malformed(field: str, value: Any) 
         b'{"userId":"alice"}',
         b'{"archiveJobId":"job"}',
         b'{"archiveJobId":"job","userId":"alice","attempt":NaN}',
+        b'{"archiveJobId":"job","userId":"alice","theirs":NaN}',
+        b'{"archiveJobId":"job","userId":"alice","theirs":["\\ud83d",-Infinity]}',
         b'{"archiveJobId":"job","userId":"alice"} trailing',
         b'{"archiveJobId":"job","userId":"alice","theirs":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
         b"[" * 100_000,
