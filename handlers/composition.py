@@ -25,7 +25,7 @@ from handlers.user_credentials import UserCredentials
 
 # A message can be redelivered, or redriven from the dead letters, for as long as Pub/Sub keeps any: 31 days.
 _LONGEST_RETENTION = timedelta(days=31)
-_RESUMED_AT_MOST = 1000  # deferrals in one run of the schedule; what is left is due again at the next one
+_RESUMED_AT_MOST = 10_000  # deferrals in one run of the schedule; what is left is due again at the next one
 
 
 def rules_of(settings: Settings) -> Rules:

@@ -79,12 +79,15 @@ class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel
         return replace(self, not_before=None, event=b"", attributes="")
 
     def reopened(self) -> "Entry":
-        """A rejection that was final can be claimed again. A call in doubt that parked the job counts as carried out
-        from here on, since a person has looked; in doubt, it would park the job again.
+        """A rejection is taken back by a person, who has looked at its calls in doubt. Those that parked the job count
+        as carried out from here on (in doubt, they would park it again); those that used up its retries are forgiven.
         """
-        looked_into = self.calls_counted if self.reason == Reason.OUTCOME_UNKNOWN else 0
-        counted = {"attempt": self.attempt + looked_into, "calls_counted": self.calls_counted - looked_into}
-        return replace(self, state="open", **counted)
+        match self.reason:
+            case Reason.OUTCOME_UNKNOWN:
+                return replace(self, state="open", attempt=self.used, calls_counted=0)
+            case Reason.RETRY_BUDGET_EXHAUSTED:
+                return replace(self, state="open", calls_counted=0)
+        return replace(self, state="open")
 
     def of_new_job(self) -> "Entry | None":
         """The entry of the job that came of it, so that its chain is known should it fail too."""

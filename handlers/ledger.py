@@ -220,7 +220,7 @@ class Ledger:
 
 
 async def reopen(store: Store, stored: Stored, now: datetime) -> None:
-    """Let a job be claimed again whose rejection is final, once a person has put right what stood behind it.
+    """Let a job be claimed again that was rejected, once a person has put right what stood behind it.
 
     Raises Conflict if somebody wrote meanwhile.
     """

@@ -122,8 +122,10 @@ def redrive(
       python -m ops redrive rejected --user user-4711 --go
       python -m ops redrive dead --go --rate 5
 
-    Two reasons are matched only by name: MALFORMED_EVENT, since such an event is malformed still, and
-    OUTCOME_UNKNOWN, since a person has to find out first whether a retry is running.
+    Three reasons are matched only by name: MALFORMED_EVENT, since such an event is malformed still;
+    OUTCOME_UNKNOWN, since a person has to find out first whether a retry is running; and
+    RETRY_BUDGET_EXHAUSTED, since a job's calls in doubt are forgiven with it, as after an outage of
+    Google's.
     """
     settings = _settings(project, database)
     wanted = Wanted(

@@ -8,14 +8,14 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 from google.pubsub_v1.types.pubsub import PubsubMessage
 
-from handlers.entries import REVISABLE
 from handlers.events import MalformedEvent, RetryRejected, parse_failed
 from handlers.outcomes import Reason
 
 UNDELIVERED = "UNDELIVERED"  # a sound event that Pub/Sub gave up on: what stopped it was ours
 UNREADABLE = "UNREADABLE"  # not a rejection, so it holds no event
-# A malformed event stays malformed; and of a parked job a person has to find out whether a retry is running.
-ONLY_BY_NAME = {Reason.MALFORMED_EVENT, Reason.OUTCOME_UNKNOWN}
+# A malformed event stays malformed; whether a retry of a parked job is running, a person has to find out first; and
+# calls in doubt that used up a job's retries are forgiven where a person knows that Google carried none of them out.
+ONLY_BY_NAME = {Reason.MALFORMED_EVENT, Reason.OUTCOME_UNKNOWN, Reason.RETRY_BUDGET_EXHAUSTED}
 
 # What Pub/Sub adds: https://cloud.google.com/pubsub/docs/handling-failures#attributes-added and its own use
 _DEAD_LETTER = "CloudPubSubDeadLetterSource"
@@ -39,9 +39,10 @@ class Letter:
     attributes: dict[str, str] = field(default_factory=dict)
 
     @property
-    def final(self) -> bool:
-        """Whether the ledger answers this job from its entry for good, until that is reopened."""
-        return bool(self.rejected_at) and self.reason not in (*REVISABLE, Reason.MALFORMED_EVENT)
+    def closed(self) -> bool:
+        """Whether the ledger's entry has to be reopened, or the same would come of it again."""
+        claimed_anyway = (Reason.EVENT_EXPIRED, Reason.REAUTHORIZATION_REQUIRED, Reason.MALFORMED_EVENT)
+        return bool(self.rejected_at) and self.reason not in claimed_anyway
 
 
 Read = Callable[[PubsubMessage], Letter]

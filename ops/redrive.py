@@ -3,7 +3,7 @@
 look: pull everything, count it, keep what is wanted in hand
       │
 put back, one by one:
-      reopen the ledger's entry, if it holds the job's rejection for final ─► publish ─► acknowledge
+      reopen the ledger's entry, if the job would only be rejected again ─► publish ─► acknowledge
 
 Whatever ends it, nothing is lost: a message is acknowledged when Pub/Sub has accepted its event, and is available again
 otherwise. An event that was put back twice, by two runs at once or one that died, is one more delivery of a job that
@@ -152,7 +152,7 @@ class Redrive:
     def _hopeless(self, letter: Letter) -> str:
         if not letter.data and not letter.attributes:
             return "it is empty, and Pub/Sub takes no empty message"
-        if letter.final and self.store is None:
+        if letter.closed and self.store is None:
             return "its job is answered for good in the function's own memory (RETRY_LEDGER=memory)"
         return ""
 
@@ -161,7 +161,7 @@ class Redrive:
 
         A job that was claimed or answered anew since this rejection needs no reopening: it has had its other try.
         """
-        while letter.final and self.store:
+        while letter.closed and self.store:
             try:
                 stored = await self.store.load(letter.job_id)
                 if stored is None:

@@ -127,6 +127,9 @@ def _claims(entry: Entry, lapsed: int, rules: Rules, now: datetime) -> str:
 def _after_rejection(entry: Entry) -> str:
     redrive = f"python -m ops redrive rejected --job {entry.job_id} --go"
     match entry.reason:
+        case Reason.RETRY_BUDGET_EXHAUSTED if entry.calls_in_doubt:
+            by_name = redrive.replace("--job", "--reason RETRY_BUDGET_EXHAUSTED --job")
+            return f"Done. If Google carried out none of its calls in doubt (an outage): {by_name}"
         case Reason.EVENT_EXPIRED | Reason.RETRY_BUDGET_EXHAUSTED:
             return "Done. The user needs a new export."
         case Reason.REAUTHORIZATION_REQUIRED:

@@ -99,9 +99,10 @@ def test_what_is_no_rejection_is_never_put_back(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("reason", [UNDELIVERED, *Reason])
-def test_everything_is_meant_but_what_is_malformed_or_parked(reason: str) -> None:
+def test_everything_is_meant_but_what_is_malformed_parked_or_used_up(reason: str) -> None:
     meant = Wanted()(Letter(message_id="1", arrived_at=NOW, reason=reason), NOW)
-    assert (reason not in (Reason.MALFORMED_EVENT, Reason.OUTCOME_UNKNOWN)) == meant
+    by_name = (Reason.MALFORMED_EVENT, Reason.OUTCOME_UNKNOWN, Reason.RETRY_BUDGET_EXHAUSTED)
+    assert (reason not in by_name) == meant
 
 
 @pytest.mark.parametrize(
@@ -131,8 +132,8 @@ def test_a_letter_is_meant_if_all_that_is_asked_for_fits(wanted: dict[str, Any],
 
 
 @pytest.mark.parametrize("reason", list(Reason))
-def test_final_are_the_rejections_that_the_ledger_answers_for_good(reason: str) -> None:
+def test_closed_are_the_rejections_that_the_ledger_would_only_repeat(reason: str) -> None:
     """As tests/unit/test_ledger.py has it; a malformed event never came to the ledger."""
-    final = {"ACCESS_DENIED", "JOB_NOT_FOUND", "JOB_NOT_RETRYABLE", "OUTCOME_UNKNOWN"}
-    assert (reason in final) == read_rejection(message(rejection(b"", NOW, reason))).final
-    assert not dead(failed()).final
+    closed = {"ACCESS_DENIED", "JOB_NOT_FOUND", "JOB_NOT_RETRYABLE", "OUTCOME_UNKNOWN", "RETRY_BUDGET_EXHAUSTED"}
+    assert (reason in closed) == read_rejection(message(rejection(b"", NOW, reason))).closed
+    assert not dead(failed()).closed

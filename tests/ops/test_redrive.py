@@ -268,7 +268,7 @@ async def test_a_final_rejection_is_open_before_its_event_is_published(desk: Des
 
 
 @only_embedded
-@pytest.mark.parametrize("reason", [Reason.REAUTHORIZATION_REQUIRED, Reason.RETRY_BUDGET_EXHAUSTED])
+@pytest.mark.parametrize("reason", [Reason.REAUTHORIZATION_REQUIRED, Reason.EVENT_EXPIRED])
 async def test_a_rejection_that_can_be_claimed_anyway_leaves_the_ledger_alone(desk: Desk, reason: Reason) -> None:
     store, topic = MemoryStore(), FakeTopic()
     before = await rejected_by(store, reason)

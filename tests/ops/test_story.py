@@ -105,6 +105,9 @@ def test_a_lapsed_claim_that_uses_up_the_budget_is_told_to_do_so() -> None:
     assert "RETRY_BUDGET_EXHAUSTED" in tell(age=200, state="claimed", lease_seconds=150, attempt=2).next
 
 
+FORGIVE = REDRIVE.replace("--job", "--reason RETRY_BUDGET_EXHAUSTED --job")
+
+
 @pytest.mark.parametrize(
     ("fields", "comes"),
     [
@@ -123,6 +126,11 @@ def test_a_lapsed_claim_that_uses_up_the_budget_is_told_to_do_so() -> None:
         ({"state": "open", "not_before": NOW}, "The scheduled run puts its event back."),
         ({"state": "open", "fence": 0}, "Made by a retry; nobody has reported it as failed."),
         ({"state": "rejected", "reason": "EVENT_EXPIRED"}, "Done. The user needs a new export."),
+        ({"state": "rejected", "reason": "RETRY_BUDGET_EXHAUSTED", "attempt": 3}, "Done. The user needs a new export."),
+        (
+            {"state": "rejected", "reason": "RETRY_BUDGET_EXHAUSTED", "calls_counted": 3},
+            f"Done. If Google carried out none of its calls in doubt (an outage): {FORGIVE}",
+        ),
         (
             {"state": "rejected", "reason": "REAUTHORIZATION_REQUIRED"},
             f"Done, until the user has consented again and the new token is stored; then: {REDRIVE}",

@@ -258,6 +258,11 @@ async def test_a_parked_job_that_is_reopened_is_no_longer_in_doubt(store: Store)
     assert 0 == (await claim(ledger(store))).entry.calls_counted
 
 
+async def test_calls_in_doubt_that_used_up_a_jobs_retries_are_forgiven_when_it_is_reopened(store: Store) -> None:
+    await reopen(store, await rejected(store, Reason.RETRY_BUDGET_EXHAUSTED, calls_counted=2), NOW)
+    assert 1 == (await claim(ledger(store))).entry.used
+
+
 async def test_reopening_leaves_alone_what_somebody_wrote_meanwhile(store: Store) -> None:
     stored = await rejected(store, Reason.JOB_NOT_FOUND)
     await reopen(store, stored, NOW)
