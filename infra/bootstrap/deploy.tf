@@ -31,6 +31,12 @@ resource "google_project_iam_custom_role" "deploy" {
     "logging.logMetrics.get",
     "logging.logMetrics.list",
     "logging.logMetrics.update",
+    # behind an alert on log lines there is a rule of Logging's (https://cloud.google.com/logging/docs/alerting/log-based-alerts)
+    "logging.notificationRules.create",
+    "logging.notificationRules.delete",
+    "logging.notificationRules.get",
+    "logging.notificationRules.list",
+    "logging.notificationRules.update",
     "monitoring.alertPolicies.create",
     "monitoring.alertPolicies.delete",
     "monitoring.alertPolicies.get",

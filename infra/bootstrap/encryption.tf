@@ -1,5 +1,8 @@
 data "google_project" "this" {}
 
+# Google makes this account when it is first asked for, and a grant to it fails before that.
+data "google_storage_project_service_account" "this" {}
+
 locals {
   # Google's own accounts that encrypt what infra/ and this make
   agents = {
@@ -9,14 +12,17 @@ locals {
     pubsub           = "gcp-sa-pubsub"
     run              = "serverless-robot-prod"
     secretmanager    = "gcp-sa-secretmanager"
-    storage          = "gs-project-accounts"
   }
+  members = merge(
+    { for name, agent in local.agents : name => "serviceAccount:service-${data.google_project.this.number}@${agent}.iam.gserviceaccount.com" },
+    { storage = "serviceAccount:${data.google_storage_project_service_account.this.email_address}" },
+  )
 }
 
 resource "google_kms_crypto_key_iam_member" "agents" {
-  for_each = var.kms_key_name == null ? {} : local.agents
+  for_each = var.kms_key_name == null ? {} : local.members
 
   crypto_key_id = var.kms_key_name
   role          = "roles/cloudkms.cryptoKeyEncrypterDecrypter"
-  member        = "serviceAccount:service-${data.google_project.this.number}@${each.value}.iam.gserviceaccount.com"
+  member        = each.value
 }

@@ -1,5 +1,6 @@
 """The bootstrap gives the pipeline what it needs, and the means to nothing else."""
 
+import json
 import re
 
 from tests.infra import rules
@@ -67,7 +68,9 @@ _RIGHTS = {
 def test_the_pipeline_can_make_metrics_alerts_and_dashboards_and_read_no_log(plan: Plan, bootstrap_plan: Plan) -> None:
     made = {resource.type.removeprefix("google_") for resource in plan.resources}
     watching = {kind for kind in made if kind.startswith(("logging_", "monitoring_"))}
-    wanted = {f"{_RIGHTS[kind]}.{verb}" for kind in watching for verb in ("create", "delete", "get", "list", "update")}
+    assert any("condition_matched_log" in json.dumps(policy.values) for policy in plan.of("monitoring_alert_policy"))
+    kinds = [*(_RIGHTS[kind] for kind in watching), "logging.notificationRules"]
+    wanted = {f"{kind}.{verb}" for kind in kinds for verb in ("create", "delete", "get", "list", "update")}
     permissions = bootstrap_plan.one("project_iam_custom_role")["permissions"]
     assert wanted == {right for right in permissions if right.startswith(("logging.", "monitoring."))}
 
