@@ -10,7 +10,6 @@ import platform
 import ssl
 import sys
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import aiohttp
@@ -19,22 +18,13 @@ import uvloop
 
 from local import emulators
 from local.stage import Stage
-from tests.bench import process_tree
+from tests.bench import process_tree, report
 from tests.bench.bare import Bare
 from tests.bench.contenders import IN_FLIGHT, Contender, alone, cold_start, contenders, count_calls, load
-from tests.bench.picture import picture
 
 BUILD = Path("build")
-PICTURE = Path("docs/bench.svg")
 # Seconds that the services take, and what of it one event cannot do at the same time as something else.
 SECRET, TOKEN, RETRY = 0.010, 0.100, 0.300
-MEASURES = {
-    "cpu_ms": "CPU an event, 80 in flight (ms)",
-    "alone_ms": "one event alone, connections open (ms)",
-    "loaded_ms": "80 in flight, p50 (ms)",
-    "start_s": "start to first answer (s)",
-    "memory_mb": "memory after load (MB)",
-}
 
 
 def main() -> None:
@@ -56,11 +46,10 @@ def main() -> None:
     kinds = [kind for kind in ("plain", "one_file", "quick") if getattr(arguments, kind)]
     file = BUILD / f"{'-'.join(['bench', *kinds]).replace('_', '-')}.json"
     file.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"{table(result)}\nAll values are in {file}.")
+    print(f"{report.told(result)}\nAll values are in {file}.")
     if not kinds:
-        PICTURE.parent.mkdir(exist_ok=True)
-        PICTURE.write_text(picture(result["medians"], MEASURES))
-        print(f"{PICTURE} is drawn.")
+        report.keep(result)
+        print(f"{report.RESULT}, {report.PICTURE} and the table in {report.README} are of this run.")
 
 
 async def bench(pubsub: str, firestore: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -120,7 +109,7 @@ async def soaked(stage: Stage, session: aiohttp.ClientSession, contender: Conten
 
 
 def summary(all_of_them: list[Contender], busy: list[float], events: int) -> dict[str, Any]:
-    rounds = {each.name: {measure: getattr(each, measure) for measure in MEASURES} for each in all_of_them}
+    rounds = {each.name: {measure: getattr(each, measure) for measure in report.MEASURES} for each in all_of_them}
     return {
         "machine": {
             "cpus": os.cpu_count(),
@@ -138,46 +127,8 @@ def summary(all_of_them: list[Contender], busy: list[float], events: int) -> dic
         },
         "contenders": {each.name: each.says for each in all_of_them},
         "calls_an_event": {each.name: each.calls for each in all_of_them},
-        "medians": {name: {measure: median(them) for measure, them in of.items()} for name, of in rounds.items()},
         "rounds": rounds,
     }
-
-
-def table(result: dict[str, Any]) -> str:
-    """Medians with their lowest and highest round, and this function as a share of each peer: a median of rounds."""
-    rounds = result["rounds"]
-    lines = [f"{result['where']:46}" + "".join(f"{name:>28}" for name in rounds)]
-    for measure, says in MEASURES.items():
-        cells = [_spread(of[measure], ".4g") for of in rounds.values()]
-        lines.append(f"{says:46}" + "".join(f"{cell:>28}" for cell in cells))
-        shares = [_spread(share(result, measure, name), ".2f") for name in rounds if name != "this"]
-        lines.append(f"{'    this function, as a share':46}{'':28}" + "".join(f"{cell:>28}" for cell in shares))
-    over = result["medians"]["this"]["alone_ms"] - (SECRET + TOKEN + RETRY) * 1000
-    bare = median(
-        alone - calls for alone, calls in zip(rounds["this"]["alone_ms"], result["bare_calls_ms"], strict=True)
-    )
-    lines.append(
-        f"One event alone takes {over:.1f} ms more than the stand-ins wait, "
-        f"and {bare:.1f} ms more than its calls, made bare one after the other."
-    )
-    machine = result["machine"]
-    lines.append(f"Python {machine['python']}, {machine['openssl']}, {machine['authorities']} authorities")
-    for name, calls in result["calls_an_event"].items():
-        lines.append(f"Calls of one event, {name}: {', '.join(f'{kind} {calls[kind]:g}' for kind in sorted(calls))}")
-    lines.append(f"Load average before each round: {', '.join(f'{each:.1f}' for each in machine['load_average'])}")
-    if "soak" in result:
-        lines.append(f"Memory in MB by events: {result['soak']}")
-    return "\n".join(lines)
-
-
-def _spread(values: list[float], form: str) -> str:
-    return f"{median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
-
-
-def share(result: dict[str, Any], measure: str, peer: str) -> list[float]:
-    """What this function used of what the peer used, in each round."""
-    rounds = result["rounds"]
-    return [ours / theirs for ours, theirs in zip(rounds["this"][measure], rounds[peer][measure], strict=True)]
 
 
 if __name__ == "__main__":

@@ -74,6 +74,7 @@ def contenders(settings: Mapping[str, str]) -> list[Contender]:
     peers = [
         Contender("this", "this function, with its ledger", ROOT / "main.py", settings),
         Contender("sample", "sample-style, synchronous, no ledger", _PEERS / "sample.py", settings),
+        Contender("pooled", "the same, with one session for all users", _PEERS / "pooled.py", settings),
         Contender("locked", "the same with a claim and a mark in Firestore", _PEERS / "locked.py", settings),
     ]
     if shutil.which("npm"):

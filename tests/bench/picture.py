@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 
 _LEFT, _BAR, _GAP, _WIDTH, _HIGH = 250, 330, 8, 720, 14
-_COLOURS = {"this": "#1a73e8", "sample": "#9aa0a6", "locked": "#5f6368", "node": "#b5a16a"}
+_COLOURS = {"this": "#1a73e8", "sample": "#9aa0a6", "pooled": "#7ba39b", "locked": "#5f6368", "node": "#b5a16a"}
 _NAMES = {
     "this": "this function, with its ledger",
-    "sample": "sample-style, no ledger",
-    "locked": "sample-style, claim and mark",
+    "sample": "sample, no ledger",
+    "pooled": "one session for all",
+    "locked": "sample, claim and mark",
     "node": "Node.js, no ledger",
 }
 
@@ -15,7 +16,7 @@ _NAMES = {
 def picture(medians: Mapping[str, Mapping[str, float]], measures: Mapping[str, str]) -> str:
     """Each measure's bars are drawn to its own scale: the longest is as long as it gets."""
     parts, y = [], 24
-    for x, name in zip((10, 205, 355, 545), medians, strict=False):
+    for x, name in zip((10, 190, 315, 455, 605), medians, strict=False):
         parts.append(_bar(x, y - 10, 10, 10, name) + _text(x + 14, y - 1, _NAMES[name]))
     for measure, says in measures.items():
         y += 22
