@@ -21,9 +21,9 @@ class Draining:
     def began(self) -> bool:
         return self._began is not None
 
-    def moment(self, moment: float, share: float) -> float:
-        """By when a step has to be over that had until this moment, at this share of its delivery's deadline."""
-        return moment if self._began is None else min(moment, self._began + share * self._seconds)
+    def deadline(self, at: float, share: float) -> float:
+        """By when a step has to be over that had until then, at this share of its delivery's time."""
+        return at if self._began is None else min(at, self._began + share * self._seconds)
 
     def hold(self, timeout: asyncio.Timeout, share: float) -> None:
         """Shorten this timeout, should draining begin before it is released."""
@@ -39,7 +39,7 @@ class Draining:
         self._began = asyncio.get_running_loop().time()
         for timeout, share in self._steps.items():
             if not timeout.expired():
-                timeout.reschedule(self.moment(timeout.when() or self._began, share))
+                timeout.reschedule(self.deadline(timeout.when() or self._began, share))
 
     def begin_at_sigterm(self) -> None:
         """Listen for the signal, besides the server, which stops listening for requests at it."""

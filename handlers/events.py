@@ -1,4 +1,4 @@
-"""The messages of the contract: what comes in (section 1) and what goes out (sections 2 and 3)."""
+"""The messages: the failed job that comes in, the follow-up and the rejection that go out (README.md, "Feed it")."""
 
 import base64
 import json
@@ -38,7 +38,7 @@ class ArchiveJobFailed(Struct, frozen=True, kw_only=True):
     failed_at: datetime | None = None
 
     def encoded(self) -> bytes:
-        """The event as a message's data, with the fields of the contract alone."""
+        """The event as a message's data, with the fields that are read and no others."""
         return encode(
             _Wire(
                 archive_job_id=self.job_id,

@@ -12,7 +12,8 @@ from typing import Any
 def message_module(package: str, name: str) -> Any:
     """The module `types.<name>` of a generated package. Whoever imports the package itself gets it whole."""
     if package not in sys.modules and (spec := find_spec(package)):
-        sys.modules[package] = module_from_spec(spec)  # its `__init__` is not run
+        # Its `__init__` is not run. Right as long as no other thread imports the package meanwhile: imports call this.
+        sys.modules[package] = module_from_spec(spec)
         try:
             return import_module(f"{package}.types.{name}")
         finally:

@@ -25,7 +25,7 @@ from msgspec import Struct
 
 
 class Reason(StrEnum):
-    """Why a retry was rejected (contract, section 3)."""
+    """Why a retry was rejected. README.md says what each reason stands for."""
 
     MALFORMED_EVENT = "MALFORMED_EVENT"
     EVENT_EXPIRED = "EVENT_EXPIRED"

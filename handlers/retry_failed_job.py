@@ -126,7 +126,7 @@ class _Work:
                 return await self._announce(claim)
         self._journal.bind(attempt=claim.entry.used, rootArchiveJobId=claim.entry.root_job_id)
         self._journal.count("callsUnknown", claim.lapsed)
-        kept = await self._settle(claim, event, token or self._begin_token(event))
+        kept = await self._ask_and_record(claim, event, token or self._begin_token(event))
         return NotNow(kept.entry.detail) if kept.entry.state == "open" else await self._announce(kept)
 
     def _begin_token(self, event: ArchiveJobFailed) -> asyncio.Future[AccessToken]:
@@ -146,7 +146,7 @@ class _Work:
                 await self._step("withdraw", WITHDRAWN, ledger.withdraw(event, holder))
             raise
 
-    async def _settle(self, claim: Claim, event: ArchiveJobFailed, token: asyncio.Future[AccessToken]) -> Kept:
+    async def _ask_and_record(self, claim: Claim, event: ArchiveJobFailed, token: asyncio.Future[AccessToken]) -> Kept:
         """Ask Google, and record what came of it before anything else happens."""
         try:
             became = await self._ask(claim.entry, event, token)
@@ -236,7 +236,7 @@ class _Work:
         """The one call. Raises Unavailable where it was not begun."""
         if self._case.draining.began:
             raise Unavailable("the instance is to end: no call to Google is begun any more")
-        seconds = self._moment(ANSWERED) - asyncio.get_running_loop().time()
+        seconds = self._deadline(ANSWERED) - asyncio.get_running_loop().time()
         if seconds <= 0:  # the instance stood still meanwhile
             raise Unavailable("no time was left for the call to Google")
         answer: Answer
@@ -294,15 +294,15 @@ class _Work:
     async def _publish(self, topic: Publisher, data: bytes, attributes: dict[str, str]) -> None:
         await self._step("publish", PUBLISHED, topic.publish(data, attributes))
 
-    def _moment(self, share: float) -> float:
-        return self._case.draining.moment(self._begun + share * self._case.rules.deadline, share)
+    def _deadline(self, share: float) -> float:
+        return self._case.draining.deadline(self._begun + share * self._case.rules.deadline, share)
 
     async def _step(self, name: str, by: float, doing: Awaitable[_T]) -> _T:
         """One timed step, over by this share of the deadline. Raises Unavailable where it is not."""
         draining = self._case.draining
         try:
             with self._journal.step(name):
-                async with asyncio.timeout_at(self._moment(by)) as timeout:
+                async with asyncio.timeout_at(self._deadline(by)) as timeout:
                     draining.hold(timeout, by)
                     try:
                         return await doing
@@ -312,7 +312,7 @@ class _Work:
             raise Unavailable(f"not over in time: {name}") from None
 
 
-# Bytes of an event that a deferral keeps as it came; of a larger one it keeps the fields of the contract. A document of
+# Bytes of an event that a deferral keeps as it came; of a larger one it keeps the fields that are read. A document of
 # Firestore's holds a mebibyte (https://cloud.google.com/firestore/quotas).
 _LARGEST_KEPT = 900_000
 _PARKED = "A call to Google had no answer, so a retry may or may not be running: look before you try again."

@@ -1,4 +1,4 @@
-"""The environment, read once into one frozen object (contract, section 6)."""
+"""The environment, read once into one frozen object. README.md says what each variable is for."""
 
 from collections.abc import Mapping
 from datetime import timedelta

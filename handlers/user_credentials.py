@@ -24,7 +24,7 @@ from handlers.telemetry import log
 
 _SCOPE = "https://www.googleapis.com/auth/dataportability."
 _REMEMBERED = 10_000  # credentials; about 2 KB each
-_MARGIN = 120.0  # seconds before its end at which a token counts as expired: longer than a delivery's own deadline
+_MARGIN = 120.0  # seconds before its end at which a token counts as expired: longer than a delivery usually may take
 _LIFETIME = 3599.0  # seconds, where the answer does not say
 _REFRESH_TIMEOUT = 15.0  # seconds
 

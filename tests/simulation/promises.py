@@ -1,4 +1,4 @@
-"""The promises of the contract, held against the effects of a run, one after the other."""
+"""The promises of README.md, held against the effects of a run, one after the other."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Rules of the settings: defaults of the contract, and every problem told at once."""
+"""Rules of the settings: the defaults that README.md names, and every problem told at once."""
 
 import pytest
 
