@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from handlers.composition import _RESUMED_AT_MOST
 from handlers.user_credentials import _REMEMBERED
 from infra.delivery.prices import per_million
 from tests.bench.scale import RATES, Found, Quotas, run, told
@@ -123,6 +124,11 @@ def test_30_deliveries_last_four_hours_and_100_nearly_sixteen() -> None:
     assert "four hours at 6,000 calls a minute are 1.44 million jobs" in DOCUMENT
     assert "14,430 s (4.0 hours)" in DOCUMENT
     assert "56,430 s (15.7 hours)" in DOCUMENT
+
+
+def test_the_fourth_delivery_comes_70_seconds_after_the_first() -> None:
+    assert [sum(Assumed().wait(n) for n in range(1, attempt)) for attempt in (2, 3, 4)] == [10, 30, 70]
+    assert "the fourth delivery, 70 s after the first" in DOCUMENT
 
 
 def test_the_first_storm_needs_ten_deliveries_and_the_worst_leaves_seventeen_in_a_hundred() -> None:
@@ -262,3 +268,9 @@ def test_the_tables_in_the_document_are_what_its_commands_print(command: str) ->
 
 def test_every_table_of_runs_in_the_document_has_its_command() -> None:
     assert len(COMMANDS) == DOCUMENT.count("| over after |") == 4
+
+
+def test_a_run_of_the_schedule_puts_back_as_many_deferrals_as_the_document_says() -> None:
+    every = _in_terraform("variables.tf", r'variable "resume_schedule" {.*?default\s+= "\*/(\d+) \* \* \* \*"')
+    said = f"{_RESUMED_AT_MOST:,} a run, which is {_RESUMED_AT_MOST / every:,.0f} a minute"
+    assert said in " ".join(DOCUMENT.split())
