@@ -139,6 +139,17 @@ def test_the_first_storm_needs_ten_deliveries_and_the_worst_leaves_seventeen_in_
     assert "17 % of a single million" in DOCUMENT
 
 
+def test_a_queue_of_ten_seconds_saves_the_worst_storm_and_half_the_quota_is_too_little_for_a_hundred_deliveries() -> (
+    None
+):
+    queued = run(100_000, replace(AT_WORST, pending=10))
+    assert (queued.dead, queued.most) == (0, 23)
+    assert "23 deliveries are enough" in DOCUMENT
+    left = [run(100_000, replace(AT_WORST, portability=3_000, attempts=attempts)).dead for attempts in (100, 30)]
+    assert [round(dead / 1_000_000, 2) for dead in left] == [0.01, 0.53]
+    assert "even 100 leave 1 % at worst, where 30 leave 53 %" in DOCUMENT
+
+
 def test_ten_instances_take_the_storm_that_raised_quotas_let_through_even_at_worst() -> None:
     found = run(100_000, replace(AT_WORST, portability=200_000, firestore=1e6))
     assert (found.dead, found.most, round(found.seconds / 60)) == (0, 10, 41)
