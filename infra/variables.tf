@@ -127,9 +127,9 @@ variable "log_level" {
 }
 
 variable "max_delivery_attempts" {
-  description = "Deliveries after which an event goes to the dead letters. With the back-off from 10 to 600 seconds, 30 of them sit out an outage of four hours."
+  description = "Deliveries after which an event goes to the dead letters. With the back-off from 10 to 600 seconds, 100 of them sit out an outage of fifteen hours."
   type        = number
-  default     = 30
+  default     = 100
 
   validation {
     condition     = var.max_delivery_attempts >= 10 && var.max_delivery_attempts <= 100

@@ -22,11 +22,10 @@ from tests.bench.scale_cost import Taken, usd
 RATES = (1, 1_000, 100_000)  # failed jobs a minute
 VARIED: list[dict[str, Any]] = [
     {},
-    {"max_instances": 40},
-    {"back_off": 60.0},
-    {"back_off": 120.0},
-    {"attempts": 60},
-    {"attempts": 100},
+    {"attempts": 30},
+    {"attempts": 30, "max_instances": 40},
+    {"attempts": 30, "back_off": 60.0},
+    {"attempts": 30, "back_off": 120.0},
 ]
 
 

@@ -22,7 +22,7 @@ class Assumed:
     max_instances: int = _of(10, "infra/: instances at most")
     back_off: float = _of(10.0, "infra/: seconds that a message waits after its first delivery in vain; doubles")
     back_off_most: float = _of(600.0, "infra/: seconds that it waits at most")
-    attempts: int = _of(30, "infra/: deliveries until the dead-letter topic takes a message")
+    attempts: int = _of(100, "infra/: deliveries until the dead-letter topic takes a message")
     latency: float = _of(0.5, "seconds of one delivery, most of it Google's answers: make bench")
     cpu: float = _of(0.005, "seconds of CPU of one delivery: twice what make bench measures")
     target: float = _of(0.6, f"share of concurrency and CPU that Cloud Run fills before it adds instances: {SCALING}")
