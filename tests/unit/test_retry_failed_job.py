@@ -6,7 +6,8 @@ import gc
 import json
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -23,7 +24,7 @@ from handlers.ports import NoAnswer, NotSent
 from handlers.retry_failed_job import _Work
 from handlers.telemetry import log
 from local.google_apis import MARK
-from tests.unit.world import NOW, TOKEN_URI, Answer, Script, World, error_info, failed, google_error
+from tests.unit.world import NOW, TOKEN_URI, Answer, FakeTopic, Script, World, error_info, failed, google_error
 
 
 async def test_a_failed_job_is_retried_once_and_its_follow_up_published() -> None:
@@ -124,6 +125,34 @@ async def test_ten_jobs_of_one_user_at_once_cost_one_secret_access_and_one_refre
     assert len(world.retried.messages) == 10
 
 
+@pytest.mark.parametrize(("attempt", "beside"), [(0, True), (1, True), (2, False)])
+async def test_the_token_is_got_beside_the_claim_but_after_it_at_a_redelivery(attempt: int, beside: bool) -> None:
+    world, asked = World(), asyncio.Event()
+
+    async def answering() -> Answer:
+        asked.set()
+        return 200, {"access_token": "token"}
+
+    class Waiting(MemoryStore):
+        async def write(self, entry: Entry, version: Any, link: Entry | None = None) -> Any:
+            if entry.state == "claimed":
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(asked.wait(), 20 if beside else 0.05)
+                assert beside == asked.is_set()
+            return await super().write(entry, version, link)
+
+    world.http.token_script = [answering]
+    ledger = Ledger(Waiting(), lease_seconds=150, keep=timedelta(days=1), now=lambda: NOW)
+    world.case = replace(world.case, ledger=ledger)
+    assert Retried("job-again") == await world.deliver(failed(), attempt=attempt)
+
+
+async def test_the_call_is_given_seven_ninths_of_the_time_less_what_has_passed() -> None:
+    world = World(deadline=90.0)
+    await world.deliver(failed())
+    assert 40 < world.http.seconds[-1] <= 70
+
+
 # what goes wrong before the call, and costs nothing
 
 
@@ -154,6 +183,40 @@ async def test_a_call_that_was_not_sent_releases_the_claim_and_counts_nothing() 
     assert 0 == world.journal.fields["calls"]
     assert Retried("new") == await world.deliver(failed())
     assert world.retried.messages[0]["attempt"] == 1
+
+
+class Slow(MemoryStore):
+    """A store whose answers take a moment, as those of a real one."""
+
+    async def load(self, job_id: str) -> Stored | None:
+        await asyncio.sleep(0.01)
+        return await super().load(job_id)
+
+    async def write(self, entry: Entry, version: Any, link: Entry | None = None) -> Any:
+        await asyncio.sleep(0.01)
+        return await super().write(entry, version, link)
+
+
+async def test_there_is_time_to_record_what_a_call_has_come_to_at_the_last_moment() -> None:
+    world, store = World(deadline=2.7), Slow()
+
+    async def connects() -> Any:
+        try:
+            await asyncio.Future()
+        except asyncio.CancelledError:
+            raise NotSent("cut off while it was connecting") from None
+
+    async def waits() -> Any:
+        await asyncio.Future()
+
+    world.script("unsent", connects)
+    world.script("sent", waits)
+    ledger = Ledger(store, lease_seconds=150, keep=timedelta(days=1), now=lambda: NOW)
+    world.case = replace(world.case, ledger=ledger)
+    outcomes = await asyncio.gather(*(world.deliver(failed(job)) for job in ("unsent", "sent")))
+    assert [NotNow, NotNow] == [type(outcome) for outcome in outcomes]
+    kept = [stored.entry for job in ("unsent", "sent") if (stored := await store.load(job))]
+    assert [("open", 0), ("open", 1)] == [(entry.state, entry.used) for entry in kept]
 
 
 @pytest.mark.parametrize(
@@ -243,6 +306,33 @@ async def test_403_with_the_newest_refresh_token_too_is_final() -> None:
     assert (Reason.ACCESS_DENIED, 2) == (outcome.reason, world.http.retries.count("job"))
 
 
+async def test_403_is_final_where_the_refresh_token_was_read_again_for_this_very_delivery() -> None:
+    world = World()
+    world.http.token_script = [
+        (200, {"access_token": "old", "expires_in": 0}),
+        (400, {"error": "invalid_grant"}),
+        (200, {"access_token": "new"}),
+    ]
+    await world.deliver(failed("earlier"))
+    await asyncio.sleep(0.01)
+    world.secrets.content["token-alice"] = f"{MARK}-refresh-after-consent".encode()
+    world.script("job", google_error(403, "PERMISSION_DENIED"))
+    outcome = await world.deliver(failed())
+    assert isinstance(outcome, Rejected)
+    assert (Reason.ACCESS_DENIED, 2) == (outcome.reason, world.secrets.reads.count("token-alice"))
+
+
+@pytest.mark.parametrize("first", [401, 403])
+@pytest.mark.parametrize(("second", "reason"), [(401, Reason.REAUTHORIZATION_REQUIRED), (403, Reason.ACCESS_DENIED)])
+async def test_no_third_call_is_made_whatever_the_secret_holds(first: int, second: int, reason: Reason) -> None:
+    world = await warm()
+    world.secrets.content["token-alice"] = f"{MARK}-refresh-with-more-scopes".encode()
+    world.script("job", google_error(first), google_error(second), (200, {"archiveJobId": "new"}))
+    outcome = await world.deliver(failed())
+    assert isinstance(outcome, Rejected)
+    assert (reason, 2) == (outcome.reason, world.http.retries.count("job"))
+
+
 async def test_a_user_is_not_denied_while_the_secret_cannot_be_read() -> None:
     world = await warm()
     world.secrets.content["token-alice"] = Unavailable("not there just now")
@@ -253,7 +343,7 @@ async def test_a_user_is_not_denied_while_the_secret_cannot_be_read() -> None:
     assert ("open", 0) == (stored.entry.state, stored.entry.calls_counted)
 
 
-# 401 and 403 that come late
+# what comes late
 
 
 def late(answer: Answer) -> Script:
@@ -264,6 +354,41 @@ def late(answer: Answer) -> Script:
         return answer
 
     return answering
+
+
+async def test_with_no_token_after_a_third_of_the_time_a_delivery_is_handed_back_with_no_call() -> None:
+    world = World(deadline=1.2)
+    world.http.token_script = [late((200, {"access_token": "token"}))]
+    assert isinstance(await world.deliver(failed()), NotNow)
+    assert [] == world.http.retries
+
+
+async def test_a_late_answer_is_an_answer() -> None:
+    world = World(deadline=1.2)
+    world.script("job", late((200, {"archiveJobId": "new"})))
+    assert Retried("new") == await world.deliver(failed())
+
+
+@pytest.mark.parametrize("denied", [False, True], ids=["the first token", "one by a newer grant"])
+async def test_a_delivery_whose_time_is_over_takes_the_token_from_nobody_else_who_waits(denied: bool) -> None:
+    world, given_up = await warm() if denied else World(), asyncio.Event()
+
+    async def slow() -> Answer:
+        await given_up.wait()
+        return 200, {"access_token": "token"}
+
+    world.http.token_script = [slow]
+    for job in ("one", "two") if denied else ():
+        world.script(job, google_error(403, "PERMISSION_DENIED"))
+    patient = world.case
+    world.case = replace(patient, rules=replace(patient.rules, deadline=0.3))
+    hasty = asyncio.create_task(world.deliver(failed("one")))
+    await asyncio.sleep(0)
+    world.case = patient
+    other = asyncio.create_task(world.deliver(failed("two")))
+    assert isinstance(await hasty, NotNow)
+    given_up.set()
+    assert (Rejected if denied else Retried) is type(await other)
 
 
 async def test_after_a_late_401_there_is_time_for_another_token() -> None:
@@ -523,6 +648,17 @@ async def test_a_delivery_is_not_acknowledged_before_pubsub_has_the_follow_up(
     assert world.http.retries == ["job"]
 
 
+async def test_a_delivery_is_over_in_its_time_though_publishing_hangs() -> None:
+    class Hangs(FakeTopic):
+        async def publish(self, data: bytes, attributes: Mapping[str, str]) -> None:
+            await asyncio.Future()
+
+    world = World(deadline=2.0)
+    world.case = replace(world.case, retried=Hangs())
+    async with asyncio.timeout(3.8):
+        assert isinstance(await world.deliver(failed()), NotNow)
+
+
 async def test_the_answer_is_in_the_ledger_before_the_follow_up_is_published() -> None:
     world = World()
     world.retried.failure = Unavailable("down")
@@ -560,9 +696,9 @@ async def test_a_deferral_of_an_event_too_large_for_the_ledger_keeps_the_fields_
 
 
 async def test_a_claim_that_arrived_though_its_answer_did_not_costs_nothing() -> None:
-    world = World(deadline=0.3)
+    world = World(deadline=1.8)
 
-    class AnswersLost(MemoryStore):
+    class AnswersLost(Slow):
         async def write(self, entry: Entry, version: Any, link: Entry | None = None) -> Any:
             written = await super().write(entry, version, link)
             if entry.state == "claimed" and entry.fence == 1:

@@ -50,12 +50,14 @@ class FakeHttp:
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
+        self.seconds: list[float] = []  # that each of them was given
         self.token_script: list[Script] = []
         self.retry_scripts: dict[str, list[Script]] = {}
 
     async def post(self, url: str, *, headers: dict[str, str], body: bytes, seconds: float) -> tuple[int, bytes]:
         assert seconds > 0
         self.requests.append((url, headers, body))
+        self.seconds.append(seconds)
         if url == TOKEN_URI:
             number = len(self.token_forms)
             default: Answer = (200, {"access_token": f"{MARK}-access-{number}", "expires_in": 3599})
