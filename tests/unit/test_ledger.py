@@ -413,6 +413,14 @@ async def test_what_google_answered_is_recorded_even_if_the_store_has_no_room_fo
     assert "new" == (await ledger(store).record(mine, mine.entry.retried("new"))).entry.new_job_id
 
 
+async def test_a_claim_is_withdrawn_at_no_cost_even_if_the_store_cannot_be_reached_for_a_while() -> None:
+    store = Failing()
+    await ledger(store).claim(failed(), "me")
+    store.faults = [Unavailable("down"), Throttled("no room")]
+    await ledger(store).withdraw(failed(), "me")
+    assert 0 == (await claim(ledger(store))).entry.used
+
+
 async def test_a_claim_of_a_job_that_is_expected_to_be_known_looks_first() -> None:
     store = Failing()
     mine = await claim(ledger(store))
