@@ -76,6 +76,21 @@ async def test_an_expired_token_is_refreshed_without_another_secret_access() -> 
     assert sorted(world.secrets.reads) == ["client", "token-alice"]
 
 
+@pytest.mark.parametrize(
+    ("expires_in", "seconds"),
+    [(3599, 3479), (None, 3479), (240, 120), (100, 50)],
+    ids=["long", "unsaid", "short", "shorter"],
+)
+async def test_a_token_is_used_until_two_minutes_before_its_end_or_for_half_of_a_short_life(
+    expires_in: float | None, seconds: float
+) -> None:
+    world, now = World(), asyncio.get_running_loop().time
+    world.http.token_script = [(200, {"access_token": "token", "expires_in": expires_in})]
+    begun = now()
+    token = await asyncio.shield(world.credentials.begin("alice"))
+    assert begun + seconds <= token.expires_at <= now() + seconds
+
+
 async def test_a_refused_token_is_not_handed_out_again_but_a_newer_one_is() -> None:
     world = World()
     refused = await world.credentials.begin("alice")
@@ -209,6 +224,13 @@ async def test_a_token_endpoint_that_fails_or_talks_nonsense_is_unavailable(answ
     assert isinstance(await fault(world), Unavailable)
 
 
+@pytest.mark.parametrize("error", ["invalid_grant", "something_new", {"code": 0}])
+async def test_a_token_is_a_token_whatever_stands_beside_it(error: Any) -> None:
+    world = World()
+    world.http.token_script = [(200, {"access_token": "token", "error": error})]
+    assert "token" == await fetch(world)
+
+
 @pytest.mark.parametrize(
     ("scope", "granted"),
     [
@@ -237,6 +259,21 @@ async def test_before_a_user_is_asked_for_consent_a_remembered_refresh_token_is_
     world.secrets.content["token-alice"] = b"made-up-secret-refresh-after-new-consent"
     assert await fetch(world) == "new"
     assert world.http.token_forms[-1]["refresh_token"] == ["made-up-secret-refresh-after-new-consent"]
+
+
+async def test_a_remembered_refresh_token_is_read_again_though_the_client_file_was_read_just_now() -> None:
+    world = World()
+    world.http.token_script = [
+        (200, {"access_token": "old", "expires_in": 0}),
+        (503, b""),  # after which the client file is read anew
+        (400, {"error": "invalid_grant"}),
+        (200, {"access_token": "new"}),
+    ]
+    await fetch(world)
+    assert isinstance(await fault(world), Unavailable)
+    world.secrets.content["token-alice"] = b"made-up-secret-refresh-after-new-consent"
+    assert "new" == await fetch(world)
+    assert 2 == world.secrets.reads.count("client")
 
 
 async def test_a_rotated_client_secret_is_read_again_before_anyone_is_alerted() -> None:
@@ -322,6 +359,8 @@ async def test_a_missing_refresh_token_asks_for_consent_and_a_broken_secret_is_o
         b"[]",
         b"{}",
         b'{"web":{}}',
+        json.dumps(CLIENT_FILE).encode().replace(b"a-client", b"\xff"),
+        b'{"theirs":' + b"[" * 100_000,
         json.dumps({"web": CLIENT_FILE["web"] | {"token_uri": "http://oauth2.example/token"}}).encode(),
         json.dumps({"web": CLIENT_FILE["web"] | {"token_uri": "http://localhost@oauth2.example/"}}).encode(),
     ],
