@@ -55,10 +55,11 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Success:
-    """The call succeeds, but late, or with a payload that was damaged on the way."""
+    """The call succeeds, but late, or with a payload that was damaged on the way or has no checksum."""
 
     delay_seconds: float = 0.0
     damaged: bool = False
+    checksum: bool = True
 
 
 SecretStep = Fault | Success | Silence
@@ -142,7 +143,8 @@ class SecretManager(AbstractAsyncContextManager["SecretManager"]):
         full_name, payload = self._enabled_version(request.name)
         response = types.AccessSecretVersionResponse.pb()(name=full_name)
         response.payload.data = payload[::-1] + b"?" if step.damaged else payload
-        response.payload.data_crc32c = google_crc32c.value(payload)
+        if step.checksum:
+            response.payload.data_crc32c = google_crc32c.value(payload)
         return response
 
     def _enabled_version(self, asked: str) -> tuple[str, bytes]:

@@ -1,12 +1,22 @@
-"""Rules of writes that share a commit."""
+"""Rules of writes that share a commit, and of a ledger that cannot be read."""
 
 import asyncio
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
+
+import pytest
+from google.api_core.exceptions import from_grpc_status
+from grpc import StatusCode
 
 from handlers.entries import Entry
 from handlers.firestore import FirestoreClient, FirestoreStore
 from handlers.generated import message_module
+from handlers.ledger import Ledger
+from handlers.outcomes import Broken, NotNow
+from handlers.resume_deferred import ResumeDeferred
+from handlers.telemetry import Journal
+from tests.unit.world import FakeTopic
 
 _Committed = message_module("google.cloud.firestore_v1", "firestore").CommitResponse.pb()
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -63,3 +73,35 @@ async def test_large_events_share_no_commit() -> None:
     large = b"x" * 600_000
     await written(service, (entry("a", large), None), (entry("b", large), None))
     assert service.commits == [["first"], ["b"], ["a"]]
+
+
+class Unreadable(Service):
+    """Fails every query."""
+
+    def __init__(self, code: StatusCode) -> None:
+        super().__init__()
+        self._code = code
+
+    def streaming(self, method: str, request_type: Any, answer_type: Any, **options: Any) -> Any:
+        async def answers(request: Any) -> AsyncIterator[Any]:
+            raise from_grpc_status(self._code, "words")  # type: ignore[no-untyped-call]
+            yield
+
+        return answers
+
+
+@pytest.mark.parametrize(
+    ("code", "outcome"),
+    [
+        (StatusCode.UNAVAILABLE, NotNow("reading the ledger: UNAVAILABLE")),
+        (StatusCode.PERMISSION_DENIED, Broken("reading the ledger: PERMISSION_DENIED")),
+    ],
+)
+async def test_a_scheduled_run_that_cannot_query_the_ledger_says_whether_that_passes(
+    code: StatusCode, outcome: NotNow | Broken
+) -> None:
+    service: Any = Unreadable(code)
+    store = FirestoreStore(FirestoreClient(service), project="p", database="d", collection="c")
+    ledger = Ledger(store, lease_seconds=150, keep=timedelta(days=45), now=lambda: NOW)
+    run = ResumeDeferred(ledger=ledger, failed=FakeTopic(), limit=100, deadline=5)
+    assert outcome == await run(Journal())

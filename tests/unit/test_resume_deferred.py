@@ -16,8 +16,8 @@ from handlers.telemetry import Journal
 from tests.unit.world import NOW, FakeTopic, World, error_info, failed, google_error
 
 
-def resume(world: World, topic: FakeTopic, limit: int = 100) -> ResumeDeferred:
-    return ResumeDeferred(ledger=world.ledger, failed=topic, limit=limit, deadline=5)
+def resume(world: World, topic: FakeTopic, limit: int = 100, deadline: float = 5) -> ResumeDeferred:
+    return ResumeDeferred(ledger=world.ledger, failed=topic, limit=limit, deadline=deadline)
 
 
 async def defer(world: World, job: str = "job", **delivery: Any) -> None:
@@ -89,6 +89,20 @@ async def test_what_could_not_be_published_is_due_again() -> None:
     topic.failure = Unavailable("down")
     assert NotNow("down") == await resume(world, topic)(Journal())
     topic.failure = None
+    assert Resumed(1) == await resume(world, topic)(Journal())
+
+
+async def test_a_run_whose_publishing_hangs_is_over_in_its_time_and_leaves_the_deferral_due() -> None:
+    world, topic = World(), FakeTopic()
+    await defer(world)
+    world.time += timedelta(hours=1)
+
+    class Hangs(FakeTopic):
+        async def publish(self, data: bytes, attributes: Mapping[str, str]) -> None:
+            await asyncio.Future()
+
+    async with asyncio.timeout(20):
+        assert NotNow("not over in time") == await resume(world, Hangs(), deadline=0.1)(Journal())
     assert Resumed(1) == await resume(world, topic)(Journal())
 
 

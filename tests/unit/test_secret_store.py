@@ -77,6 +77,11 @@ async def test_a_payload_that_was_damaged_on_the_way_is_not_used(store: SecretSt
     assert b"the newest" == await store.read(SECRET)
 
 
+async def test_a_payload_without_a_checksum_is_taken_as_it_is(store: SecretStore, manager: SecretManager) -> None:
+    manager.script(SECRET, [Success(checksum=False)])
+    assert b"the newest" == await store.read(SECRET)
+
+
 async def test_a_service_that_is_away_for_a_moment_is_asked_again(store: SecretStore, manager: SecretManager) -> None:
     manager.script(SECRET, [Fault(), Fault()])
     assert b"the newest" == await store.read(SECRET)
