@@ -48,6 +48,7 @@ def body_of(content: Any) -> bytes:
             Cooldown(LATER),
         ),
         (google_error(429, "RESOURCE_EXHAUSTED", retry_info("3600s")), Cooldown(NOW + timedelta(hours=1))),
+        (google_error(429, "RESOURCE_EXHAUSTED", retry_info("601s")), Cooldown(NOW + timedelta(seconds=601))),
         (google_error(401, "UNAUTHENTICATED", error_info("ACCESS_TOKEN_EXPIRED")), TokenRefused()),
         ((401, b""), TokenRefused()),
     ],
@@ -83,6 +84,7 @@ def test_a_definite_refusal_has_its_reason(answer: Any, reason: Reason) -> None:
     [
         google_error(429, "RESOURCE_EXHAUSTED", error_info("RATE_LIMIT_EXCEEDED"), QUOTA, retry_info("30s")),
         google_error(429, "RESOURCE_EXHAUSTED"),
+        google_error(429, "RESOURCE_EXHAUSTED", retry_info("600s")),
         google_error(403, "PERMISSION_DENIED", error_info("RATE_LIMIT_EXCEEDED")),
         google_error(403, "PERMISSION_DENIED", error_info("RESOURCE_QUOTA_EXCEEDED")),
         google_error(409, "ABORTED"),

@@ -1,5 +1,7 @@
 """What the line of a delivery tells, beyond its outcome: whatever metrics and people go by."""
 
+import logging
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -11,7 +13,7 @@ from handlers.ledger import Ledger
 from handlers.memory_store import MemoryStore
 from handlers.outcomes import Deferred, NotNow, Rejected, Retried, Unavailable
 from handlers.ports import NoAnswer, NotSent
-from handlers.telemetry import FIELDS
+from handlers.telemetry import FIELDS, Journal
 from tests.unit.world import NOW, World, error_info, failed, google_error
 
 COOLDOWN = google_error(
@@ -91,6 +93,16 @@ async def test_a_claim_that_lapsed_is_a_call_without_a_known_outcome_at_the_deli
     assert 1 == world.journal.fields["callsUnknown"]
 
 
+@pytest.mark.parametrize(("answer", "outcome"), [((503, b""), NotNow), ((400, {"error": "invalid_grant"}), Rejected)])
+async def test_a_claim_that_was_given_up_is_no_call_without_a_known_outcome(answer: Any, outcome: type) -> None:
+    world = World()
+    world.http.token_script = [answer]
+    assert outcome is type(await world.deliver(failed()))
+    world.http.token_script = []
+    assert 0 == (await told(world))["callsUnknown"]
+    assert 1 == len(world.retried.messages)
+
+
 class DiesInTheCall(MemoryStore):
     """Its second write, which would record Google's answer, never comes."""
 
@@ -114,3 +126,25 @@ async def test_the_step_that_brought_no_result_is_named() -> None:
     world.http.token_script = [(503, b"")]
     assert "token" == (await told(world))["failedStep"]
     assert "failedStep" not in await told(World())
+
+
+def test_a_step_and_the_whole_are_told_in_milliseconds() -> None:
+    journal = Journal()
+    with journal.step("claim"):
+        time.sleep(0.05)
+    journal.write(logging.DEBUG, "words")
+    for told in (journal.fields["stepsMs"]["claim"], journal.fields["latencyMs"]):
+        assert 50 <= told < 5000
+
+
+@pytest.mark.parametrize(
+    ("event", "job", "user"),
+    [
+        ({"archiveJobId": "archiveJobs/job", "userId": "alice", "attempt": "one"}, "job", "alice"),
+        ({"userId": "alice"}, "", "alice"),
+        (b"not an event", "", ""),
+    ],
+)
+async def test_of_a_malformed_event_job_and_user_are_told_where_they_are_known(event: Any, job: str, user: str) -> None:
+    fields = await told(World(), event)
+    assert (job, user) == (fields["archiveJobId"], fields["userId"])
