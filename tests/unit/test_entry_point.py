@@ -208,6 +208,7 @@ async def test_the_ledger_remembers_a_job_for_as_long_as_any_message_about_it_ma
 @pytest.mark.parametrize("use_case", ["retry_failed_job", "resume_deferred"])
 def test_a_use_case_knows_protocols_and_no_library_of_the_network(use_case: str) -> None:
     ended = run(f"import sys, handlers.{use_case}; print(*sys.modules)")
+    assert 0 == ended.returncode
     assert {"aiohttp", "google.api_core", "google.auth", "grpc", "starlette"}.isdisjoint(ended.stdout.split())
 
 
@@ -230,4 +231,5 @@ def test_importing_main_leaves_out_what_is_not_needed(module: str, loaded: set[s
 @pytest.fixture(scope="module")
 def loaded() -> set[str]:
     ended = run("import sys, main; print(*sys.modules)", GOOGLE_CLOUD_PROJECT="a-project")
+    assert 0 == ended.returncode
     return set(ended.stdout.split())

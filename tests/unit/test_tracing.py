@@ -237,6 +237,7 @@ async def test_after_a_delivery_no_span_is_the_current_one(world: TracedWorld) -
 
 def test_while_traces_are_off_each_part_is_itself_and_nothing_of_opentelemetry_is_loaded() -> None:
     ended = run("import sys, main; print(*sys.modules)", GOOGLE_CLOUD_PROJECT="p", OTEL_TRACES_EXPORTER="none")
+    assert 0 == ended.returncode
     loaded = set(ended.stdout.split())
     # google-api-core looks whether it is installed, which leaves the empty namespace behind
     assert {name for name in loaded if name.startswith("opentelemetry")} <= {"opentelemetry"}
