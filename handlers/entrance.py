@@ -45,16 +45,23 @@ class Entrance:
             return _answer(503, "later")
         self._bytes += size
         try:
-            async with asyncio.timeout(self._request_seconds):
-                body = await request.body()
+            body = await self._body(request)
+            if body is None:
+                return _answer(503, "later")
             self._bytes += len(body) - size
             size = len(body)  # of a request that did not say it before, too
             return await self._delivered(request, body)
-        except (ClientDisconnect, TimeoutError):
-            log.warning("The connection was cut off before the whole request was here, or the rest did not come.")
-            return _answer(503, "later")
         finally:
             self._bytes -= size
+
+    async def _body(self, request: Request) -> bytes | None:
+        """None where it does not come in whole."""
+        try:
+            async with asyncio.timeout(self._request_seconds):
+                return await request.body()
+        except (ClientDisconnect, TimeoutError):
+            log.warning("The connection was cut off before the whole request was here, or the rest did not come.")
+            return None
 
     async def _delivered(self, request: Request, body: bytes) -> Response:
         try:
