@@ -84,6 +84,7 @@ class _Judge:
         self._rejected: set[str] = set()
         self._grants: dict[str, list[GrantChanged]] = defaultdict(list)
         self._dead_instances: set[str] = set()
+        self._ending: set[str] = set()  # instances
         self._thawed_at: dict[str, float] = defaultdict(lambda: float("-inf"))  # by instance
         self._faults: dict[str, list[list[float]]] = defaultdict(list)  # of ours, from and to
         self._troubled_at: dict[str, float] = defaultdict(lambda: float("-inf"))  # by service
@@ -282,10 +283,12 @@ class _Judge:
             self._breaks(at, f"{job}: {delivery} was answered, and its claim stayed behind")
 
     def _could_write(self, delivery: str) -> bool:
-        """Whether nothing has come between this delivery and the ledger."""
+        """Whether nothing has come between this delivery and the ledger, which may take longer to answer than the one
+        second that is left for it once an instance is to end.
+        """
         begun = self._delivered[delivery].at
         ill = any(to >= begun for _, to in self._faults["firestore"]) or self._troubled_at["firestore"] >= begun
-        return not ill and not self._stood_still(delivery)
+        return not ill and not self._stood_still(delivery) and self._delivered[delivery].instance not in self._ending
 
     def _sees_Acked(self, effect: Acked) -> None:
         self._settled.add(effect.message)
@@ -353,6 +356,8 @@ class _Judge:
     def _sees_Instance(self, effect: Instance) -> None:
         if effect.what == "dies":
             self._dead_instances.add(effect.name)
+        elif effect.what == "gets SIGTERM":
+            self._ending.add(effect.name)
 
     def _sees_Ended(self, effect: Ended) -> None:
         if effect.left:
