@@ -96,10 +96,13 @@ def _read(text: str) -> _Wire:
         return _decode(text)
     except msgspec.ValidationError:
         raise
-    except (
-        msgspec.DecodeError
-    ):  # which msgspec raises for half a surrogate pair, too: producers that cut text write one
-        return msgspec.convert(json.loads(text, parse_constant=_no_number), _Wire)
+    except msgspec.DecodeError:
+        return msgspec.convert(_loose(text), _Wire)
+
+
+def _loose(text: str) -> Any:
+    """Any JSON, with halves of surrogate pairs too, which msgspec refuses, and producers write that cut text."""
+    return json.loads(text, parse_constant=_no_number)
 
 
 def _no_number(name: str) -> None:
@@ -110,8 +113,8 @@ def _sound_fields(data: bytes) -> dict[str, Any]:
     """What a malformed event still says, so that its rejection can be matched to a job and a user."""
     sound: dict[str, Any] = {}
     try:
-        loose = msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError):
+        loose = _loose(data.decode())
+    except (ValueError, RecursionError):
         return sound
     for field in msgspec.structs.fields(_Wire):
         try:

@@ -107,7 +107,7 @@ class Ledger:
         holder = holder or self.new_holder()
         found: Stored | None = None
         unread, pause = expected, _FIRST_PAUSE
-        lapsed = in_doubt = False
+        lapsed = writing = in_doubt = False
         while True:
             try:
                 if unread:
@@ -118,12 +118,14 @@ class Ledger:
                 if not isinstance(verdict, Entry):
                     return verdict
                 lapsed = found is not None and found.entry.state == "claimed"  # and yet it can be had
+                writing = True
                 return Claim(verdict, await self._store.write(verdict, found.version if found else None), lapsed)
             except Conflict:
                 unread = True
             except Unavailable as fault:
-                in_doubt = in_doubt or not isinstance(fault, Throttled)
-                if not in_doubt:
+                throttled = isinstance(fault, Throttled)
+                in_doubt = in_doubt or (writing and not throttled)
+                if throttled and not in_doubt:
                     raise
                 unread, pause = True, await _wait(pause, fault)
 

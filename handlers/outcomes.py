@@ -100,7 +100,9 @@ class Unavailable(Fault):
 
 
 class Throttled(Unavailable):
-    """A quota is used up for now: nothing was done, and to ask again at once would only make it worse."""
+    """A quota is used up for now: to ask again at once would only make it worse. That nothing was done is what the code
+    means (https://grpc.io/docs/guides/status-codes/); for no service of Google's a page says it.
+    """
 
 
 class Misconfigured(Fault):

@@ -131,6 +131,8 @@ def answer_of(status: int, body: bytes, now: datetime) -> Answer:
             kind = Reason.JOB_NOT_RETRYABLE
         case _Kind.TOKEN_REFUSED:
             return TokenRefused()
+        case _Kind.OURS if status < 400:
+            return Misconfigured(f"archiveJobs.retry was redirected, DATA_PORTABILITY_API_ENDPOINT is wrong: {said}")
         case _Kind.OURS:
             return Misconfigured(f"archiveJobs.retry is not open to this project: {said}")
         case _Kind.UNKNOWN:

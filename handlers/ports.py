@@ -16,7 +16,7 @@ class Publisher(Protocol):
 
 
 class NotSent(Exception):
-    """No connection was made: the other side has seen nothing."""
+    """Nothing was sent: the other side has seen nothing."""
 
 
 class NoAnswer(Exception):
@@ -27,7 +27,10 @@ class Http(Protocol):
     """The one POST."""
 
     async def post(self, url: str, *, headers: dict[str, str], body: bytes, seconds: float) -> tuple[int, bytes]:
-        """The answer's status and body. Raises NotSent or NoAnswer; neither tells what was in the request."""
+        """The answer's status and body. Raises NotSent or NoAnswer; neither tells what was in the request.
+
+        Cancelled before anything is sent, it raises NotSent instead.
+        """
 
 
 class Secretive:
@@ -94,7 +97,7 @@ class Unknown(Struct, frozen=True):
 
 
 class NeverSent(Unavailable):
-    """No connection was made: the call does not count as sent."""
+    """Nothing was sent: the call does not count."""
 
 
 Verdict = NewJob | Cooldown | Unknown | Refused | Unavailable | Misconfigured

@@ -17,6 +17,8 @@ from handlers.ports import Publisher
 from handlers.telemetry import Journal
 
 _AT_ONCE = 50  # deferrals in hand at the same time
+_LAST = 7 / 9  # of a run's time, after which it begins with no others
+_MOST_FAULTS = 100  # after so many it is not for single events that it fails
 
 
 class ResumeDeferred(Struct, frozen=True, kw_only=True):
@@ -38,15 +40,16 @@ class ResumeDeferred(Struct, frozen=True, kw_only=True):
 
     async def _all(self, journal: Journal) -> int:
         """How many were put back: a few at a time, since each may hold a large event, and some stay due for now."""
+        clock = asyncio.get_running_loop().time
         faults: list[BaseException] = []
         tried: set[str] = set()
-        still_due = 0
+        still_due, last = 0, clock() + self.deadline * _LAST
         async with asyncio.timeout(self.deadline):
-            while len(tried) < self.limit:
+            while len(tried) < self.limit and len(faults) < _MOST_FAULTS and clock() < last:
                 with journal.step("due"):
                     due = await self.ledger.due(_AT_ONCE + still_due)
                 fresh = [stored for stored in due if stored.entry.job_id not in tried][: self.limit - len(tried)]
-                if not fresh:
+                if not fresh and len(due) < _AT_ONCE + still_due:
                     break
                 still_due = len(due) - len(fresh)
                 tried |= {stored.entry.job_id for stored in fresh}

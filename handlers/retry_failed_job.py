@@ -55,9 +55,10 @@ from handlers.telemetry import Journal, log
 _T = TypeVar("_T")
 
 
-# By when each step of a delivery has to be over, as shares of its deadline. The call to Google is begun only while
-# there is time left to record its answer and to publish it.
-PREPARED, WITHDRAWN, ANSWERED, RECORDED, PUBLISHED = 3 / 9, 5 / 9, 7 / 9, 8 / 9, 1.0
+# By when each step of a delivery has to be over, as shares of its deadline: what has to be there before the call; what
+# is put right once it was in vain, a claim given up or another token; and so on. The call to Google is begun only while
+# there is time left for its answer, to record it and to publish it.
+PREPARED, MENDED, ANSWERED, RECORDED, PUBLISHED = 3 / 9, 5 / 9, 7 / 9, 8 / 9, 1.0
 
 
 class Rules(Struct, frozen=True, kw_only=True):
@@ -141,9 +142,9 @@ class _Work:
             return await self._step("claim", PREPARED, ledger.claim(event, holder, expected=again))
         except Throttled:
             raise
-        except Unavailable:
+        except (Unavailable, Misconfigured):
             with suppress(Unavailable, Misconfigured):  # where that fails too, it lapses, and counts as a call in doubt
-                await self._step("withdraw", WITHDRAWN, ledger.withdraw(event, holder))
+                await self._step("withdraw", MENDED, ledger.withdraw(event, holder))
             raise
 
     async def _ask_and_record(self, claim: Claim, event: ArchiveJobFailed, token: asyncio.Future[AccessToken]) -> Kept:
@@ -219,7 +220,7 @@ class _Work:
                 if not isinstance(answer, NewJob | Cooldown):
                     self._journal.failed("retry")
                 return answer
-            again, by = True, ANSWERED
+            again, by = True, MENDED
 
     async def _newer_grant(
         self, answer: Answer, access: AccessToken, event: ArchiveJobFailed
@@ -229,7 +230,7 @@ class _Work:
         if not denied or access.read_at >= self._begun:
             return None
         token = self._case.tokens.begin(event.credential_id, anew=True)
-        newest = await self._step("token", ANSWERED, asyncio.shield(token))
+        newest = await self._step("token", MENDED, asyncio.shield(token))
         return token if newest.refresh_token != access.refresh_token else None
 
     async def _send(self, entry: Entry, access: AccessToken) -> Answer:

@@ -61,11 +61,9 @@ class Channels(AbstractAsyncContextManager["Channels"]):
         self._credentials = credentials
         # A connection can die without a word. One that was silent for so many seconds of a call is asked for a sign of
         # life, as by Google's own clients, and given up if there is none: the next call makes a new one.
-        silence, patience = int(ping_after * 1000), int(ping_after * 1000 / 3)
         self._options = [
-            ("grpc.keepalive_time_ms", silence),
-            ("grpc.keepalive_timeout_ms", patience),
-            ("grpc.http2.ping_timeout_ms", patience),  # of pings that measure the bandwidth: a minute by default
+            ("grpc.keepalive_time_ms", int(ping_after * 1000)),
+            ("grpc.http2.ping_timeout_ms", int(ping_after * 1000 / 3)),  # a minute by default
         ]
         self._opened: list[grpc.aio.Channel] = []
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from handlers.entries import REVISABLE
 from handlers.events import timestamp
 from handlers.ledger import Conflict, Store, reopen
 from handlers.outcomes import Unavailable
@@ -167,7 +168,9 @@ class Redrive:
                 if stored is None:
                     return False
                 entry = stored.entry
-                if entry.state == "rejected" and timestamp(entry.updated_at) == letter.rejected_at:
+                # of a job that was rejected again and again for the same reason, any of the letters stands for all
+                same = letter.reason in REVISABLE or timestamp(entry.updated_at) == letter.rejected_at
+                if entry.state == "rejected" and entry.reason == letter.reason and same:
                     await reopen(self.store, stored, self.now())
                 return True
             except Conflict:

@@ -1,7 +1,10 @@
 data "google_project" "this" {}
 
 # Google makes this account when it is first asked for, and a grant to it fails before that.
-data "google_storage_project_service_account" "this" {}
+data "google_storage_project_service_account" "this" {
+  count      = var.kms_key_name == null ? 0 : 1
+  depends_on = [google_project_service.this]
+}
 
 locals {
   # Google's own accounts that encrypt what infra/ and this make
@@ -15,7 +18,7 @@ locals {
   }
   members = merge(
     { for name, agent in local.agents : name => "serviceAccount:service-${data.google_project.this.number}@${agent}.iam.gserviceaccount.com" },
-    { storage = "serviceAccount:${data.google_storage_project_service_account.this.email_address}" },
+    { for account in data.google_storage_project_service_account.this : "storage" => "serviceAccount:${account.email_address}" },
   )
 }
 

@@ -289,6 +289,20 @@ async def test_a_job_that_was_answered_anew_since_is_not_reopened(desk: Desk) ->
 
 
 @only_embedded
+async def test_of_a_job_that_used_up_its_retries_any_rejection_gives_its_calls_in_doubt_back(
+    desk: Desk,
+) -> None:
+    store, topic = MemoryStore(), FakeTopic()
+    await rejected_by(store, Reason.RETRY_BUDGET_EXHAUSTED, calls_counted=3)
+    await desk.publish(REJECTED, rejection(failed(), NOW - timedelta(minutes=1), Reason.RETRY_BUDGET_EXHAUSTED))
+    async with redrive(desk, REJECTED, topic, store) as run:
+        named = Wanted(reasons=frozenset({Reason.RETRY_BUDGET_EXHAUSTED}))
+        await put_back(run, (await look(desk, run, 1, named)).letters)
+    entry = (await stored(store)).entry
+    assert ("open", 0, [failed()]) == (entry.state, entry.used, topic.published)
+
+
+@only_embedded
 async def test_of_two_copies_of_a_rejection_one_reopens(desk: Desk) -> None:
     store, topic = MemoryStore(), FakeTopic()
     before = await rejected_by(store)

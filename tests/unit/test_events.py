@@ -36,8 +36,9 @@ def test_every_field_is_read() -> None:
 def test_half_a_surrogate_pair_in_a_field_of_the_producers_own_is_nobodys_business() -> None:
     assert "job" == parse(theirs="cut inside an emoji: \ud83d").job_id
     for wrong in (b'{"archiveJobId":"job","theirs":"\\ud83d"}', b'{"archiveJobId":"job","userId":"\\ud83d"}'):
-        with pytest.raises(MalformedEvent, match="malformed"):
+        with pytest.raises(MalformedEvent, match="malformed") as caught:
             parse_failed(wrong)
+        assert {"archive_job_id": "job"} == caught.value.known
 
 
 def test_an_attempt_beyond_any_integer_of_a_consumer_is_as_good_as_the_largest() -> None:

@@ -400,6 +400,13 @@ async def test_a_claim_that_the_store_has_no_room_for_is_given_up_at_once() -> N
     assert ["write"] == store.calls
 
 
+async def test_a_claim_that_was_not_yet_written_is_given_up_as_soon_as_there_is_no_room() -> None:
+    store = Failing(Unavailable("down"), Throttled("no room"))
+    with pytest.raises(Throttled):
+        await ledger(store).claim(failed(), expected=True)
+    assert ["load", "load"] == store.calls
+
+
 async def test_a_claim_that_may_have_been_written_is_found_again_even_if_the_store_has_no_room_for_a_while() -> None:
     store = Failing(Unavailable("down"), Throttled("no room"))
     assert isinstance(await ledger(store).claim(failed()), Claim)

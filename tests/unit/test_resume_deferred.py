@@ -172,18 +172,35 @@ async def test_a_late_duplicate_that_fails_to_publish_loses_no_deferral() -> Non
     assert 2 == len(world.http.retries)
 
 
-async def test_a_deferral_that_cannot_be_published_holds_up_no_other() -> None:
+async def test_deferrals_that_cannot_be_published_hold_up_no_other() -> None:
     world = World()
-    for number in range(70):
-        await defer(world, f"job-{number}")
+    for number in range(130):
+        await defer(world, f"{'bad' if number < 60 else 'good'}-{number}")  # more than are in hand at once
     world.time += timedelta(hours=1)
 
     class TooLarge(FakeTopic):
         async def publish(self, data: bytes, attributes: Mapping[str, str]) -> None:
-            if b'"job-0"' in data:
+            if b'"bad-' in data:
                 raise Misconfigured("INVALID_ARGUMENT")
             await super().publish(data, attributes)
 
     topic = TooLarge()
-    assert isinstance(await resume(world, topic)(Journal()), Broken)
-    assert 69 == len(topic.messages)
+    assert isinstance(await resume(world, topic, limit=1000)(Journal()), Broken)
+    assert 70 == len(topic.messages)
+
+
+async def test_a_run_that_has_more_to_put_back_than_its_time_allows_has_succeeded() -> None:
+    world = World()
+    for number in range(500):
+        await defer(world, f"job-{number}")
+    world.time += timedelta(hours=1)
+
+    class Slow(FakeTopic):
+        async def publish(self, data: bytes, attributes: Mapping[str, str]) -> None:
+            await asyncio.sleep(0.4)
+            await super().publish(data, attributes)
+
+    topic = Slow()
+    outcome = await resume(world, topic, limit=1000, deadline=3.5)(Journal())
+    assert Resumed(len(topic.messages)) == outcome
+    assert 0 < len(topic.messages) < 500

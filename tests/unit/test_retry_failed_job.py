@@ -350,21 +350,21 @@ def late(answer: Answer) -> Script:
     """After more than the share of the deadline by which a delivery has to have its first token."""
 
     async def answering() -> Answer:
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(1.5)
         return answer
 
     return answering
 
 
 async def test_with_no_token_after_a_third_of_the_time_a_delivery_is_handed_back_with_no_call() -> None:
-    world = World(deadline=1.2)
+    world = World(deadline=3.6)
     world.http.token_script = [late((200, {"access_token": "token"}))]
     assert isinstance(await world.deliver(failed()), NotNow)
     assert [] == world.http.retries
 
 
 async def test_a_late_answer_is_an_answer() -> None:
-    world = World(deadline=1.2)
+    world = World(deadline=3.6)
     world.script("job", late((200, {"archiveJobId": "new"})))
     assert Retried("new") == await world.deliver(failed())
 
@@ -392,19 +392,29 @@ async def test_a_delivery_whose_time_is_over_takes_the_token_from_nobody_else_wh
 
 
 async def test_after_a_late_401_there_is_time_for_another_token() -> None:
-    world = World(deadline=1.2)
+    world = World(deadline=3.6)
     world.script("job", late(google_error(401, "UNAUTHENTICATED")), (200, {"archiveJobId": "new"}))
     assert Retried("new") == await world.deliver(failed())
 
 
 async def test_after_a_late_403_there_is_time_to_look_for_a_newer_grant() -> None:
-    world = World(deadline=1.2)
+    world = World(deadline=3.6)
     await world.deliver(failed("earlier"))
     await asyncio.sleep(0.01)
     world.script("job", late(google_error(403, "PERMISSION_DENIED")))
     outcome = await world.deliver(failed())
     assert isinstance(outcome, Rejected)
     assert (Reason.ACCESS_DENIED, 1) == (outcome.reason, world.http.retries.count("job"))
+
+
+async def test_after_a_late_401_a_call_is_not_begun_that_would_have_no_time() -> None:
+    world = World(deadline=3.6)
+    world.http.token_script = [(200, {"access_token": "token"}), late((200, {"access_token": "another"}))]
+    world.script("job", late(google_error(401, "UNAUTHENTICATED")), (200, {"archiveJobId": "new"}))
+    assert isinstance(await world.deliver(failed()), NotNow)
+    stored = await world.store.load("job")
+    assert stored
+    assert (1, 0) == (len(world.http.retries), stored.entry.calls_counted)
 
 
 # calls in doubt
@@ -711,6 +721,33 @@ async def test_a_claim_that_arrived_though_its_answer_did_not_costs_nothing() ->
     assert isinstance(await world.deliver(failed()), NotNow)
     assert Retried("job-again") == await world.deliver(failed())
     assert 1 == world.retried.messages[0]["attempt"]
+
+
+async def test_a_claim_in_doubt_is_withdrawn_though_the_ledger_refuses_to_tell_of_it() -> None:
+    world = World()
+
+    class LosesAnswerAndRole(MemoryStore):
+        faults: list[Exception]
+
+        async def load(self, job_id: str) -> Stored | None:
+            if len(self.faults) == 1:
+                raise self.faults.pop()
+            return await super().load(job_id)
+
+        async def write(self, entry: Entry, version: Any, link: Entry | None = None) -> Any:
+            written = await super().write(entry, version, link)
+            if len(self.faults) == 2:
+                raise self.faults.pop()
+            return written
+
+    store = LosesAnswerAndRole()
+    store.faults = [Misconfigured("no role"), Unavailable("down")]  # of the next read, and of the write before it
+    ledger = Ledger(store, lease_seconds=150, keep=timedelta(days=1), now=lambda: NOW)
+    world.case = replace(world.case, ledger=ledger)
+    assert isinstance(await world.deliver(failed()), Broken)
+    stored = await store.load("job")
+    assert stored
+    assert ("open", 0) == (stored.entry.state, stored.entry.calls_counted)
 
 
 async def test_a_ledger_that_has_no_room_is_a_503_at_once_with_one_call_to_it() -> None:
