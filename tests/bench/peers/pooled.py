@@ -7,9 +7,8 @@ import functions_framework
 import requests
 from cloudevents.http import CloudEvent
 from google.auth.transport.requests import Request
-from google.oauth2.credentials import Credentials
 from requests.adapters import HTTPAdapter
-from sample import ENDPOINT, oauth_client, publish, read_secret  # type: ignore[import-not-found]  # it lies beside this
+from sample import ENDPOINT, credentials_of, publish  # type: ignore[import-not-found]  # it lies beside this
 
 session = requests.Session()
 session.mount("https://", HTTPAdapter(pool_maxsize=80))
@@ -20,15 +19,8 @@ refreshing = Request(session)
 @functions_framework.cloud_event
 def retry_failed_archive_job(event: CloudEvent) -> None:
     failed = json.loads(base64.b64decode(event.data["message"]["data"]))
-    client = oauth_client()
-    credentials = Credentials(  # type: ignore[no-untyped-call]
-        None,
-        refresh_token=read_secret(f"dataportability-refresh-token-{failed['userId']}"),
-        client_id=client["client_id"],
-        client_secret=client["client_secret"],
-        token_uri=client["token_uri"],
-    )
-    credentials.refresh(refreshing)  # type: ignore[no-untyped-call]
+    credentials = credentials_of(failed["userId"])
+    credentials.refresh(refreshing)
     url = f"{ENDPOINT}/v1/archiveJobs/{failed['archiveJobId']}:retry"
     answer = session.post(url, headers={"Authorization": f"Bearer {credentials.token}"}, timeout=60)
     answer.raise_for_status()

@@ -45,16 +45,19 @@ def retry_failed_archive_job(event: CloudEvent) -> None:
     publish(retry(failed["archiveJobId"], failed["userId"]))
 
 
-def retry(job_id: str, user_id: str) -> dict[str, str]:
+def credentials_of(user_id: str) -> Credentials:
     client = oauth_client()
-    credentials = Credentials(  # type: ignore[no-untyped-call]
+    return Credentials(  # type: ignore[no-untyped-call]
         None,
         refresh_token=read_secret(f"dataportability-refresh-token-{user_id}"),
         client_id=client["client_id"],
         client_secret=client["client_secret"],
         token_uri=client["token_uri"],
     )
-    with AuthorizedSession(credentials) as session:  # type: ignore[no-untyped-call]
+
+
+def retry(job_id: str, user_id: str) -> dict[str, str]:
+    with AuthorizedSession(credentials_of(user_id)) as session:  # type: ignore[no-untyped-call]
         answer = session.post(f"{ENDPOINT}/v1/archiveJobs/{job_id}:retry", timeout=60)
     answer.raise_for_status()
     return {"archiveJobId": answer.json()["archiveJobId"], "retriedArchiveJobId": job_id, "userId": user_id}
