@@ -20,11 +20,12 @@ ops: $(READY) ## the commands for operators: a job's story, redrive (ARGS="story
 
 test: $(READY) check unit ## every test, and every check
 
-check: lint types ## lint, format check, strict types
+check: lint types ## lint, format, who may import whom, strict types
 
 lint: $(READY)
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
+	@$(BIN)/lint-imports --no-timing >/dev/null || $(BIN)/lint-imports
 
 format: $(READY) ## let ruff put the code in order
 	@$(BIN)/ruff check --fix

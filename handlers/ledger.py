@@ -1,13 +1,13 @@
 """The retry ledger: one entry per failed job, so that no delivery makes Google retry it a second time.
 
-    delivery A   claim ─ fence 1 ─────── POST ─────── record ✓
-    delivery B         claim: held → 503       claim: answered → republish
+    delivery A   claim 1 ─────────────── POST ─────── record ✓
+    delivery B         claim: in progress → 503      claim: decided → republish
 
-    delivery A   claim ─ fence 1 ─── POST ✗ (process dies)
-    delivery B                          lease lapses ─ claim ─ fence 2, one call in doubt ─ POST ─ record ✓
-    delivery A   (was only frozen, wakes) ───────────────────────────────────────── record ✗ superseded
+    delivery A   claim 1 ─────── POST ✗ (process dies)
+    delivery B                       lease is over ─ claim 2, one call in doubt ─ POST ─ record ✓
+    delivery A   (was only frozen, wakes) ──────────────────────────────────── record ✗ lease lost
 
-A lease is measured as the age of the claim on the store's own clock, never by comparing two instances' clocks.
+A lease, a pause and a deferral are measured on the store's own clock, never by comparing two instances' clocks.
 """
 
 import asyncio
@@ -15,221 +15,229 @@ import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Any, Protocol
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from handlers.entries import Entry
-from handlers.events import ArchiveJobFailed
-from handlers.outcomes import Throttled, Unavailable
-from handlers.telemetry import log
+from handlers.domain.decisions import RetryPolicy
+from handlers.domain.events import FailedJob
+from handlers.domain.ledger_entry import LedgerEntry
+from handlers.domain.outcomes import Throttled, Transient
+from handlers.ports import Conflict, Store, Unreadable, VersionedEntry
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0  # seconds between tries to reach the store
-
-
-class Stored(Struct, frozen=True):
-    """An entry as it was read. `age` is the seconds since it was written, on the store's clock."""
-
-    entry: Entry
-    version: Any
-    age: float
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0  # seconds between two tries to reach the store
+_CLOCK_SKEW = timedelta(hours=1)  # by which an instance's clock may be off; due entries are judged by the store's
 
 
-class Conflict(Exception):
-    """The stored entry is not at the version that the write expected."""
+class InProgress(Struct, frozen=True):
+    """Another delivery holds the claim, or the pause after a call in doubt is not over."""
+
+    detail: str
 
 
-class Store(Protocol):
-    """Where entries are kept. Its methods raise Unavailable or Misconfigured where the store cannot be used."""
-
-    async def load(self, job_id: str) -> Stored | None: ...
-
-    async def due(self, now: datetime, limit: int) -> list[Stored]:
-        """Deferrals whose time has come, the longest due first, up to this many."""
-
-    async def write(self, entry: Entry, version: Any, link: Entry | None = None) -> Any:
-        """Store the entry, all or nothing, if it still has this version (None: if there is none), and the link
-        with it, if there is no entry for its job. Returns the new version; raises Conflict."""
-
-
-class Kept(Struct, frozen=True):
-    """An entry as the store keeps it, with its version."""
-
-    entry: Entry
-    version: Any
-
-
-class Claim(Kept, frozen=True):
-    """The right to call Google for this job, until the lease lapses. `lapsed`: an earlier claim had done so."""
-
-    lapsed: bool = False
-
-
-class Settled(Kept, frozen=True):
+class AlreadyDecided(Struct, frozen=True):
     """The job needs no call: it is answered, or it waits for its time."""
 
-
-class Held(Struct, frozen=True):
-    """Another delivery holds the claim, and its lease has not lapsed."""
+    found: VersionedEntry
 
 
-class Superseded(Exception):
-    """The lease lapsed and another delivery took the claim over: what this one learned was not recorded."""
+class Claimable(Struct, frozen=True):
+    """A claim is to be had. `entry` is the job's as it would be after it; `found` what is stored now."""
+
+    found: VersionedEntry | None
+    entry: LedgerEntry
+
+
+class Claim(Struct, frozen=True):
+    """The right to call Google for this job, until the lease is over. `lapsed`: an earlier claim's lease was."""
+
+    stored: VersionedEntry
+    lapsed: bool = False
+
+    @property
+    def entry(self) -> LedgerEntry:
+        return self.stored.entry
+
+
+class LeaseLost(Exception):
+    """The lease was over and another delivery has the claim: what this one learned is not recorded."""
 
 
 class Ledger:
-    """The protocol over a Store. It tries again until the store answers: callers set the deadline."""
+    """The protocol over a Store. Its methods try until the store answers: callers set the deadline."""
 
     def __init__(
         self,
         store: Store,
+        policy: RetryPolicy,
         *,
         lease_seconds: float,
         keep: timedelta,
         now: Callable[[], datetime],
-        new_holder: Callable[[], str] = lambda: secrets.token_hex(8),
+        new_owner: Callable[[], str] = lambda: secrets.token_hex(8),
     ) -> None:
         self._store = store
+        self._policy = policy
         self._lease_seconds = lease_seconds
         self._keep = keep
         self._now = now
-        self.new_holder = new_holder
+        self.new_owner = new_owner
 
-    async def claim(
-        self, event: ArchiveJobFailed, holder: str = "", *, expected: bool = False
-    ) -> Claim | Held | Settled:
-        """Ask for the right to call Google for this job. Of any number that ask at once, one gets it.
-
-        Most jobs are new, so the first try creates an entry without looking; where one is `expected`, it looks.
-        Raises Throttled where nothing was written, Unavailable where something may have been, and Misconfigured.
-        """
-        holder = holder or self.new_holder()
-        found: Stored | None = None
-        unread, pause = expected, _FIRST_PAUSE
-        lapsed = writing = in_doubt = False
-        while True:
-            try:
-                if unread:
-                    found = await self._store.load(event.job_id)
-                if found and found.entry.holder == holder:
-                    return Claim(found.entry, found.version, lapsed)  # our own write, whose answer was lost
-                verdict = self._judge(found, event, holder)
-                if not isinstance(verdict, Entry):
-                    return verdict
-                lapsed = found is not None and found.entry.state == "claimed"  # and yet it can be had
-                writing = True
-                return Claim(verdict, await self._store.write(verdict, found.version if found else None), lapsed)
-            except Conflict:
-                unread = True
-            except Unavailable as fault:
-                throttled = isinstance(fault, Throttled)
-                in_doubt = in_doubt or (writing and not throttled)
-                if throttled and not in_doubt:
-                    raise
-                unread, pause = True, await _wait(pause, fault)
-
-    def _judge(self, found: Stored | None, event: ArchiveJobFailed, holder: str) -> Entry | Held | Settled:
-        """What a claim meets: the claimed entry to write, or the reason why there is none to be had."""
-        now = self._now()
-        unknown = Entry(job_id=event.job_id, root_job_id="", attempt=0, updated_at=now, expire_at=now)
-        old = found.entry if found else unknown
-        if found and old.is_settled(now):
-            return Settled(old, found.version)
-        lapsed = old.state == "claimed"
-        if found and lapsed and found.age <= old.lease_seconds:
-            return Held()
-        return replace(
-            old,
-            root_job_id=event.root_job_id or old.root_job_id or event.job_id,
-            attempt=max(event.attempt, old.attempt),
-            user_id=event.user_id,
-            credential_id=event.credential_id,
-            state="claimed",
-            fence=old.fence + 1,
-            holder=holder,
-            lease_seconds=self._lease_seconds,
-            calls_counted=old.calls_counted + lapsed,
-            updated_at=now,
-            expire_at=now + self._keep,
-        )
-
-    async def withdraw(self, event: ArchiveJobFailed, holder: str) -> None:
-        """Give up a claim that may have been written though nobody waited for it, so that it does not lapse.
-
-        It may still be under way, so something is written in any case, for it to conflict with.
-        """
+    async def look(self, job: FailedJob) -> Claimable | InProgress | AlreadyDecided:
+        """What a claim would meet."""
         pause = _FIRST_PAUSE
         while True:
             try:
-                found = await self._store.load(event.job_id)
-                mine = found.entry if found and found.entry.holder == holder else self._judge(found, event, holder)
-                if isinstance(mine, Entry):  # if not, what was written since then is in its way
-                    await self._store.write(replace(mine.released(), holder=""), found.version if found else None)
-                return
-            except Conflict:
-                continue
-            except Unavailable as fault:
-                pause = await _wait(pause, fault)
+                return self._judge(await self._store.load(job.job_id), job)
+            except Throttled:
+                raise
+            except Transient:
+                pause = await _wait(pause)
 
-    async def record(self, claim: Claim, became: Entry) -> Kept:
-        """Write what became of the claimed entry, and give the claim up. Raises Superseded."""
+    async def claim(
+        self, job: FailedJob, owner: str, looked: Claimable | None = None
+    ) -> Claim | InProgress | AlreadyDecided:
+        """Ask for the right to call Google for this job. Of any number that ask at once, one gets it.
+
+        Most jobs are new, so without a look the first try creates an entry. Raises Throttled where nothing was written,
+        and Transient where something may have been.
+        """
+        free = looked or self._judge(None, job)
+        pause, wrote = _FIRST_PAUSE, False
+        while isinstance(free, Claimable):
+            try:
+                lapsed = free.found is not None and free.found.entry.state == "claimed"
+                entry = replace(free.entry, lease_owner=owner)
+                version = free.found.version if free.found else None
+                return Claim(await self._store.write(entry, version), lapsed)
+            except Conflict:
+                pass
+            except Transient as fault:
+                wrote = wrote or not isinstance(fault, Throttled)
+                if not wrote:
+                    raise
+            pause = await _wait(pause)
+            found = await self._load(job.job_id)
+            if found and found.entry.lease_owner == owner:
+                return Claim(found, lapsed)  # our own write, whose answer was lost
+            free = self._judge(found, job)
+        return free
+
+    def _judge(self, found: VersionedEntry | None, job: FailedJob) -> Claimable | InProgress | AlreadyDecided:
         now = self._now()
-        expire_at = max(now, became.not_before or now) + self._keep
-        entry = replace(became, holder="", updated_at=now, expire_at=expire_at)
-        link = entry.of_new_job()
-        version, unread, pause = claim.version, False, _FIRST_PAUSE
+        new = LedgerEntry(job_id=job.job_id, root_job_id="", retries_before=0, updated_at=now, expire_at=now)
+        old = found.entry if found else new
+        if found:
+            if old.state == "claimed" and found.age <= old.lease_seconds:
+                return InProgress("another delivery of this job is in progress")
+            if old.is_final_for(job, found.written_at, found.read_at):
+                return AlreadyDecided(found)
+            left = self._policy.pause_before(old) - found.age
+            if left > 0:
+                return InProgress(f"a call to Google had no answer: the next one waits for {left:.0f} s more")
+        claimed = old.claimed(job, owner="", lease_seconds=self._lease_seconds)
+        return Claimable(found, replace(claimed, updated_at=now, expire_at=now + self._keep))
+
+    async def withdraw(self, job: FailedJob, owner: str) -> None:
+        """Give up a claim that may have been written though its answer was lost, so that it does not lapse.
+
+        The claim may still be under way. So where it is not found, an open entry is written in its place, with which
+        it conflicts when it arrives.
+        """
+        pause = _FIRST_PAUSE
+        while True:
+            found = await self._load(job.job_id)
+            if found and found.entry.lease_owner == owner:
+                entry: LedgerEntry | None = found.entry
+            else:
+                free = self._judge(found, job)
+                entry = free.entry if isinstance(free, Claimable) else None
+            if entry is None:
+                return  # what was written since then is in its way
+            try:
+                await self._store.write(replace(entry.released(), lease_owner=""), found.version if found else None)
+                return
+            except (Conflict, Transient):
+                pause = await _wait(pause)
+
+    async def record(self, claim: Claim, entry: LedgerEntry) -> VersionedEntry:
+        """Write what became of the claimed entry, and end the claim. Raises LeaseLost."""
+        now = self._now()
+        expire_at = max(now, entry.not_before or now) + self._keep
+        entry = replace(entry, lease_owner="", updated_at=now, expire_at=expire_at)
+        link = entry.entry_of_new_job()
+        version, pause = claim.stored.version, _FIRST_PAUSE
         while True:
             try:
-                if unread:
-                    found = await self._store.load(entry.job_id)
-                    if found and found.entry == entry:
-                        return Kept(entry, found.version)  # our own write, whose answer was lost
-                    if not found or found.entry.holder != claim.entry.holder:
-                        raise Superseded
-                    version, link = found.version, None  # the link was in the way: the new job is known already
-                return Kept(entry, await self._store.write(entry, version, link))
-            except Conflict:
-                unread = True
-            except Unavailable as fault:
-                pause = await _wait(pause, fault)
+                return await self._store.write(entry, version, link)
+            except (Conflict, Transient):
+                pause = await _wait(pause)
+            found = await self._load(entry.job_id)
+            if found and found.entry == entry:
+                return found  # our own write, whose answer was lost
+            if not found or found.entry.lease_owner != claim.entry.lease_owner:
+                raise LeaseLost
+            version = found.version
+            if link and await self._load(link.job_id):
+                link = None  # the new job is known already
 
-    async def due(self, limit: int) -> list[Stored]:
-        """Deferrals whose time has come, with their events to put back."""
-        return await self._store.due(self._now(), limit)
+    async def replace_kept(self, found: VersionedEntry, entry: LedgerEntry) -> None:
+        """Keep another event of a deferred job. Raises Transient where somebody wrote meanwhile."""
+        try:
+            await self._store.write(replace(entry, updated_at=self._now()), found.version)
+        except Conflict:
+            raise Transient("the deferred job was written to meanwhile") from None
 
-    async def put_back(self, stored: Stored, publish: Callable[[], Awaitable[None]]) -> None:
+    async def due(self, limit: int) -> list[VersionedEntry | Unreadable]:
+        """Deferrals whose time has come, with their events to put back, and entries that nobody can read."""
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                found = await self._store.due(self._now() + _CLOCK_SKEW, limit)
+                return [one for one in found if isinstance(one, Unreadable) or _is_due(one)]
+            except Transient:
+                pause = await _wait(pause)
+
+    async def put_back(self, found: VersionedEntry, publish: Callable[[], Awaitable[None]]) -> None:
         """Put a deferral's event back with `publish`.
 
-        It is open before it is published: a delivery on whose clock it is not yet due would find it deferred, and
-        acknowledge it. And it stays due until it is published: a run that dies in between is done again by the next.
-        One that a delivery has got hold of meanwhile stays due until its outcome is published: that delivery may be a
-        late duplicate of a message that was acknowledged long ago, and Pub/Sub owe no other.
+        It is opened before it is published: found deferred, its delivery would be acknowledged. It stays due until it
+        is published: a run that dies in between is done again by the next one. One that a delivery has claimed
+        meanwhile stays due until its outcome is published: Pub/Sub may owe that delivery's message to nobody.
         """
-        if stored.entry.state not in ("deferred", "open"):
+        if found.entry.state not in ("deferred", "open"):
             await publish()
             return
-        opened = replace(stored.entry.released(), updated_at=self._now())
+        opened = replace(found.entry.released(), updated_at=self._now())
         with suppress(Conflict):
-            version = await self._store.write(opened, stored.version)
+            written = await self._store.write(opened, found.version)
             await publish()
-            await self._store.write(opened.done(), version)
+            await self._store.write(opened.done(), written.version)
 
-    async def announced(self, kept: Kept) -> None:
-        """The outcome is published: what was deferred once is no longer due."""
+    async def announced(self, found: VersionedEntry) -> None:
+        """The outcome of what was deferred once is published: it is no longer due."""
+        decided_at = found.entry.decided_at or found.written_at
         with suppress(Conflict):
-            await self._store.write(kept.entry.done(), kept.version)
+            await self._store.write(replace(found.entry.done(), decided_at=decided_at), found.version)
+
+    async def _load(self, job_id: str) -> VersionedEntry | None:
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                return await self._store.load(job_id)
+            except Transient:
+                pause = await _wait(pause)
 
 
-async def reopen(store: Store, stored: Stored, now: datetime) -> None:
-    """Let a job be claimed again that was rejected, once a person has put right what stood behind it.
-
-    Raises Conflict if somebody wrote meanwhile.
-    """
-    await store.write(replace(stored.entry.reopened(), updated_at=now), stored.version)
+async def reopen(store: Store, found: VersionedEntry, now: datetime) -> None:
+    """Let a job be claimed again that was rejected, once a person has fixed the cause. Raises Conflict."""
+    await store.write(replace(found.entry.reopened(), updated_at=now), found.version)
 
 
-async def _wait(pause: float, fault: Unavailable) -> float:
-    log.debug("%s; trying again", fault)  # the delivery's line says what came of it
+def _is_due(found: VersionedEntry) -> bool:
+    return found.entry.not_before is None or found.entry.not_before <= found.read_at
+
+
+async def _wait(pause: float) -> float:
     await asyncio.sleep(pause)
     return min(pause * 2, _LONGEST_PAUSE)

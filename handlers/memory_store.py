@@ -1,39 +1,34 @@
 """The ledger's entries in the memory of one process: local use and tests."""
 
-import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from handlers.entries import Entry
-from handlers.ledger import Conflict, Stored
+from handlers.domain.ledger_entry import LedgerEntry
+from handlers.ports import Conflict, Unreadable, VersionedEntry
 
 
 class MemoryStore:
-    """A Store; its clock is the event loop's."""
+    """A Store. `now` is its clock."""
 
-    def __init__(self) -> None:
-        self._stored: dict[str, tuple[Entry, int, float]] = {}
+    def __init__(self, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._now = now
+        self._stored: dict[str, tuple[LedgerEntry, int, datetime]] = {}
 
-    async def load(self, job_id: str) -> Stored | None:
+    async def load(self, job_id: str) -> VersionedEntry | None:
         if job_id not in self._stored:
             return None
-        entry, version, written_at = self._stored[job_id]
-        return Stored(entry, version, asyncio.get_running_loop().time() - written_at)
+        return VersionedEntry(*self._stored[job_id], self._now())
 
-    async def due(self, now: datetime, limit: int) -> list[Stored]:
-        waiting = [job_id for job_id, (entry, _, _) in self._stored.items() if entry.not_before]
-        due = [stored for job_id in waiting if (stored := await self.load(job_id)) and _not_before(stored) <= now]
-        return sorted(due, key=_not_before)[:limit]
+    async def due(self, before: datetime, limit: int) -> list[VersionedEntry | Unreadable]:
+        waiting = [entry for entry, _, _ in self._stored.values() if entry.not_before and entry.not_before <= before]
+        waiting.sort(key=lambda entry: entry.not_before or before)
+        return [VersionedEntry(*self._stored[entry.job_id], self._now()) for entry in waiting[:limit]]
 
-    async def write(self, entry: Entry, version: Any, link: Entry | None = None) -> Any:
+    async def write(self, entry: LedgerEntry, version: Any, link: LedgerEntry | None = None) -> VersionedEntry:
         _, current, _ = self._stored.get(entry.job_id, (None, None, None))
         if current != version or (link and link.job_id in self._stored):
             raise Conflict
-        written_at = asyncio.get_running_loop().time()
         for written in filter(None, (entry, link)):
-            self._stored[written.job_id] = (written, (version or 0) + 1, written_at)
-        return (version or 0) + 1
-
-
-def _not_before(stored: Stored) -> datetime:
-    return stored.entry.not_before or datetime.max.replace(tzinfo=UTC)
+            self._stored[written.job_id] = (written, (version or 0) + 1, self._now())
+        return VersionedEntry(*self._stored[entry.job_id], self._now())

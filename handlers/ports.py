@@ -1,104 +1,111 @@
-"""What the use cases need of the world: a few protocols, and the values that pass through them."""
+"""What the use cases need: protocols, and the values that pass through them."""
 
-import asyncio
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Protocol
 
 from msgspec import Struct
 
-from handlers.outcomes import Misconfigured, Refused, Unavailable
+from handlers.domain.answers import Answer, Unauthorized
+from handlers.domain.ledger_entry import LedgerEntry
+from handlers.domain.outcomes import RedactedRepr, Rejection
 
 
 class Publisher(Protocol):
     async def publish(self, data: bytes, attributes: Mapping[str, str]) -> None:
-        """Returns when the message is accepted. Raises Unavailable or Misconfigured."""
+        """Returns when Pub/Sub has accepted the message. Raises Transient or Misconfigured."""
 
 
-class NotSent(Exception):
-    """Nothing was sent: the other side has seen nothing."""
-
-
-class NoAnswer(Exception):
-    """The request may have been read, and carried out; no whole answer came back."""
-
-
-class Http(Protocol):
-    """The one POST."""
-
-    async def post(self, url: str, *, headers: dict[str, str], body: bytes, seconds: float) -> tuple[int, bytes]:
-        """The answer's status and body. Raises NotSent or NoAnswer; neither tells what was in the request.
-
-        Cancelled before anything is sent, it raises NotSent instead.
-        """
-
-
-class Secretive:
-    """Tells nothing of what it holds where it is printed, in a traceback above all."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(…)"
-
-    def __rich_repr__(self) -> list[tuple[str, Any]]:  # what rich goes by, and msgspec fills by itself
-        return []
-
-
-class AccessToken(Secretive, Struct, frozen=True):
-    """A user's, and the refresh token that it was got with. Times are in seconds on the event loop's clock."""
+class AccessToken(RedactedRepr, Struct, frozen=True):
+    """A user's access token. `secret_version` names the version of the secret whose refresh token it was got with;
+    `expires_at` is in seconds on the event loop's clock.
+    """
 
     value: str
-    refresh_token: str
-    read_at: float  # when that stood in its secret
+    secret_version: str
     expires_at: float
 
 
 class Tokens(Protocol):
-    def begin(
-        self, credential_id: str, refused: AccessToken | None = None, *, anew: bool = False
-    ) -> asyncio.Future[AccessToken]:
-        """Start to get one: await it under asyncio.shield.
+    """Users' access tokens. The methods raise Transient or Misconfigured."""
 
-        `refused` is one that Google did not accept. `anew`: by the refresh token that stands in the secret now.
-        The result raises Refused, Unavailable or Misconfigured.
-        """
+    def cached(self, credential_id: str) -> AccessToken | None:
+        """One that is at hand."""
+
+    async def get(self, credential_id: str) -> AccessToken | Rejection:
+        """One that is at hand, or a new one; or why the user has to consent again."""
+
+    async def replace(self, credential_id: str, used: AccessToken) -> AccessToken | Rejection:
+        """A new one in place of one that Google refused."""
+
+    async def replace_if_newer(self, credential_id: str, used: AccessToken) -> AccessToken | Rejection | None:
+        """A new one if the secret has another version than the one behind `used`; None if it has not."""
 
 
 class Portability(Protocol):
-    async def retry(self, job_id: str, *, token: str, seconds: float) -> "Answer":
-        """Call archiveJobs.retry once. All that can come of it is a value: an exception would hide whether it was
-        sent."""
+    async def retry(self, job_id: str, *, token: str, seconds: float, now: datetime) -> Answer | Unauthorized:
+        """Call archiveJobs.retry once. Raises nothing that is expected: an exception would hide what was sent."""
 
 
-# What archiveJobs.retry can come to, beside the faults.
+class VersionedEntry(Struct, frozen=True):
+    """An entry as the store keeps it. The times are on the store's clock: no instance's clock comes into it."""
+
+    entry: LedgerEntry
+    version: Any
+    written_at: datetime
+    read_at: datetime
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was written."""
+        return (self.read_at - self.written_at).total_seconds()
 
 
-class NewJob(Struct, frozen=True):
-    """Google retries: this is the new job, or the one that does the same export already."""
+class Unreadable(Struct, frozen=True):
+    """An entry that this version of the program cannot read, and why."""
 
     job_id: str
-
-
-class Cooldown(Struct, frozen=True):
-    """Google will not retry before this time."""
-
-    until: datetime
-
-
-class TokenRefused(Struct, frozen=True):
-    """401: not carried out; another access token may do."""
-
-
-class Unknown(Struct, frozen=True):
-    """The call may have been carried out."""
-
     detail: str
 
 
-class NeverSent(Unavailable):
-    """Nothing was sent: the call does not count."""
+class Conflict(Exception):
+    """The write was refused: the stored entry is not at the version that it expected, or its link is there already."""
 
 
-Verdict = NewJob | Cooldown | Unknown | Refused | Unavailable | Misconfigured
-Answer = Verdict | TokenRefused
+class Store(Protocol):
+    """Where entries are kept. The methods raise Transient or Misconfigured where the store cannot be used."""
+
+    async def load(self, job_id: str) -> VersionedEntry | None:
+        """Raises Misconfigured for an entry that cannot be read, too."""
+
+    async def due(self, before: datetime, limit: int) -> list[VersionedEntry | Unreadable]:
+        """Entries whose `not_before` is not after this time, the longest due first."""
+
+    async def write(self, entry: LedgerEntry, version: Any, link: LedgerEntry | None = None) -> VersionedEntry:
+        """Store the entry if it still has this version (None: if there is none), and the link with it if there is no
+        entry for its job. All or nothing. Fields that the entry does not know stay. Raises Conflict.
+        """
+
+
+class DeliveryLog(Protocol):
+    """What the one log line of a delivery will say."""
+
+    fields: dict[str, Any]
+
+    def bind(self, **fields: Any) -> None: ...
+
+    def count(self, field: str, number: int) -> None:
+        """Add to a field that is a number."""
+
+    def step(self, name: str, *, decides: bool = True) -> AbstractContextManager[None]:
+        """A step, which is timed. Where it raises, and decides the outcome by that, it is the `failedStep`."""
+
+    def failed(self, step: str) -> None:
+        """This step decided that the job is not retried now."""
+
+    def warning(self, message: str) -> None:
+        """A log line of its own."""
+
+    def exception(self, message: str) -> None:
+        """A log line of its own for a bug, with the stack trace of the exception in hand."""

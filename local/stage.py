@@ -225,6 +225,7 @@ class Stage(AbstractAsyncContextManager["Stage"]):
             "PUBSUB_EMULATOR_HOST": pubsub,
             "SECRET_MANAGER_EMULATOR_HOST": self.secrets.address,
             "DATA_PORTABILITY_API_ENDPOINT": self.google.url,
+            "DOUBT_PAUSE_SECONDS": "0.1",  # what people wait for takes no two minutes
             **firestore,
             **(self._authority.environment(self.folder) if self._authority else {}),
             **self._settings,

@@ -4,7 +4,6 @@ https://cloud.google.com/logging/docs/structured-logging#structured_logging_spec
 """
 
 import logging
-import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -15,12 +14,15 @@ from typing import Any, TextIO
 
 import msgspec
 
+from handlers.telemetry import tracing
+
 # What the line of a delivery, or of a run of the schedule, says beyond severity, message, time and trace. Metrics,
 # alerts and the runbook are made of these names. What is not known, or has no meaning there, is left out.
 FIELDS: Mapping[str, str] = MappingProxyType(
     {
         "outcome": "retried, rejected, deferred, not_now or fault; of a run of the schedule resumed, not_now or fault",
         "reason": "of a rejection, as published",
+        "cause": "of a rejection, as published: more precise than the reason",
         "notBefore": "of a deferral: the time before which Google will not retry",
         "republished": "true where the ledger held the outcome already, and this delivery only repeated it",
         "messageId": "Pub/Sub's",
@@ -34,10 +36,10 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "calls": "of archiveJobs.retry that were sent by this delivery",
         "callsUnknown": "calls found to have no known outcome: this delivery's, or one whose claim had lapsed",
         "tokenCached": "whether the access token was at hand when it was first asked for",
-        "delaySeconds": "from the failure (failedAt, else publish time) to the accepted follow-up; only with the first "
+        "delaySeconds": "from the failure (failedAt, else publish time) to the recorded answer; with the first "
         "retried line of a job, and not where a cooldown or an earlier rejection lay in between",
-        "failedStep": "the first step that brought no result",
-        "stepsMs": "milliseconds by step: claim, token, retry, record, publish; withdraw, release, announced; due",
+        "failedStep": "the step that decided the outcome, where it is none of success",
+        "stepsMs": "milliseconds by step: look, token, claim, retry, record, publish; withdraw, release, announced",
         "latencyMs": "milliseconds for the delivery",
         "resumed": "of a run of the schedule: deferred jobs put back",
     }
@@ -79,35 +81,18 @@ def configure_logs(level: str, stream: TextIO = sys.stderr) -> None:
     handler.setFormatter(_JsonLines())
     log.handlers[:] = [handler]
     log.setLevel(level)
+    # Google's clients log requests and answers, refresh tokens among them, where a variable or an inherited level asks
+    # for it (https://googleapis.dev/python/google-api-core/latest/client_logging.html)
+    logging.getLogger("google").setLevel(logging.WARNING)
 
 
-_TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
+def log_start(fields: Mapping[str, str]) -> None:
+    """The line of a server that has started: what it will do."""
+    log.info("started: %s", ", ".join(f"{name} {value}" for name, value in fields.items()), extra={"fields": fields})
 
 
-def trace_fields(
-    headers: Mapping[str, str], project: str, attributes: Mapping[str, str] | None = None
-) -> dict[str, Any]:
-    """What ties a log line to a trace (https://www.w3.org/TR/trace-context/#traceparent-header).
-
-    That of the event's producer where its message (`attributes`) carries one, whether we make spans or not: each
-    delivery is a request with a trace of its own, which would lead to that one request and its time, and the line says
-    as much. The producer's trace leads from the event to every delivery of it, and stands in the producer's own logs.
-    """
-    carried = attributes or {}
-    for text in (carried.get("googclient_traceparent"), carried.get("traceparent"), headers.get("traceparent")):
-        match = _TRACEPARENT.fullmatch(text or "")
-        if match:
-            trace, span, flags = match.groups()
-            return {
-                "logging.googleapis.com/trace": f"projects/{project}/traces/{trace}",
-                "logging.googleapis.com/spanId": span,
-                "logging.googleapis.com/trace_sampled": bool(int(flags, 16) & 1),
-            }
-    return {}
-
-
-class Journal:
-    """What one delivery's log line will say: fields bound as they become known, and what each step took."""
+class DeliveryLog:
+    """What the log line of one delivery, or of one run, will say: its fields, and the milliseconds of its steps."""
 
     def __init__(self, **fields: Any) -> None:
         self.fields = fields
@@ -118,28 +103,35 @@ class Journal:
         self.fields |= fields
 
     def count(self, field: str, number: int) -> None:
-        """Add to a field that is a number."""
         self.fields[field] = self.fields.get(field, 0) + number
 
     @contextmanager
-    def step(self, name: str) -> Iterator[None]:
+    def step(self, name: str, *, decides: bool = True) -> Iterator[None]:
         begun = time.perf_counter()
         try:
-            yield
+            with tracing.span(name):
+                yield
         except BaseException:
-            self.failed(name)
+            if decides:
+                self.failed(name)
             raise
         finally:
-            self._steps[name] = self._steps.get(name, 0.0) + _milliseconds_since(begun)
+            self._steps[name] = round(self._steps.get(name, 0.0) + _milliseconds_since(begun), 1)
 
     def failed(self, step: str) -> None:
-        """This step brought no result: the first one that did not is told."""
-        self.fields.setdefault("failedStep", step)
+        self.fields["failedStep"] = step
+
+    def warning(self, message: str) -> None:
+        log.warning(message)
+
+    def exception(self, message: str) -> None:
+        log.exception(message)
 
     def write(self, level: int, message: str, *, exc_info: bool = False, **fields: Any) -> None:
-        """The one line of this delivery."""
+        """The one line of this delivery, and what its span says."""
         self.bind(stepsMs=self._steps, latencyMs=_milliseconds_since(self._begun), **fields)
         log.log(level, message, extra={"fields": self.fields}, exc_info=exc_info)
+        tracing.describe(self.fields, message if level >= logging.WARNING else "")
 
 
 def _milliseconds_since(begun: float) -> float:

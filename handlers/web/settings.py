@@ -7,11 +7,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from handlers import __version__
+
 _PORT = r"(:\d{1,4}|:[1-5]\d{4}|:6[0-4]\d{3}|:65[0-4]\d\d|:655[0-2]\d|:6553[0-5])"
-# where a token may be sent: over TLS, or to this very machine
-_ORIGIN = r"^(https://[A-Za-z0-9.-]+|http://(localhost|127\.0\.0\.1|\[::1\]))" + _PORT + "?"
-SAFE_URL = _ORIGIN + r"(/\S*)?\Z"
-SAFE_ORIGIN = _ORIGIN + r"/?\Z"
+# where an access token may be sent: over TLS, or to this very machine
+_ORIGIN = r"^(https://[A-Za-z0-9.-]+|http://(localhost|127\.0\.0\.1|\[::1\]))" + _PORT + r"?/?\Z"
+_SECRET = r"^(projects/[a-z0-9.:-]{1,64}/(locations/[a-z0-9-]{1,40}/)?secrets/)?[A-Za-z0-9_-]{1,255}\Z"
 
 Topic = Annotated[
     str,
@@ -20,8 +21,8 @@ Topic = Annotated[
         description="a topic's short or full name",
     ),
 ]
-SecretId = Annotated[
-    str, Meta(pattern=r"^[A-Za-z0-9_-]{1,255}\Z", description="a secret's id: letters, digits, - and _")
+Secret = Annotated[
+    str, Meta(pattern=_SECRET, description="a secret's id, or projects/P/secrets/ID, or .../locations/L/secrets/ID")
 ]
 Address = Annotated[str, Meta(pattern=rf"^([^\s/]+{_PORT})?\Z", description="host:port")]
 Seconds = Annotated[float, Meta(ge=0.1, le=86_400, description="seconds: a number from 0.1 to 86400")]
@@ -38,8 +39,16 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     retried_topic: Topic = "archive-job-retried"
     rejected_topic: Topic = "archive-job-retry-rejected"
     failed_topic: Topic = "archive-job-failed"
-    refresh_token_secret_prefix: SecretId = "dataportability-refresh-token-"
-    oauth_client_secret: SecretId = "dataportability-oauth-client"
+    started_topic: Topic = "archive-job-started"
+    ended_topic: Topic = "archive-job-ended"
+    refresh_token_secret_prefix: Secret = "dataportability-refresh-token-"
+    canary_credential: Annotated[
+        str, Meta(pattern=r"^[A-Za-z0-9_-]{0,128}\Z", description="a credential's id: letters, digits, - and _")
+    ] = ""
+    oauth_client_secret: Secret = "dataportability-oauth-client"
+    token_hosts: Annotated[
+        str, Meta(pattern=r"^([A-Za-z0-9.-]+([ ,]+|\Z))*\Z", description="hosts, with commas between them")
+    ] = ""
     retry_ledger: Annotated[Literal["firestore", "memory"], Meta(description="firestore or memory")] = "firestore"
     firestore_database: Annotated[
         str, Meta(pattern=r"^(\(default\)|[a-z0-9-]{4,63})\Z", description="a database's id")
@@ -50,10 +59,12 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     retry_budget: Annotated[int, Meta(ge=0, le=100, description="a whole number from 0 to 100")] = 3
     event_max_age_days: Annotated[float, Meta(gt=0, le=365, description="days: a number above 0, up to 365")] = 14
     ambiguous_retry: Annotated[Literal["resend", "park"], Meta(description="resend or park")] = "resend"
+    doubt_pause_seconds: Seconds = 120
     handler_deadline_seconds: Seconds = 90
     claim_lease_seconds: Seconds = 150
+    watch_interval_seconds: Seconds = 300
     data_portability_api_endpoint: Annotated[
-        str, Meta(pattern=SAFE_ORIGIN, description="https:// and a host, with no path (http:// for this machine only)")
+        str, Meta(pattern=_ORIGIN, description="https:// and a host, with no path (http:// for this machine only)")
     ] = "https://dataportability.googleapis.com"
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
@@ -75,9 +86,16 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
         return timedelta(days=self.event_max_age_days)
 
     @property
+    def token_host_names(self) -> frozenset[str]:
+        return frozenset(self.token_hosts.lower().replace(",", " ").split())
+
+    @property
     def traces(self) -> bool:
         """Whether spans are made (https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/)."""
         return self.otel_traces_exporter != "none" and self.otel_sdk_disabled.lower() != "true"
+
+
+_TOPICS = ("retried_topic", "rejected_topic", "failed_topic", "started_topic", "ended_topic")
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:
@@ -95,9 +113,9 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
             problems.append(f"{field.encode_name} has to be set.")
         else:
             values[field.name] = field.default
-    topics = [values[name] for name in ("retried_topic", "rejected_topic", "failed_topic") if name in values]
-    if len({topic.rpartition("/")[2] for topic in topics}) < len(topics):
-        problems.append("RETRIED_TOPIC, REJECTED_TOPIC and FAILED_TOPIC have to be three topics.")
+    names = [name for name in _TOPICS if name in values]
+    if len({values[name].rpartition("/")[2] for name in names}) < len(names):
+        problems.append(f"{', '.join(map(str.upper, _TOPICS))} have to be five topics.")
     deadline, lease = values.get("handler_deadline_seconds"), values.get("claim_lease_seconds")
     if deadline and lease and lease <= deadline:
         problems.append(f"CLAIM_LEASE_SECONDS ({lease:g}) has to be above HANDLER_DEADLINE_SECONDS ({deadline:g}).")
@@ -108,3 +126,20 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
     if problems:
         raise WrongSettings("\n- ".join(["The settings are wrong:", *problems]))
     return Settings(**values)
+
+
+def summary(settings: Settings, target: str) -> dict[str, str]:
+    """What a started server will do, for its log: nothing of it is a secret."""
+    ledger = "memory"
+    if settings.retry_ledger == "firestore":
+        ledger = f"firestore {settings.firestore_database}/{settings.retry_ledger_collection}"
+    return {
+        "target": target,
+        "project": settings.google_cloud_project,
+        "ledger": ledger,
+        "failedTopic": settings.failed_topic,
+        "retriedTopic": settings.retried_topic,
+        "rejectedTopic": settings.rejected_topic,
+        "endpoint": settings.data_portability_api_endpoint,
+        "version": __version__,
+    }

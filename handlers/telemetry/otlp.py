@@ -1,10 +1,9 @@
-"""Sends spans away, over OTLP. Loaded only while traces are on (tracing.py).
+"""Sends spans over OTLP. Loaded only while traces are on.
 
 A thread sends them in batches, every five seconds or when there are many (OTEL_BSP_*): no delivery waits for it. While
-no request is served, Cloud Run leaves the instance without CPU, so the last spans wait for the next request or for the
-end: at SIGTERM the CPU is back, and they are sent when the server is done, at the exit of the process
-(https://cloud.google.com/run/docs/container-contract#lifecycle). To send after each delivery instead would make it
-wait, for one request each; all that is at stake is the last few spans of an instance that is killed.
+no request is served, Cloud Run leaves the instance without CPU, so the last spans wait for the next request or for
+SIGTERM, when the CPU is back: they are sent at the exit of the process
+(https://cloud.google.com/run/docs/container-contract#lifecycle).
 """
 
 import logging
@@ -20,42 +19,51 @@ from urllib.parse import urlsplit
 import google.auth
 import opentelemetry.exporter.otlp.proto.http.trace_exporter as otlp
 from google.auth.transport.requests import AuthorizedSession
+from opentelemetry import trace
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-from handlers.settings import Settings
-from handlers.spans import Spans
-from handlers.telemetry import log
+from handlers.telemetry.logging import log
 
 _SCOPE = "https://www.googleapis.com/auth/trace.append"
-_AT_THE_END = 3.0  # seconds for the last spans; the deliveries in hand have had up to nine of the ten before them
-_COMPLAINTS = 60.0  # seconds between two log lines about lost spans
+_FLUSH_TIMEOUT = 3.0  # seconds for the last spans
+_WARNING_INTERVAL = 60.0  # seconds between two log lines about lost spans
 
 
-def spans(settings: Settings) -> Spans:
-    """Tracing as the OTEL_* variables say. Raises what the SDK raises where they are wrong. Starts a thread."""
-    logging.getLogger("opentelemetry").handlers[:] = [_Complaints(logging.WARNING)]
+def install(project: str) -> None:
+    """Make spans, as the OTEL_* variables say. Starts a thread, so not before the fork.
+
+    Traces that cannot be made are no reason to fail a delivery.
+    """
+    logging.getLogger("opentelemetry").handlers[:] = [RedactingHandler(logging.WARNING)]
     logging.getLogger("opentelemetry").propagate = False
+    try:
+        trace.set_tracer_provider(_provider(project))
+    except Exception as error:  # the SDK raises whatever it likes about its variables, and its text quotes them
+        log.error("Traces are off, some OTEL_* variable is wrong: %s", type(error).__name__)
+        return
+    _exit_after_sigterm()
+
+
+def _provider(project: str) -> TracerProvider:
     known = Resource(
         {
             "service.name": os.environ.get("K_SERVICE", "archive-job-retry"),
             "service.version": os.environ.get("K_REVISION", ""),
             # Google files spans by it (https://cloud.google.com/trace/docs/migrate-to-otlp-endpoints)
-            "gcp.project_id": settings.google_cloud_project,
+            "gcp.project_id": project,
         }
     )
     # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES have the last word
     provider = TracerProvider(resource=known.merge(OTELResourceDetector().detect()))
-    provider.add_span_processor(_Batches(_Exporter()))
-    _exit_after_sigterm()
-    tracer = provider.get_tracer("archive-job-retry")
-    return Spans(tracer, project=settings.google_cloud_project, topic=settings.failed_topic)
+    provider.add_span_processor(BoundedShutdownProcessor(LazyExporter()))
+    return provider
 
 
 def _exit_after_sigterm() -> None:
-    """Let the process exit when the server is done. uvicorn raises SIGTERM anew then, for its default handler to kill
-    the process, with the spans that are still here; blocked, the signal stays pending, and never comes.
+    """Let the process exit when the server is done. uvicorn raises SIGTERM anew then, and its default handler would
+    kill the process with the spans that are still here. Blocked, the signal stays pending.
     """
     if threading.current_thread() is not threading.main_thread():
         return  # no other thread may listen for signals
@@ -70,15 +78,15 @@ def _exit_after_sigterm() -> None:
     signal.signal(signal.SIGTERM, handle)
 
 
-class _Batches(BatchSpanProcessor):
+class BoundedShutdownProcessor(BatchSpanProcessor):
     """Its own shutdown, at the exit of the process, would wait half a minute for an endpoint that does not answer."""
 
     def shutdown(self) -> None:
-        self._batch_processor.shutdown(timeout_millis=int(_AT_THE_END * 1000))
+        self._batch_processor.shutdown(timeout_millis=int(_FLUSH_TIMEOUT * 1000))
 
 
-class _Exporter(SpanExporter):
-    """Made at the first batch, in the thread: what that takes, or fails at, is no delivery's business."""
+class LazyExporter(SpanExporter):
+    """Made at the first batch, in the thread: no delivery waits for it, or fails with it."""
 
     def __init__(self) -> None:
         self._made: SpanExporter | None = None
@@ -103,11 +111,11 @@ def session(environment: Mapping[str, str]) -> AuthorizedSession | None:
     return AuthorizedSession(credentials)  # type: ignore[no-untyped-call]
 
 
-class _Complaints(logging.Handler):
-    """What OpenTelemetry has to say, among our own lines and seldom: spans are lost, and no event.
+class RedactingHandler(logging.Handler):
+    """What OpenTelemetry logs, among our own lines, once a minute, and without the values of its variables.
 
-    An exception is told by its type, for its text may hold the endpoint with a key in it; a variable's value by its
-    name, for it may be a misplaced secret; and of a header in OTEL_EXPORTER_OTLP_HEADERS that cannot be read only that.
+    They may hold an endpoint with a key in it, a header with one, or a misplaced secret. So an exception is told by its
+    type, and a variable's value by its name.
     """
 
     _silent_until = 0.0
@@ -115,8 +123,8 @@ class _Complaints(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if time.monotonic() < self._silent_until:
             return
-        self._silent_until = time.monotonic() + _COMPLAINTS
-        if record.name == "opentelemetry.util.re":
+        self._silent_until = time.monotonic() + _WARNING_INTERVAL
+        if record.name == "opentelemetry.util.re":  # a header that cannot be read
             said = record.msg.partition(": %s")[0]
         else:
             args = record.args if isinstance(record.args, tuple) else ()

@@ -1,0 +1,66 @@
+"""Publishes what became of a delivery: the follow-up, or the rejection."""
+
+from contextlib import suppress
+
+from handlers.deadlines import PUBLISHED, Deadlines
+from handlers.domain.delivery import Delivery
+from handlers.domain.events import RetryRejected, encode
+from handlers.domain.ledger_entry import LedgerEntry
+from handlers.domain.outcomes import Deferred, Fault, Outcome, Reason, Rejected, Retried
+from handlers.ledger import Ledger
+from handlers.ports import DeliveryLog, Publisher, VersionedEntry
+
+
+class Announcer:
+    """For one delivery. What it publishes for one ledger entry is the same at every delivery."""
+
+    def __init__(
+        self,
+        delivery: Delivery,
+        deadlines: Deadlines,
+        log: DeliveryLog,
+        *,
+        ledger: Ledger,
+        retried: Publisher,
+        rejected: Publisher,
+    ) -> None:
+        self._delivery = delivery
+        self._step = deadlines.step
+        self._log = log
+        self._ledger = ledger
+        self._retried = retried
+        self._rejected = rejected
+
+    async def announce(self, found: VersionedEntry) -> Outcome:
+        """Publish what the ledger holds."""
+        entry = found.entry
+        if entry.state == "deferred" and entry.not_before:
+            self._bind(entry)
+            return Deferred(entry.not_before)
+        outcome = await (self._follow_up(entry) if entry.state == "retried" else self.reject(entry))
+        if entry.not_before:  # deferred once. Where this fails, it is put back and published once more
+            with suppress(Fault):
+                await self._step("announced", PUBLISHED, self._ledger.announced(found), decides=False)
+        return outcome
+
+    async def reject(self, entry: LedgerEntry) -> Outcome:
+        """Publish the rejection of this entry, which need not be stored."""
+        self._bind(entry)
+        return await self.publish_rejection(entry.rejection(self._delivery.data))
+
+    async def publish_rejection(self, rejection: RetryRejected, source: str = "") -> Outcome:
+        attributes = rejection.message_attributes(self._delivery.message_id, source)
+        await self._step("publish", PUBLISHED, self._rejected.publish(encode(rejection), attributes))
+        return Rejected(Reason(rejection.reason), rejection.detail, rejection.cause)
+
+    async def _follow_up(self, entry: LedgerEntry) -> Outcome:
+        self._bind(entry)
+        follow_up = entry.follow_up()
+        published = self._retried.publish(encode(follow_up), follow_up.message_attributes())
+        await self._step("publish", PUBLISHED, published)
+        return Retried(entry.new_job_id)
+
+    def _bind(self, entry: LedgerEntry) -> None:
+        """The identity in the log line is the published one."""
+        self._log.bind(userId=entry.user_id, credentialId=entry.credential_id)
+        self._log.bind(attempt=entry.retries_used, rootArchiveJobId=entry.root_job_id)

@@ -1,0 +1,195 @@
+"""The one place where real parts are built: in the worker, at its first delivery.
+
+The framework imports this program before it forks its workers, and a gRPC client does not survive a fork
+(https://github.com/grpc/grpc/blob/master/doc/fork_support.md), so nothing here is built earlier. Tests, simulation and
+bench build through here too, with other parts at the seams.
+"""
+
+import secrets
+from collections.abc import Callable, MutableMapping
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import Any, Protocol
+
+from handlers.domain.decisions import RetryPolicy
+from handlers.domain.delivery import Delivery
+from handlers.domain.outcomes import Failed, Outcome, Resumed, RetryLater
+from handlers.google.account import Account
+from handlers.google.batching import MAX_LATENCY
+from handlers.google.clients import GoogleClients
+from handlers.google.data_portability import PortabilityApi
+from handlers.google.firestore import FirestoreStore
+from handlers.google.http_client import Http, HttpClient
+from handlers.google.pubsub import BatchPublisher, TopicPublisher
+from handlers.google.secret_manager import SecretStore
+from handlers.google.user_tokens import UserTokens
+from handlers.ledger import Ledger
+from handlers.memory_store import MemoryStore
+from handlers.ports import DeliveryLog, Portability, Publisher, Store, Tokens
+from handlers.resume_deferred import ResumeDeferred
+from handlers.retry_failed_job import RetryFailedJob
+from handlers.web.settings import Settings
+from handlers.web.shutdown import Shutdown
+
+# A message can be redelivered, or redriven from the dead letters, for as long as Pub/Sub keeps any: 31 days.
+_LONGEST_RETENTION = timedelta(days=31)
+_MAX_RESUMED = 10_000  # entries in one run of the schedule; what is left is due again at the next one
+_TOKEN_RESERVE = 30.0  # seconds that a token outlives the delivery that uses it
+
+
+class Clients(Protocol):
+    """Google's generated clients, or something that answers like them."""
+
+    async def firestore(self) -> Any: ...
+    async def publisher(self) -> Any: ...
+    async def secret_manager(self, location: str = "") -> Any: ...
+
+
+def policy_of(settings: Settings) -> RetryPolicy:
+    return RetryPolicy(
+        budget=settings.retry_budget,
+        event_max_age=settings.event_max_age,
+        park_ambiguous=settings.ambiguous_retry == "park",
+        doubt_pause=settings.doubt_pause_seconds,
+    )
+
+
+def google_clients(settings: Settings, account: Account) -> GoogleClients:
+    return GoogleClients(
+        account,
+        pubsub_emulator=settings.pubsub_emulator_host,
+        firestore_emulator=settings.firestore_emulator_host,
+        secret_emulator=settings.secret_manager_emulator_host,
+    )
+
+
+def firestore_store(settings: Settings, clients: Clients, max_latency: float = MAX_LATENCY) -> FirestoreStore:
+    """The ledger's entries, where these settings have them."""
+    return FirestoreStore(
+        clients.firestore,
+        project=settings.google_cloud_project,
+        database=settings.firestore_database,
+        collection=settings.retry_ledger_collection,
+        max_latency=max_latency,
+    )
+
+
+def export_proxies(environment: MutableMapping[str, str]) -> None:
+    """gRPC reads the lower-case variables only. The metadata server is this very machine's, so no proxy reaches it."""
+    for name in ("HTTPS_PROXY", "NO_PROXY"):
+        if environment.get(name):
+            environment.setdefault(name.lower(), environment[name])
+    if environment.get("https_proxy") or environment.get("HTTP_PROXY") or environment.get("http_proxy"):
+        hosts = [environment.get("no_proxy", ""), "metadata.google.internal", "169.254.169.254"]
+        environment["no_proxy"] = environment["NO_PROXY"] = ",".join(filter(None, hosts))
+
+
+class Container:
+    """The use cases, put together as the settings say. Each part is built when it is first asked for.
+
+    The keyword arguments are the seams: what talks to the world, and the clock.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clients: Clients | None = None,
+        http: Http | None = None,
+        store: Store | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        new_owner: Callable[[], str] = lambda: secrets.token_hex(8),
+        max_latency: float = MAX_LATENCY,
+    ) -> None:
+        self.settings = settings
+        self.now = now
+        self.shutdown = Shutdown()
+        self._clients = clients
+        self._http = http
+        self._store = store
+        self._new_owner = new_owner
+        self._max_latency = max_latency
+
+    async def retry_failed_job(self, delivery: Delivery, log: DeliveryLog) -> Outcome:
+        return await self.retry_use_case(delivery, log)
+
+    async def resume_deferred(self, log: DeliveryLog) -> Resumed | RetryLater | Failed:
+        return await self.resume_use_case(log)
+
+    @cached_property
+    def retry_use_case(self) -> RetryFailedJob:
+        settings = self.settings
+        if settings.traces:
+            from handlers.telemetry import otlp  # noqa: PLC0415, not while traces are off
+
+            otlp.install(settings.google_cloud_project)
+        self.shutdown.listen()
+        return RetryFailedJob(
+            policy=policy_of(settings),
+            deadline=settings.handler_deadline_seconds,
+            ledger=self.ledger,
+            tokens=self.tokens,
+            portability=self.portability,
+            retried=self.topic(settings.retried_topic),
+            rejected=self.topic(settings.rejected_topic),
+            now=self.now,
+            shutting_down=self.shutdown,
+        )
+
+    @cached_property
+    def resume_use_case(self) -> ResumeDeferred:
+        deadline = self.settings.handler_deadline_seconds
+        topic = self.topic(self.settings.failed_topic)
+        return ResumeDeferred(ledger=self.ledger, topic=topic, limit=_MAX_RESUMED, deadline=deadline)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        settings = self.settings
+        return Ledger(
+            self.store,
+            policy_of(settings),
+            lease_seconds=settings.claim_lease_seconds,
+            keep=settings.event_max_age + _LONGEST_RETENTION,
+            now=self.now,
+            new_owner=self._new_owner,
+        )
+
+    @cached_property
+    def store(self) -> Store:
+        if self._store:
+            return self._store
+        if self.settings.retry_ledger == "memory":
+            return MemoryStore(self.now)
+        return firestore_store(self.settings, self.clients, self._max_latency)
+
+    @cached_property
+    def tokens(self) -> Tokens:
+        settings = self.settings
+        return UserTokens(
+            SecretStore(self.clients.secret_manager, settings.google_cloud_project),
+            self.http,
+            secret_prefix=settings.refresh_token_secret_prefix,
+            client_secret=settings.oauth_client_secret,
+            canary=settings.canary_credential,
+            token_hosts=settings.token_host_names,
+            margin=settings.handler_deadline_seconds + _TOKEN_RESERVE,
+        )
+
+    @cached_property
+    def portability(self) -> Portability:
+        return PortabilityApi(self.http, self.settings.data_portability_api_endpoint)
+
+    def topic(self, name: str) -> Publisher:
+        return TopicPublisher(self._publisher, self.settings.google_cloud_project, name)
+
+    @cached_property
+    def clients(self) -> Clients:
+        return self._clients or google_clients(self.settings, Account())
+
+    @cached_property
+    def http(self) -> Http:
+        return self._http or HttpClient()
+
+    @cached_property
+    def _publisher(self) -> BatchPublisher:
+        return BatchPublisher(self.clients.publisher, max_latency=self._max_latency)

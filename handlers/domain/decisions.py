@@ -1,0 +1,119 @@
+"""What to do with a failed job: pure decisions on its event, its ledger entry and Google's answer."""
+
+from datetime import datetime, timedelta
+
+import msgspec
+from msgspec import Struct
+
+from handlers.domain.answers import (
+    AlreadyRunning,
+    Answer,
+    BackOff,
+    Cooldown,
+    FaultOfOurs,
+    NewJob,
+    NotSent,
+    OutcomeUnknown,
+)
+from handlers.domain.delivery import Delivery
+from handlers.domain.events import FailedJob, encode, timestamp, with_time
+from handlers.domain.ledger_entry import NEW_EXPORT, LedgerEntry
+from handlers.domain.outcomes import Failed, Reason, Rejection, RetryLater
+
+# Bytes that a deferral keeps of an event and its attributes: a document of Firestore's holds a mebibyte
+# (https://cloud.google.com/firestore/quotas). Of a larger event the fields that are read are kept.
+_KEPT_BYTES_MAX = 900_000
+
+_PARKED = Rejection(
+    Reason.OUTCOME_UNKNOWN, "A call to Google had no answer, so an export may be running: look before you try again."
+)
+_THIS_JOB = Rejection(Reason.JOB_NOT_RETRYABLE, "Google says that this very job is still running.")
+
+
+class RetryPolicy(Struct, frozen=True, kw_only=True):
+    """What the settings say about retrying. `doubt_pause` is in seconds."""
+
+    budget: int
+    event_max_age: timedelta
+    park_ambiguous: bool
+    doubt_pause: float
+
+    def judge_age(self, job: FailedJob, now: datetime) -> Rejection | None:
+        """Whether the job failed too long ago."""
+        if job.failed_at and now - job.failed_at > self.event_max_age:
+            days = self.event_max_age / timedelta(days=1)
+            return Rejection(Reason.EVENT_EXPIRED, f"The job failed more than {days:g} days ago. {NEW_EXPORT}")
+        return None
+
+    def judge_entry(self, entry: LedgerEntry) -> Rejection | None:
+        """Whether what is known of the job forbids a call."""
+        if entry.unconfirmed_calls and self.park_ambiguous:
+            return _PARKED
+        return self.judge_retries(entry.retries_used)
+
+    def pause_before(self, entry: LedgerEntry) -> float:
+        """Seconds from the entry's last call in doubt to the next decision on it. A parked doubt waits for nothing."""
+        return 0.0 if self.park_ambiguous else entry.doubt_pause(self.doubt_pause, self.budget)
+
+    def judge_retries(self, used: int) -> Rejection | None:
+        """Whether the chain has used up its budget."""
+        if used < self.budget:
+            return None
+        said = f"This job and those before it have used {used} of {self.budget} retries. {NEW_EXPORT}"
+        return Rejection(Reason.RETRY_BUDGET_EXHAUSTED, said)
+
+
+class Decision(Struct, frozen=True):
+    """The entry to record, and how the delivery ends where there is nothing to announce."""
+
+    entry: LedgerEntry
+    nack: RetryLater | Failed | None = None
+
+
+def decide(answer: Answer, entry: LedgerEntry, policy: RetryPolicy, job: FailedJob, delivery: Delivery) -> Decision:
+    """What Google's answer makes of a claimed entry."""
+    match answer:
+        case NewJob(job_id) | AlreadyRunning(job_id) if job_id == entry.job_id:
+            return Decision(entry.rejected(_THIS_JOB))
+        case NewJob(job_id):
+            return Decision(entry.retried(job_id))
+        case AlreadyRunning(job_id):
+            return Decision(entry.adopted(job_id))
+        case Rejection():
+            return Decision(entry.rejected(answer))
+        case Cooldown(until):
+            return Decision(entry.deferred(until, *event_to_keep(delivery, job, entry.updated_at)))
+        case NotSent(detail) | BackOff(detail):
+            return Decision(entry.released(), RetryLater(detail))
+        case FaultOfOurs(detail):
+            return Decision(entry.released(), Failed(detail))
+        case OutcomeUnknown(detail, ours):
+            doubted = entry.in_doubt(detail)
+            if policy.park_ambiguous:
+                return Decision(doubted.rejected(_PARKED))
+            return Decision(doubted, Failed(detail) if ours else RetryLater(detail))
+
+
+def event_to_keep(delivery: Delivery, job: FailedJob, now: datetime) -> tuple[bytes, str]:
+    """The data to put back, which tells when the job failed, and its attributes as JSON. Without that time each
+    put-back would make the event young again.
+    """
+    data, attributes = delivery.data, encode(delivery.attributes)
+    failed_at = job.failed_at or now
+    if job.failed_at == job.published_at:  # the event does not say
+        data = with_time(data, "failedAt", failed_at)
+    if len(data) + len(attributes) > _KEPT_BYTES_MAX:
+        data, attributes = _known_fields(job, failed_at), b"{}"
+    return data, attributes.decode()
+
+
+def _known_fields(job: FailedJob, failed_at: datetime) -> bytes:
+    fields = {
+        "archiveJobId": job.job_id,
+        "userId": job.user_id,
+        "credentialId": job.credential_id,
+        "rootArchiveJobId": job.root_job_id or None,
+        "attempt": job.retries_before,
+        "failedAt": timestamp(failed_at),
+    }
+    return msgspec.json.encode(fields)

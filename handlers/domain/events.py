@@ -1,0 +1,232 @@
+"""The messages on the topics: what comes in, parsed and checked, and what goes out."""
+
+import base64
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, Self
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from handlers.domain.outcomes import Reason
+
+JobId = Annotated[str, Meta(pattern=r"^(archiveJobs/)?[A-Za-z0-9._~-]{1,256}\Z")]
+UserId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,128}\Z")]
+
+ATTEMPT_MAX = 2**31 - 1  # the largest int of Avro, and beyond any budget
+EVENT_BYTES_MAX = 1 << 20  # larger data is not parsed
+_TRUNCATED_TO = 64 << 10  # bytes of such data that its rejection keeps
+
+encode = msgspec.json.Encoder().encode
+_decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
+
+
+class MalformedEvent(ValueError):
+    """The data is no event. `known`: its sound fields by name, as far as a rejection publishes them."""
+
+    def __init__(self, detail: str, known: Mapping[str, Any] | None = None) -> None:
+        super().__init__(detail)
+        self.known = known or {}
+
+
+class FailedJob(Struct, frozen=True, kw_only=True):
+    """A failed archive job, as its event tells. `root_job_id` is "" and `retries_before` 0 where it does not say.
+
+    `published_at` is when the event was first published, by Pub/Sub's clock; `failed_at` is that too where the event
+    does not say. None: not known.
+    """
+
+    job_id: str
+    user_id: str
+    credential_id: str
+    root_job_id: str = ""
+    retries_before: int = 0
+    failed_at: datetime | None = None
+    published_at: datetime | None = None
+
+
+def parse_failed(data: bytes, published_at: datetime | None = None) -> FailedJob:
+    """Read the data of a message. Raises MalformedEvent, whose text never quotes the data."""
+    fields = _read(data)
+    return FailedJob(
+        job_id=fields["archiveJobId"],
+        user_id=fields["userId"],
+        credential_id=fields.get("credentialId") or fields["userId"],
+        root_job_id=fields.get("rootArchiveJobId") or "",
+        retries_before=fields.get("attempt") or 0,
+        failed_at=fields.get("failedAt") or published_at,
+        published_at=published_at,
+    )
+
+
+def with_time(data: bytes, name: str, moment: datetime) -> bytes:
+    """An event that was parsed, with this field added as its last one, which is the one that counts."""
+    return data[: data.rindex(b"}")] + b',"%b":"%b"}' % (name.encode(), timestamp(moment).encode())
+
+
+def plain_job_id(name: str) -> str:
+    """The id of a job that may be given as a resource name, `archiveJobs/ID`."""
+    return name.removeprefix("archiveJobs/")
+
+
+def timestamp(moment: datetime) -> str:
+    """RFC 3339 in UTC with milliseconds, as in `2026-11-23T18:00:00.000Z`."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def moment_of(raw: Raw | str) -> datetime:
+    """An RFC 3339 time; a leap second is read as the one before. Raises ValidationError."""
+    text = raw if isinstance(raw, str) else msgspec.json.decode(raw, type=str)
+    moment: datetime = msgspec.convert(re.sub(r"(\d\d:\d\d):60", r"\1:59", text), Annotated[datetime, Meta(tz=True)])
+    return moment
+
+
+def _job_id(raw: Raw) -> str:
+    return plain_job_id(msgspec.json.decode(raw, type=JobId))
+
+
+def _user_id(raw: Raw) -> str:
+    return msgspec.json.decode(raw, type=UserId)
+
+
+def _retries(raw: Raw) -> int:
+    """`1.0` is the integer 1. A larger number than any that can be meant is capped."""
+    text = bytes(raw)
+    number = float(text) if text[:1].isdigit() else -1.0
+    if number < 0 or (number < ATTEMPT_MAX and number % 1):
+        raise msgspec.ValidationError("Expected an integer from 0")
+    return int(min(number, ATTEMPT_MAX))
+
+
+# name → (whether it is required, how to read it); null in an optional field counts as absent
+_FIELDS: Mapping[str, tuple[bool, Callable[[Raw], Any]]] = {
+    "archiveJobId": (True, _job_id),
+    "userId": (True, _user_id),
+    "credentialId": (False, _user_id),
+    "rootArchiveJobId": (False, _job_id),
+    "attempt": (False, _retries),
+    "failedAt": (False, moment_of),
+}
+
+
+def _read(data: bytes) -> dict[str, Any]:
+    """The event's known fields. Only those are parsed: what a producer adds costs no memory."""
+    raw = _raw_fields(data)
+    read: dict[str, Any] = {}
+    problems = []
+    for name, (required, decode) in _FIELDS.items():
+        value = raw.get(name)
+        if value is None or (not required and bytes(value) == b"null"):
+            problems += [f"the field {name} is missing"] * required
+            continue
+        try:
+            read[name] = decode(value)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            said = str(error) if isinstance(error, msgspec.ValidationError) else "it cannot be read"
+            problems.append(f"{name}: {said}")
+    if problems:
+        raise MalformedEvent(f"The event is malformed: {'; '.join(problems)}.", read)
+    return read
+
+
+def _raw_fields(data: bytes) -> dict[str, Raw]:
+    if len(data) > EVENT_BYTES_MAX:
+        raise MalformedEvent("The event is larger than 1 MiB.")
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        raise MalformedEvent("The event is not UTF-8.") from None
+    try:
+        try:
+            return _decode_fields(data)
+        except msgspec.ValidationError:
+            raise MalformedEvent("The event is not a JSON object.") from None
+        except msgspec.DecodeError:
+            return _decode_fields(_ESCAPES.sub(_without_half_pairs, data))
+    except RecursionError:
+        raise MalformedEvent("The event is nested too deeply.") from None
+    except msgspec.DecodeError:
+        raise MalformedEvent("The event is not JSON.") from None
+
+
+# A pair of surrogates, half a pair, any other escape. Producers that cut a text leave half a pair; msgspec refuses it.
+_ESCAPES = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.", re.DOTALL
+)
+
+
+def _without_half_pairs(match: re.Match[bytes]) -> bytes:
+    return rb"\ufffd" if match[1] else match[0]
+
+
+class ArchiveJobRetried(Struct, frozen=True, kw_only=True, rename="camel"):
+    """The follow-up. Itself a valid failed event, for when the new job fails too."""
+
+    archive_job_id: str
+    retried_archive_job_id: str
+    root_archive_job_id: str
+    user_id: str
+    credential_id: str
+    attempt: int
+    retried_at: str
+
+    def message_attributes(self) -> dict[str, str]:
+        return {"eventType": "archive-job-retried", "userId": self.user_id, "dedupKey": self.retried_archive_job_id}
+
+
+class RetryRejected(Struct, frozen=True, kw_only=True, rename="camel"):
+    """The rejection. `event` is the delivery's data. Readers take a missing cause or number as its default."""
+
+    reason: str
+    cause: str = ""
+    detail: str
+    archive_job_id: str = ""
+    root_archive_job_id: str = ""
+    user_id: str = ""
+    credential_id: str = ""
+    attempt: int = 0
+    calls_in_doubt: int = 0
+    rejected_at: str
+    event: str
+    event_encoding: str
+
+    @classmethod
+    def of_malformed(cls, error: MalformedEvent, data: bytes, now: datetime) -> Self:
+        """With those fields of the event that are sound."""
+        event, encoding = as_text(data)
+        known = error.known
+        return cls(
+            reason=Reason.MALFORMED_EVENT,
+            detail=str(error),
+            archive_job_id=known.get("archiveJobId", ""),
+            root_archive_job_id=known.get("rootArchiveJobId", ""),
+            user_id=known.get("userId", ""),
+            credential_id=known.get("credentialId", ""),
+            attempt=known.get("attempt", 0),
+            rejected_at=timestamp(now),
+            event=event,
+            event_encoding=encoding,
+        )
+
+    def message_attributes(self, message_id: str, source: str = "") -> dict[str, str]:
+        attributes = {
+            "eventType": "archive-job-retry-rejected",
+            "reason": self.reason,
+            "dedupKey": self.archive_job_id or message_id,
+        }
+        if self.user_id:
+            attributes["userId"] = self.user_id
+        return attributes | {"source": source} if source else attributes
+
+
+def as_text(data: bytes) -> tuple[str, str]:
+    """The data as `event` and `eventEncoding` hold it: text where it is UTF-8, else base64; the beginning of it, in
+    base64, where it is larger than any event.
+    """
+    if len(data) > EVENT_BYTES_MAX:
+        return base64.b64encode(data[:_TRUNCATED_TO]).decode(), "truncated"
+    try:
+        return data.decode(), "text"
+    except UnicodeDecodeError:
+        return base64.b64encode(data).decode(), "base64"

@@ -1,0 +1,212 @@
+"""What the ledger knows of one failed job, and the transitions between its states.
+
+    open ──claim──► claimed ──record──► retried | rejected | deferred
+     ▲                 │ release (nothing was sent), or an answer that never came (one call in doubt)
+     └─────────────────┘
+
+`retried` is final. `OUTCOME_UNKNOWN` waits for a person. Any other rejection answers for its user, its credential and
+the events published before it; a later event, or another credential, claims the job again. So does a deferral whose
+time has come.
+"""
+
+from datetime import datetime
+from typing import Literal
+
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from handlers.domain.events import ATTEMPT_MAX, ArchiveJobRetried, FailedJob, RetryRejected, as_text, timestamp
+from handlers.domain.outcomes import Reason, Rejection
+
+COOLDOWN = "COOLDOWN"  # the reason of a deferral, which is published nowhere
+_LATER_PAUSES = 30  # times the first: two hours lie between the first call in doubt and the third
+
+NEW_EXPORT = "Start a new export."
+_MAY_BE_RUNNING = "A call had no answer, so an export may be running: look before you start another one."
+
+
+class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """One failed job. The names in quotes are those of the stored fields, which must not change."""
+
+    job_id: str
+    root_job_id: str
+    retries_before: int = field(name="attempt")  # that the chain had used before this job failed
+    in_doubt_before: int = 0  # how many of those have no known answer
+    user_id: str = ""
+    credential_id: str = ""
+    state: Literal["open", "claimed", "retried", "rejected", "deferred"] = "open"
+    claim_count: int = field(name="fence", default=0)
+    lease_owner: str = field(name="holder", default="")  # random, new for each claim
+    lease_seconds: float = 0
+    calls_made: int = field(name="callsCounted", default=0)  # of archiveJobs.retry, those in doubt included
+    doubts_waited_for: int = 0  # calls in doubt whose pause was over when the job was claimed
+    new_job_id: str = ""
+    reason: str = ""  # of a rejection, or COOLDOWN; stays when the job is claimed again
+    cause: str = ""
+    detail: str = ""
+    not_before: datetime | None = None  # of a deferral, until its outcome is published
+    event: bytes = b""  # of a deferral: the data to put back, and its attributes as JSON
+    attributes: str = ""
+    decided_at: datetime | None = None  # on the store's clock, where the entry was written again since
+    updated_at: datetime
+    expire_at: datetime  # when the store may delete it
+
+    @property
+    def unconfirmed_calls(self) -> int:
+        """This job's calls that may have been carried out, with no answer to tell."""
+        return self.calls_made - (self.state == "retried")
+
+    @property
+    def calls_in_doubt(self) -> int:
+        """Those of the whole chain."""
+        return self.in_doubt_before + self.unconfirmed_calls
+
+    @property
+    def retries_used(self) -> int:
+        """By the chain up to now. A call in doubt counts as one."""
+        return min(self.retries_before + self.calls_made, ATTEMPT_MAX)
+
+    # Predicates
+
+    def is_final_for(self, job: FailedJob, written_at: datetime, read_at: datetime) -> bool:
+        """Whether this event needs no call: the job is answered, or waits for its time. All clocks are Google's."""
+        match self.state:
+            case "retried":
+                return True
+            case "deferred":
+                return self.not_before is not None and read_at < self.not_before
+            case "rejected" if self.reason != Reason.OUTCOME_UNKNOWN:
+                is_later = job.published_at is not None and job.published_at > (self.decided_at or written_at)
+                return self.is_of(job) and not is_later
+            case "rejected":
+                return True
+        return False
+
+    def is_of(self, job: FailedJob) -> bool:
+        """Whether user and credential are the event's."""
+        return (self.user_id, self.credential_id) == (job.user_id, job.credential_id)
+
+    def doubt_pause(self, first: float, budget: int) -> float:
+        """Seconds from the latest call in doubt to the next decision: `first`, and thirty times that after each
+        further one, or where no call is left. So no outage shorter than that uses up the budget by itself.
+        """
+        lapsed = self.state == "claimed"  # whoever asks has found that its lease is over
+        unconfirmed = self.unconfirmed_calls + lapsed
+        if unconfirmed <= self.doubts_waited_for:
+            return 0.0
+        is_last = self.retries_used + lapsed >= budget
+        return first if unconfirmed == 1 and not is_last else first * _LATER_PAUSES
+
+    # Transitions. Each of them but `claimed` ends a claim.
+
+    def merged(self, job: FailedJob) -> "LedgerEntry":
+        """With what the event says. Where the two disagree on the retries used, the larger number counts."""
+        return replace(
+            self,
+            root_job_id=job.root_job_id or self.root_job_id or job.job_id,
+            retries_before=max(job.retries_before, self.retries_before),
+            user_id=job.user_id,
+            credential_id=job.credential_id,
+        )
+
+    def claimed(self, job: FailedJob, *, owner: str, lease_seconds: float) -> "LedgerEntry":
+        """A claim whose lease is over counts as a call in doubt: whoever held it may have sent one."""
+        calls = self.calls_made + (self.state == "claimed")
+        return replace(
+            self.merged(job),
+            state="claimed",
+            claim_count=self.claim_count + 1,
+            lease_owner=owner,
+            lease_seconds=lease_seconds,
+            calls_made=calls,
+            doubts_waited_for=calls,
+            decided_at=None,
+        )
+
+    def retried(self, new_job_id: str) -> "LedgerEntry":
+        return replace(self, state="retried", new_job_id=new_job_id, detail="", calls_made=self.calls_made + 1)
+
+    def adopted(self, new_job_id: str) -> "LedgerEntry":
+        """The new job runs already: it and all calls in doubt of this job are one retry."""
+        return replace(self, state="retried", new_job_id=new_job_id, detail="", calls_made=1)
+
+    def rejected(self, rejection: Rejection) -> "LedgerEntry":
+        detail = rejection.detail
+        if self.calls_in_doubt:
+            detail = detail.replace(NEW_EXPORT, _MAY_BE_RUNNING)
+        return replace(self, state="rejected", reason=rejection.reason, cause=rejection.cause, detail=detail)
+
+    def deferred(self, until: datetime, event: bytes, attributes: str) -> "LedgerEntry":
+        """Google will not retry before then; the event is kept to be put back."""
+        kept = replace(self, event=event, attributes=attributes)
+        return replace(kept, state="deferred", reason=COOLDOWN, cause="", not_before=until)
+
+    def in_doubt(self, detail: str) -> "LedgerEntry":
+        """A call may have been carried out. It is counted, and another one may follow."""
+        return replace(self, state="open", detail=detail, calls_made=self.calls_made + 1)
+
+    def released(self) -> "LedgerEntry":
+        """Nothing was carried out."""
+        return replace(self, state="open")
+
+    def done(self) -> "LedgerEntry":
+        """The outcome of what was deferred is published: it is no longer due."""
+        return replace(self, not_before=None, event=b"", attributes="")
+
+    def reopened(self) -> "LedgerEntry":
+        """A person takes a rejection back, having looked at its calls in doubt. Those that parked the job count as
+        carried out from here on (in doubt, they would park it again). Those that used up the budget are forgiven.
+        """
+        opened = replace(self, state="open", decided_at=None, doubts_waited_for=0)
+        match self.reason:
+            case Reason.OUTCOME_UNKNOWN:
+                return replace(opened, retries_before=self.retries_used, calls_made=0)
+            case Reason.RETRY_BUDGET_EXHAUSTED:
+                return replace(opened, calls_made=0)
+        return replace(opened, doubts_waited_for=self.doubts_waited_for)
+
+    def entry_of_new_job(self) -> "LedgerEntry | None":
+        """The entry of the job that came of it, so that the chain is known should that fail too."""
+        if not self.new_job_id:
+            return None
+        return LedgerEntry(
+            job_id=self.new_job_id,
+            root_job_id=self.root_job_id,
+            retries_before=self.retries_used,
+            in_doubt_before=self.calls_in_doubt,
+            user_id=self.user_id,
+            credential_id=self.credential_id,
+            updated_at=self.updated_at,
+            expire_at=self.expire_at,
+        )
+
+    # Messages: the same at every delivery
+
+    def follow_up(self) -> ArchiveJobRetried:
+        return ArchiveJobRetried(
+            archive_job_id=self.new_job_id,
+            retried_archive_job_id=self.job_id,
+            root_archive_job_id=self.root_job_id,
+            user_id=self.user_id,
+            credential_id=self.credential_id,
+            attempt=self.retries_used,
+            retried_at=timestamp(self.updated_at),
+        )
+
+    def rejection(self, data: bytes) -> RetryRejected:
+        """For the delivery with this data."""
+        event, encoding = as_text(data)
+        return RetryRejected(
+            reason=self.reason,
+            cause=self.cause,
+            detail=self.detail,
+            archive_job_id=self.job_id,
+            root_archive_job_id=self.root_job_id,
+            user_id=self.user_id,
+            credential_id=self.credential_id,
+            attempt=self.retries_used,
+            calls_in_doubt=self.calls_in_doubt,
+            rejected_at=timestamp(self.updated_at),
+            event=event,
+            event_encoding=encoding,
+        )

@@ -1,0 +1,241 @@
+"""The Data Portability API, and the one table of what its answers mean.
+
+https://developers.google.com/data-portability/reference/rest/v1/archiveJobs/retry has no list of errors. The rows come
+from https://developers.google.com/data-portability/user-guide/troubleshooting, .../methods and
+https://google.aip.dev/193. An answer that no row names is a fault of ours: nobody is rejected without Google's word.
+"""
+
+import re
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from handlers.domain.answers import (
+    AlreadyRunning,
+    Answer,
+    BackOff,
+    Cooldown,
+    FaultOfOurs,
+    NewJob,
+    NotSent,
+    OutcomeUnknown,
+    Unauthorized,
+)
+from handlers.domain.events import JobId, moment_of, plain_job_id
+from handlers.domain.ledger_entry import NEW_EXPORT
+from handlers.domain.outcomes import Cause, Reason, Rejection
+from handlers.google.http_client import Http
+
+API_DOMAIN = "dataportability.googleapis.com"  # of an ErrorInfo of the API itself, and not of Google's front end
+
+_DETAILS = {
+    Reason.ACCESS_DENIED: "This user's grant does not cover the job: ask for consent with the scopes that it needs.",
+    Reason.JOB_NOT_FOUND: f"Google knows no such archive job: check the id. {NEW_EXPORT}",
+    Reason.JOB_NOT_RETRYABLE: f"Google does not retry this job: it has not failed, or was retried. {NEW_EXPORT}",
+}
+_ONE_TIME = Rejection(
+    Reason.REAUTHORIZATION_REQUIRED,
+    "The one-time grant is used up (RESOURCE_EXHAUSTED_ONE_TIME): reset the authorization and ask for consent again.",
+    Cause.ONE_TIME_GRANT_USED,
+)
+
+_LONGEST_BACK_OFF = timedelta(seconds=600)  # what Pub/Sub can wait by itself
+_LONGEST_COOLDOWN = timedelta(days=31)  # Google speaks of 24 hours; whatever it names, it is asked again after this
+_COOLDOWN = timedelta(hours=24)
+_CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,127}")
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)")
+
+
+class PortabilityApi:
+    """Google's API at this endpoint."""
+
+    def __init__(self, http: Http, endpoint: str) -> None:
+        self._http = http
+        self._endpoint = endpoint.rstrip("/")
+
+    async def retry(self, job_id: str, *, token: str, seconds: float, now: datetime) -> Answer | Unauthorized:
+        """Send archiveJobs.retry once. `now`, by Google's clock, tells what a time in the answer means."""
+        # The body has to be empty; without an explicit length some front ends answer 411.
+        headers = {"Authorization": f"Bearer {token}", "Content-Length": "0"}
+        url = f"{self._endpoint}/v1/archiveJobs/{job_id}:retry"
+        response = await self._http.request("POST", url, headers=headers, body=b"", seconds=seconds)
+        match response:
+            case NotSent(detail):
+                return NotSent(f"archiveJobs.retry was not sent: {detail}")
+            case OutcomeUnknown(detail):
+                return OutcomeUnknown(f"archiveJobs.retry was sent, with no answer: {detail}")
+        answer = judge_retry(response.status, response.body, now)
+        if isinstance(answer, NewJob | AlreadyRunning) and token in answer.job_id:
+            return OutcomeUnknown("archiveJobs.retry was answered with its own access token", ours=True)
+        return answer
+
+
+class GoogleError(Struct, frozen=True, kw_only=True):
+    """An error as https://google.aip.dev/193 has it. Words that are no codes are left out."""
+
+    http_status: int
+    is_googles: bool = False  # whether the body is Google's own at all
+    code: str = ""  # error.status
+    reason: str = ""
+    domain: str = ""
+    metadata: dict[str, Any] = {}
+    message: str = ""
+    kinds: frozenset[str] = frozenset()  # of its details
+    retry_delay: timedelta = timedelta()
+
+    @property
+    def is_apis(self) -> bool:
+        """Whether it is about the request itself: no ErrorInfo, or one of the API's own domain."""
+        return "ErrorInfo" not in self.kinds or self.domain == API_DOMAIN
+
+    def __str__(self) -> str:
+        """For a log line: enough to add a row to the table, and nothing of the values."""
+        if not self.is_googles:
+            return f"{self.http_status}, with a body that is not Google's"
+        said = [str(self.http_status), self.code, self.reason if self.reason != self.code else "", self.domain]
+        keys = ",".join(sorted(key for key in self.metadata if _CODE.fullmatch(key)))
+        return " ".join(filter(None, [*said, f"metadata:{keys}" if keys else ""]))
+
+
+def judge_retry(status: int, body: bytes, now: datetime) -> Answer | Unauthorized:
+    """What an answer to archiveJobs.retry means: the first row that fits."""
+    if 200 <= status < 300:
+        job_id = _job_id(_json(body), "archiveJobId") if status == 200 else ""
+        said = f"archiveJobs.retry was answered {status} without a job's id: is DATA_PORTABILITY_API_ENDPOINT Google's?"
+        return NewJob(job_id) if job_id else OutcomeUnknown(said, ours=True)
+    if status >= 500 or status in (408, 499):
+        return OutcomeUnknown(f"archiveJobs.retry was answered {status}")
+    return judge_error(parse_error(status, body), now, "archiveJobs.retry")
+
+
+def judge_error(error: GoogleError, now: datetime, method: str) -> Answer | Unauthorized:  # noqa: PLR0912, a table
+    """What an error of less than 500 means, of any method of the API."""
+    status, words = error.http_status, {error.reason, error.code}
+    job_id = _job_id(error.metadata, "job_id")
+    cooldown = error.reason == "RESOURCE_EXHAUSTED_TIME_BASED" or "timestamp_after_24hrs" in error.metadata
+    match status:
+        case 429 if not error.is_googles:
+            return BackOff(f"{method} is held back: {error}")
+        case _ if not error.is_googles:
+            return FaultOfOurs(f"{method} was answered {error}: is DATA_PORTABILITY_API_ENDPOINT or a proxy wrong?")
+        case 401:
+            return Unauthorized(account_state=error.reason == "ACCOUNT_STATE_INVALID")
+        case 429 | 400 if error.reason == "RESOURCE_EXHAUSTED_ONE_TIME":
+            return _ONE_TIME
+        case 429 | 400 if cooldown:
+            until = _cooldown_end(error, now)
+            if until <= now:
+                return BackOff(f"{method} is held back, until a time that has passed: {error}")
+            return Cooldown(min(until, now + _LONGEST_COOLDOWN))
+        case 429:
+            return _held_back(error, now, method)
+        case 403 if words & {"RATE_LIMIT_EXCEEDED", "RESOURCE_QUOTA_EXCEEDED"}:
+            return _held_back(error, now, method)
+        case 409 if error.code == "ABORTED":
+            return _held_back(error, now, method)
+        case 409 if job_id and any(word.startswith("ALREADY_EXISTS") for word in words):
+            return AlreadyRunning(job_id)
+        case 403 if _is_about_the_grant(error):
+            return _rejection(Reason.ACCESS_DENIED, error)
+        case 404 if error.is_apis:
+            return _rejection(Reason.JOB_NOT_FOUND, error)
+        case 400 if error.is_apis and error.code in ("FAILED_PRECONDITION", "INVALID_ARGUMENT", "OUT_OF_RANGE"):
+            return _rejection(Reason.JOB_NOT_RETRYABLE, error)
+        case 409 if error.is_apis and error.code == "ALREADY_EXISTS":
+            return _rejection(Reason.JOB_NOT_RETRYABLE, error)
+    return FaultOfOurs(f"{method} was answered {error}")
+
+
+def parse_error(status: int, body: bytes) -> GoogleError:
+    """Any status and any body. Google's own is JSON with an `error` object whose `code` is the status."""
+    content = _json(body)
+    if isinstance(content, list) and content:
+        content = content[0]
+    error = content.get("error") if isinstance(content, dict) else None
+    if not isinstance(error, dict) or error.get("code") != status or isinstance(error.get("code"), bool):
+        return GoogleError(http_status=status)
+    listed = error.get("details")
+    details: dict[
+        str, dict[str, Any]
+    ] = {}  # by type: each is there at most once, in no promised order (https://google.aip.dev/193)
+    for detail in listed if isinstance(listed, list) else ():
+        if isinstance(detail, dict) and isinstance(detail.get("@type"), str):
+            details.setdefault(detail["@type"].rpartition(".")[2], detail)
+    info = details.get("ErrorInfo", {})
+    metadata, message = info.get("metadata"), error.get("message")
+    return GoogleError(
+        http_status=status,
+        is_googles=True,
+        code=_word(error.get("status")),
+        reason=_word(info.get("reason")),
+        domain=_word(info.get("domain")),
+        metadata=metadata if isinstance(metadata, dict) else {},
+        message=message if isinstance(message, str) else "",
+        kinds=frozenset(details),
+        retry_delay=_duration(details.get("RetryInfo", {}).get("retryDelay")),
+    )
+
+
+def _is_about_the_grant(error: GoogleError) -> bool:
+    if "ACCESS_TOKEN_SCOPE_INSUFFICIENT" in (error.reason, error.code):
+        return True
+    if "ErrorInfo" in error.kinds:
+        return error.domain == API_DOMAIN
+    is_front_ends = error.kinds & {"PreconditionFailure", "QuotaFailure"} or "unregistered callers" in error.message
+    return not is_front_ends
+
+
+def _held_back(error: GoogleError, now: datetime, method: str) -> Answer:
+    if error.retry_delay > _LONGEST_BACK_OFF:
+        return Cooldown(min(now + error.retry_delay, now + _LONGEST_COOLDOWN))
+    return BackOff(f"{method} is held back: {error}")
+
+
+def _rejection(reason: Reason, error: GoogleError) -> Rejection:
+    return Rejection(reason, f"{_DETAILS[reason]} ({error})")
+
+
+def _cooldown_end(error: GoogleError, now: datetime) -> datetime:
+    """The named time, another one in the metadata or in the message, a delay, or a day from now."""
+    named = error.metadata.get("timestamp_after_24hrs")
+    others = [text for _, text in sorted(error.metadata.items(), key=lambda item: str(item[0]))]
+    for text in (named, *others, *_RFC3339.findall(error.message)):
+        if moment := _moment(text):
+            return moment
+    return now + (error.retry_delay or _COOLDOWN)
+
+
+def _json(body: bytes) -> Any:
+    """What the body holds; None for what is no JSON: a proxy's HTML, nothing, rubbish."""
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
+
+
+def _word(value: Any) -> str:
+    """A code to show to people, and nothing else that may stand in its place."""
+    return value if isinstance(value, str) and _CODE.fullmatch(value) else ""
+
+
+def _job_id(content: Any, key: str) -> str:
+    try:
+        return plain_job_id(msgspec.convert(content.get(key), JobId)) if isinstance(content, dict) else ""
+    except msgspec.ValidationError:
+        return ""
+
+
+def _moment(text: Any) -> datetime | None:
+    try:
+        return moment_of(text) if isinstance(text, str) else None
+    except msgspec.ValidationError:
+        return None
+
+
+def _duration(value: Any) -> timedelta:
+    """A protobuf duration in JSON, `"3.5s"`; 0 for anything else."""
+    if isinstance(value, str) and re.fullmatch(r"\d{1,9}(\.\d{1,9})?s", value):
+        return timedelta(seconds=float(value[:-1]))
+    return timedelta()

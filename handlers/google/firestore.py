@@ -1,0 +1,166 @@
+"""The ledger's entries in Firestore: one document each, named by the failed job's id."""
+
+import math
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import chain, islice
+from typing import Any
+
+import msgspec
+from google.api_core.exceptions import Aborted, AlreadyExists, FailedPrecondition, GoogleAPIError, NotFound
+from google.api_core.retry_async import AsyncRetry, if_exception_type
+from google.cloud.firestore_v1.types import (
+    BatchGetDocumentsRequest,
+    BatchGetDocumentsResponse,
+    CommitRequest,
+    CommitResponse,
+    RunQueryRequest,
+    RunQueryResponse,
+    Write,
+)
+
+from handlers.domain.ledger_entry import LedgerEntry
+from handlers.domain.outcomes import Misconfigured, Transient
+from handlers.google.batching import MAX_LATENCY, Batcher
+from handlers.google.clients import Client
+from handlers.google.grpc_errors import is_rejection, to_fault
+from handlers.ports import Conflict, Unreadable, VersionedEntry
+
+_TIMEOUT = 10.0  # seconds for one call; the ledger tries again within its caller's deadline
+_RESERVED = re.compile(r"\.|\.\.|__.*__")  # https://cloud.google.com/firestore/quotas#limits
+
+# Two writes to one document abort each other while they overlap. Such a write goes alone, and waits for its turn.
+_ABORTED: Any = AsyncRetry(predicate=if_exception_type(Aborted), initial=0.1, maximum=2.0, timeout=_TIMEOUT)
+
+_Commit, _Write = CommitRequest.pb(), Write.pb()
+_FIELDS = [field.encode_name for field in msgspec.structs.fields(LedgerEntry)]
+_EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
+_KINDS = {str: "string_value", int: "integer_value", float: "double_value", bytes: "bytes_value"}
+
+
+class FirestoreStore:
+    """Atomicity is Firestore's: a write that expects no document fails where there is one, and a write that expects
+    an update time fails where it has moved on. Writes that come close together go as one commit.
+    """
+
+    def __init__(
+        self, client: Client, *, project: str, database: str, collection: str, max_latency: float = MAX_LATENCY
+    ) -> None:
+        self._client = client
+        self._database = f"projects/{project}/databases/{database}"
+        self._documents = f"{self._database}/documents"
+        self._collection = collection
+        # Google's front end finds a named database by it (https://github.com/googleapis/google-cloud-rust/issues/4033);
+        # the generated client does not send it
+        self._metadata = (("google-cloud-resource-prefix", self._database),)
+        self._commit = Batcher(self._send, size=_size, keys=_names, is_rejection=is_rejection, max_latency=max_latency)
+
+    async def load(self, job_id: str) -> VersionedEntry | None:
+        request = BatchGetDocumentsRequest(database=self._database, documents=[self._name(job_id)])
+        try:
+            client = await self._client()
+            stream = await client.batch_get_documents(request, retry=None, timeout=_TIMEOUT, metadata=self._metadata)
+            answers = [BatchGetDocumentsResponse.pb(answer) async for answer in stream]
+        except GoogleAPIError as error:
+            raise to_fault(error, "reading the ledger") from None
+        if not answers:
+            raise Transient("reading the ledger: an empty answer")
+        if not answers[0].HasField("found"):
+            return None
+        found = self._entry(answers[0].found, answers[0].read_time)
+        if isinstance(found, Unreadable):
+            raise Misconfigured(found.detail)
+        return found
+
+    async def due(self, before: datetime, limit: int) -> list[VersionedEntry | Unreadable]:
+        # Only what was deferred has a `notBefore`, so its own index finds it.
+        not_before = {"field_path": "notBefore"}
+        query: dict[str, Any] = {
+            "from_": [{"collection_id": self._collection}],
+            "where": {
+                "field_filter": {"field": not_before, "op": "LESS_THAN_OR_EQUAL", "value": {"timestamp_value": before}}
+            },
+            "order_by": [{"field": not_before}],
+            "limit": limit,
+        }
+        request = RunQueryRequest(parent=self._documents, structured_query=query)
+        try:
+            client = await self._client()
+            stream = await client.run_query(request, retry=None, timeout=_TIMEOUT, metadata=self._metadata)
+            answers = [RunQueryResponse.pb(answer) async for answer in stream]
+        except GoogleAPIError as error:
+            raise to_fault(error, "finding what is due") from None
+        return [self._entry(answer.document, answer.read_time) for answer in answers if answer.HasField("document")]
+
+    async def write(self, entry: LedgerEntry, version: Any, link: LedgerEntry | None = None) -> VersionedEntry:
+        writes = [self._write(entry, version)]
+        if link:
+            writes.append(self._write(link, None))
+        try:
+            try:
+                [first, *_] = await self._commit(self._database, writes)
+            except Aborted:
+                [[first, *_]] = await _ABORTED(self._send)(self._database, [writes])
+        except (AlreadyExists, FailedPrecondition, NotFound):
+            raise Conflict from None
+        except GoogleAPIError as error:
+            raise to_fault(error, "writing the ledger") from None
+        written_at = first.ToDatetime(UTC)
+        return VersionedEntry(entry, first, written_at, written_at)
+
+    async def _send(self, database: str, groups: list[list[Any]]) -> Sequence[Any]:
+        """Each group's update times."""
+        client = await self._client()
+        request = CommitRequest.wrap(_Commit(database=database, writes=chain.from_iterable(groups)))
+        answer = await client.commit(request, retry=None, timeout=_TIMEOUT, metadata=self._metadata)
+        times = (result.update_time for result in CommitResponse.pb(answer).write_results)
+        return [list(islice(times, len(writes))) for writes in groups]
+
+    def _write(self, entry: LedgerEntry, version: Any) -> Any:
+        write = _Write()
+        write.update.name = self._name(entry.job_id)
+        write.update_mask.field_paths.extend(_FIELDS)  # fields of a later version of the program stay as they are
+        fields = write.update.fields
+        for name, value in msgspec.to_builtins(entry, builtin_types=(datetime, bytes)).items():
+            if isinstance(value, datetime):  # by itself, protobuf takes three times as long for it
+                fields[name].timestamp_value.FromMicroseconds((value - _EPOCH) // _MICROSECOND)
+            else:
+                setattr(fields[name], _KINDS[type(value)], value)
+        if version is None:
+            write.current_document.exists = False
+        else:
+            write.current_document.update_time.CopyFrom(version)
+        return write
+
+    def _entry(self, document: Any, read_at: Any) -> VersionedEntry | Unreadable:
+        name = document.name.rpartition("/")[2].removeprefix("job:")
+        try:
+            fields = {name: _native(value) for name, value in document.fields.items()}
+            entry = msgspec.convert(fields, LedgerEntry)
+            if self._name(entry.job_id) != document.name or not math.isfinite(entry.lease_seconds):
+                raise ValueError("its jobId or leaseSeconds")  # noqa: TRY301
+        except (msgspec.ValidationError, ValueError, TypeError, OverflowError) as error:
+            said = f"ledger entry {name!a:.300} cannot be read ({error!s:.200})"
+            return Unreadable(name, f"{said}: was it edited by hand, or written by a later version?")
+        return VersionedEntry(
+            entry, document.update_time, document.update_time.ToDatetime(UTC), read_at.ToDatetime(UTC)
+        )
+
+    def _name(self, job_id: str) -> str:
+        # a colon cannot stand in a job's id, so the longer name is nobody else's
+        return f"{self._documents}/{self._collection}/{f'job:{job_id}' if _RESERVED.fullmatch(job_id) else job_id}"
+
+
+def _size(writes: list[Any]) -> int:
+    return sum(write.ByteSize() for write in writes)
+
+
+def _names(writes: list[Any]) -> set[str]:
+    """The documents written to: whether a precondition sees an earlier write of the same commit is not documented."""
+    return {write.update.name for write in writes}
+
+
+def _native(value: Any) -> Any:
+    kind = value.WhichOneof("value_type")
+    return value.timestamp_value.ToDatetime(UTC) if kind == "timestamp_value" else getattr(value, kind)

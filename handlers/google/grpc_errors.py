@@ -1,0 +1,51 @@
+"""The one table of gRPC errors: what a failed call of a Google client means for a delivery.
+
+https://cloud.google.com/apis/design/errors#handling_errors
+"""
+
+from google.api_core.exceptions import GoogleAPIError
+from grpc import StatusCode
+
+from handlers.domain.outcomes import Misconfigured, Throttled, Transient
+
+TRANSIENT_CODES = frozenset(
+    {
+        StatusCode.ABORTED,
+        StatusCode.CANCELLED,
+        StatusCode.DATA_LOSS,
+        StatusCode.DEADLINE_EXCEEDED,
+        StatusCode.INTERNAL,
+        StatusCode.RESOURCE_EXHAUSTED,
+        StatusCode.UNAVAILABLE,
+        StatusCode.UNKNOWN,
+    }
+)
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether the call may succeed later. What was asked for may have been done all the same."""
+    code = getattr(error, "grpc_status_code", None)  # a RetryError has none: its time ran out on transient errors
+    return isinstance(error, GoogleAPIError) and (code is None or code in TRANSIENT_CODES)
+
+
+def is_rejection(error: Exception) -> bool:
+    """Whether the call was refused with nothing done, for what may be one item of a batch."""
+    aborted = getattr(error, "grpc_status_code", None) is StatusCode.ABORTED
+    return isinstance(error, GoogleAPIError) and (aborted or not is_transient(error))
+
+
+def to_fault(error: GoogleAPIError, action: str) -> Transient | Misconfigured:
+    """The fault behind a failed call. Whatever is not transient is ours: a role, a name, a request."""
+    code = getattr(error, "grpc_status_code", None)
+    said = f"{action}: {code.name if code else 'no answer'}"
+    if code is StatusCode.RESOURCE_EXHAUSTED:
+        return Throttled(said)
+    if is_transient(error):
+        return Transient(said)
+    return Misconfigured(f"{said}: {_first_sentence(error)}")
+
+
+def _first_sentence(error: GoogleAPIError) -> str:
+    """Google's own words, which name resources and permissions. One line of them, without URLs, is enough to act on."""
+    words = str(getattr(error, "message", "")).split("\n")[0].split(" http")[0]
+    return words[:200]

@@ -1,0 +1,191 @@
+"""The OAuth client's file, a refresh token's secret, and the one table of what the token endpoint answers.
+
+Sources: RFC 6749, sections 5 and 6; https://developers.google.com/identity/protocols/oauth2#expiration;
+https://developers.google.com/data-portability/user-guide/time-based.
+"""
+
+import codecs
+import math
+import re
+from collections.abc import Mapping
+from enum import Enum, auto
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import msgspec
+from msgspec import Struct
+
+from handlers.domain.outcomes import Cause, Misconfigured, Reason, RedactedRepr, Rejection
+from handlers.google.http_client import Http, HttpResponse
+from handlers.telemetry.tracing import span
+
+_SCOPE = "https://www.googleapis.com/auth/dataportability."
+_TIMEOUT = 15.0  # seconds for a refresh
+_LIFETIME = 3599.0  # seconds: where the answer does not say, and at most
+_ACCESS_TOKEN = re.compile(r"[\x21-\x7e]{1,4096}")  # what a header can carry; Google's have about 220 characters
+_REFRESH_TOKEN = re.compile(
+    r"(?!\w+=[^=])"  # NAME=value
+    r"(?!ya29\.)"  # an access token
+    r"(?!4/|4%2[Ff])"  # an authorization code
+    r"(?!.*%2[Ff])"  # percent-encoded
+    r"[A-Za-z0-9!#$%&*+./:=?@^_|~-]{1,2048}"  # visible ASCII without quotes, brackets and separators
+)
+
+CONSENT = "Ask the user for consent again, and store the new refresh token."
+
+
+def reauthorize(cause: Cause, said: str) -> Rejection:
+    return Rejection(Reason.REAUTHORIZATION_REQUIRED, f"{said} ({cause}). {CONSENT}", cause)
+
+
+class OAuthClient(RedactedRepr, Struct, frozen=True):
+    client_id: str
+    client_secret: str
+    token_uri: str
+
+
+class _ClientFile(RedactedRepr, Struct):
+    web: OAuthClient | None = None
+    installed: OAuthClient | None = None
+
+
+def parse_client(payload: bytes, where: str, token_hosts: frozenset[str]) -> OAuthClient:
+    """The file as Google's console downloads it. Raises Misconfigured, which names `where` it was read."""
+    try:
+        file = msgspec.json.decode(payload.removeprefix(codecs.BOM_UTF8), type=_ClientFile)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        raise Misconfigured(f"{where} is not what Google's console downloads") from None
+    client = file.web or file.installed
+    if client is None:
+        raise Misconfigured(f"{where} has no web or installed client")
+    if not _is_token_host(client.token_uri, token_hosts):
+        raise Misconfigured(f"{where} has a token_uri that is not Google's: TOKEN_HOSTS lists further hosts")
+    return client
+
+
+def _is_token_host(uri: str, token_hosts: frozenset[str]) -> bool:
+    """Where a refresh token may be sent: whoever can write the client file must not choose it freely."""
+    try:
+        parts = urlsplit(uri)
+        host = parts.hostname or ""
+        _ = parts.port
+    except ValueError:
+        return False
+    if parts.username is not None or re.search(r"[\s\\]", uri):
+        return False
+    if host in ("localhost", "127.0.0.1", "::1"):
+        return parts.scheme in ("http", "https")
+    known = host.endswith(".googleapis.com") or host == "accounts.google.com" or host in token_hosts
+    return parts.scheme == "https" and known
+
+
+class RefreshToken(RedactedRepr, Struct, frozen=True):
+    """`version` is that of the secret that it stands in."""
+
+    value: str
+    version: str
+
+
+class _RefreshTokenFile(RedactedRepr, Struct):
+    refresh_token: str | None
+
+
+def parse_refresh_token(payload: bytes, version: str, secret: str) -> RefreshToken | None:
+    """The bare token, or the `refresh_token` of a JSON object; None where it is empty.
+
+    Raises Misconfigured for what can be no refresh token: whoever wrote the secret made a mistake, and no user.
+    """
+    try:
+        text = payload.decode("utf-8-sig").strip()
+        if text.startswith("{"):
+            text = (msgspec.json.decode(text, type=_RefreshTokenFile).refresh_token or "").strip()
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        raise Misconfigured(f"secret {secret} holds neither a refresh token nor JSON with one") from None
+    if text and not _REFRESH_TOKEN.fullmatch(text):
+        raise Misconfigured(f"secret {secret} holds something that is no refresh token: one line, without quotes")
+    return RefreshToken(text, version) if text else None
+
+
+class Verdict(Enum):
+    """What an answer of the token endpoint is, beside a Rejection."""
+
+    GRANTED = auto()
+    TRANSIENT = auto()
+    UNAUTHORIZED_CLIENT = auto()  # whose fault it is has to be found out
+    OURS = auto()
+
+
+class TokenAnswer(RedactedRepr, Struct, frozen=True):
+    """`lifetime` is in seconds. `detail` is fit for logs."""
+
+    verdict: Verdict | Rejection
+    detail: str = ""
+    access_token: str = ""
+    lifetime: float = 0.0
+    new_refresh_token: str = ""
+
+
+_TRANSIENT = ("internal_failure", "rate_limit_exceeded", "server_error", "temporarily_unavailable")
+
+# The `error` of a 4xx → what it is. Any other one is a fault of ours.
+ERRORS: Mapping[str, Verdict | Rejection] = {
+    "invalid_grant": reauthorize(Cause.INVALID_GRANT, "The refresh token is expired or revoked"),
+    "admin_policy_enforced": reauthorize(Cause.ADMIN_POLICY, "The user's administrator does not allow this access"),
+    "unauthorized_client": Verdict.UNAUTHORIZED_CLIENT,
+}
+OTHER_CLIENT = reauthorize(Cause.OTHER_CLIENT, "The refresh token was issued to another OAuth client")
+_NO_SCOPE = reauthorize(Cause.NO_SCOPE, "The grant has no Data Portability scope")
+
+
+async def exchange(http: Http, client: OAuthClient, token: RefreshToken) -> TokenAnswer:
+    """Ask the token endpoint for an access token. `scope` is not sent: all named scopes would have to be granted."""
+    form = {
+        "grant_type": "refresh_token",
+        "client_id": client.client_id,
+        "client_secret": client.client_secret,
+        "refresh_token": token.value,
+    }
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    with span("refresh") as current:
+        response = await http.request(
+            "POST", client.token_uri, headers=headers, body=urlencode(form).encode(), seconds=_TIMEOUT
+        )
+        host = urlsplit(client.token_uri).hostname
+        if not isinstance(response, HttpResponse):
+            return TokenAnswer(Verdict.TRANSIENT, f"the token endpoint {host} did not answer: {response.detail}")
+        current.set_attribute("http.response.status_code", response.status)
+        return judge(response.status, response.body, f"the token endpoint {host} answered {response.status}")
+
+
+def judge(status: int, body: bytes, said: str) -> TokenAnswer:
+    """What an answer means: the first row that fits. `said` is where it came from, and its status."""
+    try:
+        content = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        content = None
+    content = content if isinstance(content, dict) else {}
+    error = content.get("error")
+    code = error if isinstance(error, str) and re.fullmatch(r"[a-z0-9_]{1,64}", error) else ""
+    said = f"{said} {code}".rstrip()
+    access_token = content.get("access_token")
+    if status == 200 and not error and isinstance(access_token, str) and _ACCESS_TOKEN.fullmatch(access_token):
+        scope = content.get("scope")
+        if isinstance(scope, str) and scope and not any(one.startswith(_SCOPE) for one in scope.split()):
+            return TokenAnswer(_NO_SCOPE)
+        new = content.get("refresh_token")
+        lifetime = _lifetime(content.get("expires_in"))
+        return TokenAnswer(Verdict.GRANTED, "", access_token, lifetime, new if isinstance(new, str) else "")
+    if status in (408, 429) or status >= 500 or error in _TRANSIENT or content.get("error_description") in _TRANSIENT:
+        return TokenAnswer(Verdict.TRANSIENT, said)
+    if 400 <= status < 500 and code in ERRORS:
+        return TokenAnswer(ERRORS[code], said)
+    return TokenAnswer(Verdict.OURS, said if code else f"{said}, with a body that is not Google's")
+
+
+def _lifetime(expires_in: Any) -> float:
+    """Seconds. Whatever the answer says, a token is not used for more than an hour."""
+    try:
+        seconds = float(expires_in)
+    except (TypeError, ValueError, OverflowError):
+        return _LIFETIME
+    return min(max(seconds, 0.0), _LIFETIME) if math.isfinite(seconds) else _LIFETIME

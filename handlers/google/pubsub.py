@@ -1,0 +1,49 @@
+"""Publishing: done when Pub/Sub has accepted the message, and not before."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from google.api_core.exceptions import GoogleAPIError
+from google.api_core.retry_async import AsyncRetry
+from google.pubsub_v1.types import PublishRequest, PublishResponse, PubsubMessage
+
+from handlers.google.batching import MAX_LATENCY, Batcher
+from handlers.google.clients import Client
+from handlers.google.grpc_errors import is_rejection, is_transient, to_fault
+from handlers.telemetry.tracing import message_context
+
+# Publishing again is harmless (a follow-up names the same job), so it goes on until nobody waits for it any more.
+_RETRY: Any = AsyncRetry(predicate=is_transient, initial=0.1, maximum=5.0, timeout=600.0)
+_TIMEOUT = 10.0  # seconds for one try
+
+_Request, _Response, _Message = PublishRequest.pb(), PublishResponse.pb, PubsubMessage.pb()
+
+
+class BatchPublisher:
+    """Publishes messages, those that come close together as one call for each topic."""
+
+    def __init__(self, client: Client, *, max_latency: float = MAX_LATENCY) -> None:
+        self._client = client
+        self.publish = Batcher(self._send, size=_Message.ByteSize, is_rejection=is_rejection, max_latency=max_latency)
+
+    async def _send(self, topic: str, messages: list[Any]) -> Sequence[Any]:
+        client = await self._client()
+        request = PublishRequest.wrap(_Request(topic=topic, messages=messages))
+        response = await client.publish(request, retry=_RETRY, timeout=_TIMEOUT)
+        return list(_Response(response).message_ids)
+
+
+class TopicPublisher:
+    """One topic to publish to."""
+
+    def __init__(self, publisher: BatchPublisher, project: str, name: str) -> None:
+        self._publisher = publisher
+        self.name = name if "/" in name else f"projects/{project}/topics/{name}"
+
+    async def publish(self, data: bytes, attributes: Mapping[str, str]) -> None:
+        try:
+            await self._publisher.publish(
+                self.name, _Message(data=data, attributes={**attributes, **message_context()})
+            )
+        except GoogleAPIError as error:
+            raise to_fault(error, f"publishing to {self.name}") from None

@@ -1,0 +1,138 @@
+"""The function as HTTP sees it: a request becomes a use case's call, and its outcome a response and one log line."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from handlers.domain.delivery import Delivery
+from handlers.domain.outcomes import Deferred, Failed, Outcome, Rejected, Resumed, Retried, RetryLater
+from handlers.ports import DeliveryLog as Log
+from handlers.telemetry import tracing
+from handlers.telemetry.logging import DeliveryLog, log
+from handlers.web.push_request import NotADelivery, parse_delivery
+from handlers.web.settings import Settings
+
+_WORDS = {500: "fault", 503: "later"}
+
+# Bytes of request bodies in hand at once. What is made of a large one takes up to three times its size: these and the
+# process fit into the 512 MiB of infra/. One request alone is always read; Cloud Run lets none through above 32 MiB.
+_MAX_BYTES = 40 << 20
+_REQUEST_SECONDS = 30.0  # for a body to come in
+
+_AnyOutcome = Outcome | Resumed
+
+
+class UseCases(Protocol):
+    """What is behind the entry points, built at the first request: after the fork."""
+
+    async def retry_failed_job(self, delivery: Delivery, log: Log) -> Outcome: ...
+    async def resume_deferred(self, log: Log) -> Resumed | RetryLater | Failed: ...
+
+
+class TooManyBytes(Exception):
+    """The requests in hand are so large that no more fit into the memory."""
+
+
+class Endpoints:
+    """The entry points."""
+
+    def __init__(self, settings: Settings, use_cases: UseCases, *, request_seconds: float = _REQUEST_SECONDS) -> None:
+        self._project = settings.google_cloud_project
+        self._topic = settings.failed_topic
+        self._use_cases = use_cases
+        self._request_seconds = request_seconds
+        self._bytes = 0  # of the bodies in hand
+
+    async def retry_failed_archive_job(self, request: Request) -> Response:
+        """One delivery. The body of the response is empty or one fixed word."""
+        if request.method != "POST":
+            return _response(405, "post", {"Allow": "POST"})
+        body = bytearray()
+        try:
+            await self._read(request, body)
+            delivery = parse_delivery(request.headers, body)
+            with tracing.delivery_span(self._topic, delivery.attributes, request.headers) as span:
+                known = {"messageId": delivery.message_id, "deliveryAttempt": delivery.attempt}
+                line = DeliveryLog(**tracing.log_fields(span, self._project), **known)
+                return await _respond(lambda: self._use_cases.retry_failed_job(delivery, line), line)
+        except TooManyBytes:
+            return _not_now("in-flight requests exceed 40 MiB")
+        except (ClientDisconnect, TimeoutError):
+            return _not_now("the request did not come in whole")
+        except NotADelivery as error:
+            log.warning(str(error))
+            return _response(400, "malformed")
+        finally:
+            self._bytes -= len(body)
+
+    async def resume_deferred_retries(self, request: Request) -> Response:
+        """One run of the schedule."""
+        if request.method != "POST":
+            return _response(405, "post", {"Allow": "POST"})
+        with tracing.delivery_span("schedule", {}, request.headers) as span:
+            line = DeliveryLog(**tracing.log_fields(span, self._project))
+            return await _respond(lambda: self._use_cases.resume_deferred(line), line)
+
+    async def _read(self, request: Request, body: bytearray) -> None:
+        """Read the body, which counts as it comes in: what a request announces reserves nothing."""
+        async with asyncio.timeout(self._request_seconds):
+            async for chunk in request.stream():
+                if self._bytes > len(body) and self._bytes + len(chunk) > _MAX_BYTES:
+                    raise TooManyBytes
+                body += chunk
+                self._bytes += len(chunk)
+
+
+async def _respond(work: Callable[[], Awaitable[_AnyOutcome]], line: DeliveryLog) -> Response:
+    outcome: _AnyOutcome
+    try:
+        outcome = await work()  # which may build the parts first, and fail at that
+    except Exception as error:
+        # the framework's own page for this would say nothing of the delivery
+        outcome = Failed(f"unexpected {type(error).__name__}")
+        _write(line, outcome, exc_info=True)
+    else:
+        _write(line, outcome)
+    return _response(outcome.status, _WORDS.get(outcome.status, ""))
+
+
+def _not_now(message: str) -> Response:
+    log.warning(message)
+    return _response(503, "later")
+
+
+def _response(status: int, word: str, headers: dict[str, str] | None = None) -> Response:
+    return Response(word, status_code=status, headers=headers, media_type="text/plain" if word else None)
+
+
+def _write(line: DeliveryLog, outcome: _AnyOutcome, *, exc_info: bool = False) -> None:
+    """The one log line: what is expected is INFO, what is transient WARNING, what an operator has to fix ERROR."""
+    fields: dict[str, Any] = {}
+    match outcome:
+        case Retried(new_job_id):
+            level, message, fields = logging.INFO, f"retried as {new_job_id}", {"newArchiveJobId": new_job_id}
+        case Rejected(reason, detail, cause):
+            level, message, fields = logging.INFO, detail, {"reason": reason, "cause": cause}
+        case Deferred(until):
+            level, message, fields = logging.INFO, f"deferred until {until}", {"notBefore": until}
+        case Resumed(number):
+            level, message, fields = logging.INFO, f"{number} deferred events put back", {"resumed": number}
+        case RetryLater(detail):
+            level, message = logging.WARNING, detail
+        case Failed(detail):
+            level, message = logging.ERROR, detail
+    line.write(level, message, outcome=_OUTCOMES[type(outcome)], exc_info=exc_info, **fields)
+
+
+_OUTCOMES: Mapping[type, str] = {
+    Retried: "retried",
+    Rejected: "rejected",
+    Deferred: "deferred",
+    RetryLater: "not_now",
+    Failed: "fault",
+    Resumed: "resumed",
+}
