@@ -25,7 +25,7 @@ check: lint types ## lint, format, who may import whom, strict types
 lint: $(READY)
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
-	@$(BIN)/lint-imports --no-timing >/dev/null || $(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-cache >/dev/null || $(BIN)/lint-imports --no-cache
 
 format: $(READY) ## let ruff put the code in order
 	@$(BIN)/ruff check --fix
