@@ -113,7 +113,9 @@ class UserTokens:
 
     async def _fetch(self, credential_id: str) -> AccessToken | Rejection:
         begun = asyncio.get_running_loop().time()
-        _, token = await asyncio.gather(self._current_client(), self._refresh_token(credential_id))
+        if self._client is None:
+            self._flights.join("", self._read_client)  # while the refresh token is read
+        token = await self._refresh_token(credential_id)
         if isinstance(token, Rejection):
             return token
         client, answer = await self._exchange(token)

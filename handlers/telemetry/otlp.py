@@ -19,11 +19,11 @@ from urllib.parse import urlsplit
 import google.auth
 import opentelemetry.exporter.otlp.proto.http.trace_exporter as otlp
 from google.auth.transport.requests import AuthorizedSession
-from opentelemetry import trace
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
+from handlers.telemetry import tracing
 from handlers.telemetry.logging import log
 
 _SCOPE = "https://www.googleapis.com/auth/trace.append"
@@ -39,7 +39,7 @@ def install(project: str) -> None:
     logging.getLogger("opentelemetry").handlers[:] = [RedactingHandler(logging.WARNING)]
     logging.getLogger("opentelemetry").propagate = False
     try:
-        trace.set_tracer_provider(_provider(project))
+        tracing.start(_provider(project))
     except Exception as error:  # the SDK raises whatever it likes about its variables, and its text quotes them
         log.error("Traces are off, some OTEL_* variable is wrong: %s", type(error).__name__)
         return

@@ -35,6 +35,7 @@ def main() -> None:
         "--plain", action="store_true", help="the OAuth endpoint and the API in the clear, without TLS"
     )
     reached.add_argument("--one-file", action="store_true", help="OpenSSL reads all authorities from one file at once")
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="another version of this function")
     parser.add_argument("--soak", type=int, default=0, metavar="EVENTS", help="then so many events, to see a leak")
     arguments = parser.parse_args()
     installed = emulators.find()
@@ -43,7 +44,7 @@ def main() -> None:
     with emulators.started(installed.pubsub, installed.firestore) as (pubsub, firestore):
         result = uvloop.run(bench(pubsub, firestore, arguments))
     BUILD.mkdir(exist_ok=True)
-    kinds = [kind for kind in ("plain", "one_file", "quick") if getattr(arguments, kind)]
+    kinds = [kind for kind in ("plain", "one_file", "against", "quick") if getattr(arguments, kind)]
     file = BUILD / f"{'-'.join(['bench', *kinds]).replace('_', '-')}.json"
     file.write_text(json.dumps(result, indent=2) + "\n")
     print(f"{report.told(result)}\nAll values are in {file}.")
@@ -64,7 +65,8 @@ async def bench(pubsub: str, firestore: str, options: argparse.Namespace) -> dic
     ):
         bare = Bare(stage)
         await bare.milliseconds(1)  # which also reads the client file, and connects
-        all_of_them = contenders({"SSL_CERT_FILE": stage.environment["REQUESTS_CA_BUNDLE"]} if options.one_file else {})
+        one_file = {"SSL_CERT_FILE": stage.environment["REQUESTS_CA_BUNDLE"]} if options.one_file else {}
+        all_of_them = contenders(one_file, options.against)
         for contender in all_of_them:
             contender.server = contender.start(stage)
             await load(stage, session, contender, events // 2)

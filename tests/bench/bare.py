@@ -6,16 +6,13 @@ import time
 from datetime import UTC, datetime
 from statistics import median
 
-from handlers.entries import Entry
-from handlers.firestore import FirestoreClient, FirestoreStore
-from handlers.http import HttpClient
-from handlers.portability import PortabilityApi
-from handlers.ports import NewJob
-from handlers.rpc import Channels
-from handlers.secret_store import SecretManagerClient, SecretStore
-from handlers.topics import PublisherClient, Topic
-from handlers.user_credentials import UserCredentials
-from local.stage import OAUTH_CLIENT, REFRESH_TOKEN_PREFIX, Stage
+from handlers.bootstrap import Container
+from handlers.domain.answers import NewJob
+from handlers.domain.ledger_entry import LedgerEntry
+from handlers.google.http_client import HttpClient
+from handlers.ports import AccessToken
+from handlers.web.settings import from_environment
+from local.stage import Stage
 from local.topics import RETRIED
 
 _PAUSE = 0.3  # seconds before an event, so that it finds the services as idle as one that comes alone does
@@ -25,16 +22,11 @@ class Bare:
     """An event's clients, without the server, the use case and the ledger's protocol."""
 
     def __init__(self, stage: Stage) -> None:
-        client, at = Channels().client, stage.environment
-        firestore = client(FirestoreClient, at["FIRESTORE_EMULATOR_HOST"])
-        self._store = FirestoreStore(firestore, project=stage.project, database="(default)", collection="bare")
-        secrets = SecretStore(client(SecretManagerClient, at["SECRET_MANAGER_EMULATOR_HOST"]), stage.project)
-        self._topic = Topic(client(PublisherClient, at["PUBSUB_EMULATOR_HOST"]), stage.project, RETRIED)
+        environment = {**stage.environment, "RETRY_LEDGER_COLLECTION": "bare"}
         self._http = HttpClient(stage.trust)
-        self._tokens = UserCredentials(
-            secrets, self._http, secret_prefix=REFRESH_TOKEN_PREFIX, client_secret_id=OAUTH_CLIENT
-        )
-        self._portability = PortabilityApi(self._http, stage.google.url, lambda: datetime.now(UTC))
+        container = Container(from_environment(environment), http=self._http)
+        self._store, self._tokens, self._portability = container.store, container.tokens, container.portability
+        self._topic = container.topic(RETRIED)
         self._stage = stage
         self._numbers = itertools.count(1)
 
@@ -46,15 +38,18 @@ class Bare:
         job = user = f"bare-{next(self._numbers)}"
         self._stage.add_user(user)
         now = datetime.now(UTC)
-        entry = Entry(job_id=job, root_job_id=job, attempt=0, state="claimed", updated_at=now, expire_at=now)
-        claim = await self._store.write(entry, None)  # which is over before the token is there
+        entry = LedgerEntry(
+            job_id=job, root_job_id=job, retries_before=0, state="claimed", updated_at=now, expire_at=now
+        )
         await asyncio.sleep(_PAUSE)
         begun = time.perf_counter()
-        token = await self._tokens.begin(user)
-        answer = await self._portability.retry(job, token=token.value, seconds=10)
+        token = await self._tokens.get(user)
+        assert isinstance(token, AccessToken)
+        claim = await self._store.write(entry, None)
+        answer = await self._portability.retry(job, token=token.value, seconds=10, now=now)
         assert isinstance(answer, NewJob)
-        became = entry.retried(answer.job_id)
-        await self._store.write(became, claim, became.of_new_job())
+        retried = entry.retried(answer.job_id)
+        await self._store.write(retried, claim.version, retried.entry_of_new_job())
         await self._topic.publish(b"{}", {})
         return (time.perf_counter() - begun) * 1000
 

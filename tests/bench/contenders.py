@@ -69,8 +69,16 @@ class Contender:
         return server
 
 
-def contenders(settings: Mapping[str, str]) -> list[Contender]:
-    """This function first: the others are compared with it. `settings` are for all of them."""
+def contenders(settings: Mapping[str, str], against: Path | None = None) -> list[Contender]:
+    """This function first: the others are compared with it. `settings` are for all of them.
+
+    `against`: a checkout of another version of this function, which is then the only other one.
+    """
+    if against:
+        return [
+            Contender("this", "this function, with its ledger", ROOT / "main.py", settings),
+            Contender("before", "another version of it", against / "main.py", settings),
+        ]
     peers = [
         Contender("this", "this function, with its ledger", ROOT / "main.py", settings),
         Contender("sample", "sample-style, synchronous, no ledger", _PEERS / "sample.py", settings),
