@@ -1,6 +1,7 @@
 """The entry points of the function.
 
 functions-framework --target=retry_failed_archive_job   # pushed to by Pub/Sub
+functions-framework --target=watch_archive_job          # pushed to by Pub/Sub, optional
 functions-framework --target=resume_deferred_retries    # called by Cloud Scheduler
 """
 
@@ -33,6 +34,12 @@ log_start(summary(settings, os.environ.get("FUNCTION_TARGET", "")))
 async def retry_failed_archive_job(request: Request) -> Response:
     """A failed archive job comes in, Google is asked once to retry it, and the new job's id goes out."""
     return await endpoints.retry_failed_archive_job(request)
+
+
+@functions_framework.aio.http
+async def watch_archive_job(request: Request) -> Response:
+    """A started archive job comes in; its end goes out, or a failed event where it fails."""
+    return await endpoints.watch_archive_job(request)
 
 
 @functions_framework.aio.http

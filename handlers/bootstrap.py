@@ -5,6 +5,7 @@ The framework imports this program before it forks its workers, and a gRPC clien
 bench build through here too, with other parts at the seams.
 """
 
+import asyncio
 import secrets
 from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,7 @@ from typing import Any, Protocol
 
 from handlers.domain.decisions import RetryPolicy
 from handlers.domain.delivery import Delivery
-from handlers.domain.outcomes import Failed, Outcome, Resumed, RetryLater
+from handlers.domain.outcomes import Outcome, Resumed
 from handlers.google.account import Account
 from handlers.google.batching import MAX_LATENCY
 from handlers.google.clients import GoogleClients
@@ -25,15 +26,17 @@ from handlers.google.secret_manager import SecretStore
 from handlers.google.user_tokens import UserTokens
 from handlers.ledger import Ledger
 from handlers.memory_store import MemoryStore
-from handlers.ports import DeliveryLog, Portability, Publisher, Store, Tokens
+from handlers.ports import DeliveryLog, Publisher, Store, Tokens
 from handlers.resume_deferred import ResumeDeferred
 from handlers.retry_failed_job import RetryFailedJob
+from handlers.watch_job import WatchJob
 from handlers.web.settings import Settings
 from handlers.web.shutdown import Shutdown
 
 # A message can be redelivered, or redriven from the dead letters, for as long as Pub/Sub keeps any: 31 days.
 _LONGEST_RETENTION = timedelta(days=31)
 _MAX_RESUMED = 10_000  # entries in one run of the schedule; what is left is due again at the next one
+WATCH_SUFFIX = "Watch"  # of the watch's collection
 _TOKEN_RESERVE = 30.0  # seconds that a token outlives the delivery that uses it
 
 
@@ -63,13 +66,15 @@ def google_clients(settings: Settings, account: Account) -> GoogleClients:
     )
 
 
-def firestore_store(settings: Settings, clients: Clients, max_latency: float = MAX_LATENCY) -> FirestoreStore:
-    """The ledger's entries, where these settings have them."""
+def firestore_store(
+    settings: Settings, clients: Clients, max_latency: float = MAX_LATENCY, suffix: str = ""
+) -> FirestoreStore:
+    """The ledger's entries, where these settings have them; the watch's with its suffix."""
     return FirestoreStore(
         clients.firestore,
         project=settings.google_cloud_project,
         database=settings.firestore_database,
-        collection=settings.retry_ledger_collection,
+        collection=settings.retry_ledger_collection + suffix,
         max_latency=max_latency,
     )
 
@@ -109,21 +114,24 @@ class Container:
         self._store = store
         self._new_owner = new_owner
         self._max_latency = max_latency
+        self._traced = False
 
     async def retry_failed_job(self, delivery: Delivery, log: DeliveryLog) -> Outcome:
         return await self.retry_use_case(delivery, log)
 
-    async def resume_deferred(self, log: DeliveryLog) -> Resumed | RetryLater | Failed:
-        return await self.resume_use_case(log)
+    async def watch_job(self, delivery: Delivery, log: DeliveryLog) -> Outcome:
+        return await self.watch_use_case(delivery, log)
+
+    async def resume_deferred(self, log: DeliveryLog) -> Outcome:
+        """Both collections at the same time: many looks that are due delay no cooldown."""
+        runs = await asyncio.gather(*(run(log) for run in self.resume_use_cases))
+        not_resumed = [run for run in runs if not isinstance(run, Resumed)]
+        return not_resumed[0] if not_resumed else Resumed(sum(getattr(run, "put_back", 0) for run in runs))
 
     @cached_property
     def retry_use_case(self) -> RetryFailedJob:
         settings = self.settings
-        if settings.traces:
-            from handlers.telemetry import otlp  # noqa: PLC0415, not while traces are off
-
-            otlp.install(settings.google_cloud_project)
-        self.shutdown.listen()
+        self._in_worker()
         return RetryFailedJob(
             policy=policy_of(settings),
             deadline=settings.handler_deadline_seconds,
@@ -137,16 +145,55 @@ class Container:
         )
 
     @cached_property
-    def resume_use_case(self) -> ResumeDeferred:
-        deadline = self.settings.handler_deadline_seconds
-        topic = self.topic(self.settings.failed_topic)
-        return ResumeDeferred(ledger=self.ledger, topic=topic, limit=_MAX_RESUMED, deadline=deadline)
+    def watch_use_case(self) -> WatchJob:
+        settings = self.settings
+        self._in_worker()
+        return WatchJob(
+            interval=timedelta(seconds=settings.watch_interval_seconds),
+            deadline=settings.handler_deadline_seconds,
+            ledger=self.watch_ledger,
+            tokens=self.tokens,
+            states=self.portability,
+            failed=self.topic(settings.failed_topic),
+            ended=self.topic(settings.ended_topic),
+            rejected=self.topic(settings.rejected_topic),
+            now=self.now,
+        )
+
+    @cached_property
+    def resume_use_cases(self) -> list[ResumeDeferred]:
+        settings = self.settings
+        runs = [(self.ledger, settings.failed_topic)]
+        if settings.watch == "on":
+            runs.append((self.watch_ledger, settings.started_topic))
+        deadline = settings.handler_deadline_seconds
+        return [
+            ResumeDeferred(ledger=ledger, topic=self.topic(topic), limit=_MAX_RESUMED, deadline=deadline)
+            for ledger, topic in runs
+        ]
+
+    def _in_worker(self) -> None:
+        """What has to wait for the fork, and is done once."""
+        if self.settings.traces and not self._traced:
+            from handlers.telemetry import otlp  # noqa: PLC0415, not while traces are off
+
+            self._traced = True
+            otlp.install(self.settings.google_cloud_project)
+        self.shutdown.listen()
 
     @cached_property
     def ledger(self) -> Ledger:
+        return self._ledger(self.store)
+
+    @cached_property
+    def watch_ledger(self) -> Ledger:
+        """The watch has a collection of its own, so that no other use case and no earlier release reads it."""
+        return self._ledger(self.watch_store)
+
+    def _ledger(self, store: Store) -> Ledger:
         settings = self.settings
         return Ledger(
-            self.store,
+            store,
             policy_of(settings),
             lease_seconds=settings.claim_lease_seconds,
             keep=settings.event_max_age + _LONGEST_RETENTION,
@@ -163,6 +210,12 @@ class Container:
         return firestore_store(self.settings, self.clients, self._max_latency)
 
     @cached_property
+    def watch_store(self) -> Store:
+        if self.settings.retry_ledger == "memory":
+            return MemoryStore(self.now)
+        return firestore_store(self.settings, self.clients, self._max_latency, suffix=WATCH_SUFFIX)
+
+    @cached_property
     def tokens(self) -> Tokens:
         settings = self.settings
         return UserTokens(
@@ -176,7 +229,7 @@ class Container:
         )
 
     @cached_property
-    def portability(self) -> Portability:
+    def portability(self) -> PortabilityApi:
         return PortabilityApi(self.http, self.settings.data_portability_api_endpoint)
 
     def topic(self, name: str) -> Publisher:

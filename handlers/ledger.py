@@ -181,6 +181,22 @@ class Ledger:
             if link and await self._load(link.job_id):
                 link = None  # the new job is known already
 
+    async def keep(self, job: FailedJob, found: VersionedEntry | None, entry: LedgerEntry) -> None:
+        """Write an entry that waits or is ended, without a claim: of two that come at once, either will do."""
+        now = self._now()
+        keep_from = max(now, entry.not_before or now)
+        entry = replace(entry, lease_owner="", updated_at=now, expire_at=keep_from + self._keep)
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                await self._store.write(entry, found.version if found else None)
+                return
+            except (Conflict, Transient):
+                pause = await _wait(pause)
+            found = await self._load(job.job_id)
+            if found and found.entry.state != "open":
+                return
+
     async def replace_kept(self, found: VersionedEntry, entry: LedgerEntry) -> None:
         """Keep another event of a deferred job. Raises Transient where somebody wrote meanwhile."""
         try:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from handlers.domain.answers import Answer, Unauthorized
+from handlers.domain.answers import Answer, JobState, Unauthorized
 from handlers.domain.ledger_entry import LedgerEntry
 from handlers.domain.outcomes import RedactedRepr, Rejection
 
@@ -46,6 +46,13 @@ class Tokens(Protocol):
 class Portability(Protocol):
     async def retry(self, job_id: str, *, token: str, seconds: float, now: datetime) -> Answer | Unauthorized:
         """Call archiveJobs.retry once. Raises nothing that is expected: an exception would hide what was sent."""
+
+
+class JobStates(Protocol):
+    async def state(
+        self, job_id: str, *, token: str, seconds: float, now: datetime
+    ) -> JobState | Answer | Unauthorized:
+        """Ask for the state of a job. It changes nothing, so it may be asked again."""
 
 
 class VersionedEntry(Struct, frozen=True):

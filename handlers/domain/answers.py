@@ -56,4 +56,11 @@ class OutcomeUnknown(Struct, frozen=True):
     ours: bool = False
 
 
+class JobState(Struct, frozen=True):
+    """What Google says of a job. `state` is a word of Google's, or "" where it says none."""
+
+    state: str
+    export_time: datetime | None = None
+
+
 Answer = NewJob | AlreadyRunning | Cooldown | Rejection | NotSent | BackOff | FaultOfOurs | OutcomeUnknown

@@ -2,7 +2,6 @@
 
 from datetime import datetime, timedelta
 
-import msgspec
 from msgspec import Struct
 
 from handlers.domain.answers import (
@@ -16,7 +15,7 @@ from handlers.domain.answers import (
     OutcomeUnknown,
 )
 from handlers.domain.delivery import Delivery
-from handlers.domain.events import FailedJob, encode, timestamp, with_time
+from handlers.domain.events import FailedJob, encode, known_fields, with_time
 from handlers.domain.ledger_entry import NEW_EXPORT, LedgerEntry
 from handlers.domain.outcomes import Failed, Reason, Rejection, RetryLater
 
@@ -95,25 +94,13 @@ def decide(answer: Answer, entry: LedgerEntry, policy: RetryPolicy, job: FailedJ
 
 
 def event_to_keep(delivery: Delivery, job: FailedJob, now: datetime) -> tuple[bytes, str]:
-    """The data to put back, which tells when the job failed, and its attributes as JSON. Without that time each
-    put-back would make the event young again.
+    """The data to put back, which tells when the job failed or started, and its attributes as JSON. Without that time
+    each put-back would make the event young again.
     """
+    name, told = ("startedAt", job.started_at) if job.started_at else ("failedAt", job.failed_at)
     data, attributes = delivery.data, encode(delivery.attributes)
-    failed_at = job.failed_at or now
-    if job.failed_at == job.published_at:  # the event does not say
-        data = with_time(data, "failedAt", failed_at)
+    if name == "startedAt" or told == job.published_at:  # the event does not say, or not under this name
+        data = with_time(data, name, told or now)
     if len(data) + len(attributes) > _KEPT_BYTES_MAX:
-        data, attributes = _known_fields(job, failed_at), b"{}"
+        data, attributes = known_fields(job, name, told or now), b"{}"
     return data, attributes.decode()
-
-
-def _known_fields(job: FailedJob, failed_at: datetime) -> bytes:
-    fields = {
-        "archiveJobId": job.job_id,
-        "userId": job.user_id,
-        "credentialId": job.credential_id,
-        "rootArchiveJobId": job.root_job_id or None,
-        "attempt": job.retries_before,
-        "failedAt": timestamp(failed_at),
-    }
-    return msgspec.json.encode(fields)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 
 import msgspec
 from msgspec import Meta, Raw, Struct
+from msgspec.structs import replace
 
 from handlers.domain.outcomes import Reason
 
@@ -33,8 +34,8 @@ class MalformedEvent(ValueError):
 class FailedJob(Struct, frozen=True, kw_only=True):
     """A failed archive job, as its event tells. `root_job_id` is "" and `retries_before` 0 where it does not say.
 
-    `published_at` is when the event was first published, by Pub/Sub's clock; `failed_at` is that too where the event
-    does not say. None: not known.
+    `published_at` is when the event was first published, by Pub/Sub's clock; `failed_at`, of a failed event, and
+    `started_at`, of a started one, are that too where the event does not say. None: not known.
     """
 
     job_id: str
@@ -44,18 +45,29 @@ class FailedJob(Struct, frozen=True, kw_only=True):
     retries_before: int = 0
     failed_at: datetime | None = None
     published_at: datetime | None = None
+    started_at: datetime | None = None
 
 
 def parse_failed(data: bytes, published_at: datetime | None = None) -> FailedJob:
     """Read the data of a message. Raises MalformedEvent, whose text never quotes the data."""
-    fields = _read(data)
+    fields = _read(data, _FAILED)
+    return replace(_job(fields, published_at), failed_at=fields.get("failedAt") or published_at)
+
+
+def parse_started(data: bytes, published_at: datetime | None = None) -> FailedJob:
+    """Read the data of a started event, or of a follow-up, which is a valid one. Raises MalformedEvent."""
+    fields = _read(data, _STARTED)
+    started_at = fields.get("startedAt") or fields.get("retriedAt") or published_at
+    return replace(_job(fields, published_at), started_at=started_at)
+
+
+def _job(fields: Mapping[str, Any], published_at: datetime | None) -> FailedJob:
     return FailedJob(
         job_id=fields["archiveJobId"],
         user_id=fields["userId"],
         credential_id=fields.get("credentialId") or fields["userId"],
         root_job_id=fields.get("rootArchiveJobId") or "",
         retries_before=fields.get("attempt") or 0,
-        failed_at=fields.get("failedAt") or published_at,
         published_at=published_at,
     )
 
@@ -63,6 +75,14 @@ def parse_failed(data: bytes, published_at: datetime | None = None) -> FailedJob
 def with_time(data: bytes, name: str, moment: datetime) -> bytes:
     """An event that was parsed, with this field added as its last one, which is the one that counts."""
     return data[: data.rindex(b"}")] + b',"%b":"%b"}' % (name.encode(), timestamp(moment).encode())
+
+
+def known_fields(job: FailedJob, time_name: str = "", moment: datetime | None = None) -> bytes:
+    """The event with the fields that are read and no others."""
+    fields: dict[str, Any] = {"archiveJobId": job.job_id, "userId": job.user_id, "credentialId": job.credential_id}
+    fields |= {"rootArchiveJobId": job.root_job_id} if job.root_job_id else {}
+    fields |= {"attempt": job.retries_before}
+    return encode(fields | {time_name: timestamp(moment)} if moment else fields)
 
 
 def plain_job_id(name: str) -> str:
@@ -100,22 +120,24 @@ def _retries(raw: Raw) -> int:
 
 
 # name → (whether it is required, how to read it); null in an optional field counts as absent
-_FIELDS: Mapping[str, tuple[bool, Callable[[Raw], Any]]] = {
+_Fields = Mapping[str, tuple[bool, Callable[[Raw], Any]]]
+_JOB: _Fields = {
     "archiveJobId": (True, _job_id),
     "userId": (True, _user_id),
     "credentialId": (False, _user_id),
     "rootArchiveJobId": (False, _job_id),
     "attempt": (False, _retries),
-    "failedAt": (False, moment_of),
 }
+_FAILED: _Fields = {**_JOB, "failedAt": (False, moment_of)}
+_STARTED: _Fields = {**_JOB, "startedAt": (False, moment_of), "retriedAt": (False, moment_of)}
 
 
-def _read(data: bytes) -> dict[str, Any]:
+def _read(data: bytes, known: _Fields) -> dict[str, Any]:
     """The event's known fields. Only those are parsed: what a producer adds costs no memory."""
     raw = _raw_fields(data)
     read: dict[str, Any] = {}
     problems = []
-    for name, (required, decode) in _FIELDS.items():
+    for name, (required, decode) in known.items():
         value = raw.get(name)
         if value is None or (not required and bytes(value) == b"null"):
             problems += [f"the field {name} is missing"] * required
@@ -173,6 +195,23 @@ class ArchiveJobRetried(Struct, frozen=True, kw_only=True, rename="camel"):
 
     def message_attributes(self) -> dict[str, str]:
         return {"eventType": "archive-job-retried", "userId": self.user_id, "dedupKey": self.retried_archive_job_id}
+
+
+class ArchiveJobEnded(Struct, frozen=True, kw_only=True, rename="camel"):
+    """How a watched job has ended: COMPLETE, CANCELLED, or UNKNOWN with its cause."""
+
+    archive_job_id: str
+    root_archive_job_id: str
+    user_id: str
+    credential_id: str
+    attempt: int
+    state: str
+    cause: str
+    ended_at: str
+
+    def message_attributes(self) -> dict[str, str]:
+        own = {"eventType": "archive-job-ended", "state": self.state}
+        return own | {"userId": self.user_id, "dedupKey": self.archive_job_id}
 
 
 class RetryRejected(Struct, frozen=True, kw_only=True, rename="camel"):

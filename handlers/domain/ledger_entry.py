@@ -34,7 +34,7 @@ class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=
     in_doubt_before: int = 0  # how many of those have no known answer
     user_id: str = ""
     credential_id: str = ""
-    state: Literal["open", "claimed", "retried", "rejected", "deferred"] = "open"
+    state: Literal["open", "claimed", "retried", "rejected", "deferred", "ended"] = "open"  # ended: of the watch alone
     claim_count: int = field(name="fence", default=0)
     lease_owner: str = field(name="holder", default="")  # random, new for each claim
     lease_seconds: float = 0
@@ -71,7 +71,7 @@ class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=
     def is_final_for(self, job: FailedJob, written_at: datetime, read_at: datetime) -> bool:
         """Whether this event needs no call: the job is answered, or waits for its time. All clocks are Google's."""
         match self.state:
-            case "retried":
+            case "retried" | "ended":
                 return True
             case "deferred":
                 return self.not_before is not None and read_at < self.not_before

@@ -6,7 +6,7 @@ Outcome                one delivery is ...                                 answe
 ├── Deferred           done: the job waits in the ledger                   204
 ├── RetryLater         to be delivered again                               503
 └── Failed             to be delivered again, and a fault of ours          500
-The schedule ends as Resumed (204), the watch as Watching, ReportedFailed or ReportedEnded (204), or as the last two.
+The schedule ends as Resumed, the watch as Watching, Ended or Rejected (204), or as the last two.
 
 Fault                  a step raised it, because of ...                    and so the delivery is
 ├── Transient          something that passes                               RetryLater
@@ -82,6 +82,21 @@ class Deferred(Struct, frozen=True):
     status: ClassVar = 204
 
 
+class Watching(Struct, frozen=True):
+    """The job is looked at again at this time."""
+
+    until: datetime
+    status: ClassVar = 204
+
+
+class Ended(Struct, frozen=True):
+    """The job's end is known and published. `state`: FAILED went to the failed topic, any other to the ended topic."""
+
+    state: str
+    cause: str = ""
+    status: ClassVar = 204
+
+
 class RetryLater(Struct, frozen=True):
     """Nothing is decided. Pub/Sub delivers again after its back-off."""
 
@@ -103,7 +118,7 @@ class Resumed(Struct, frozen=True):
     status: ClassVar = 204
 
 
-Outcome = Retried | Rejected | Deferred | RetryLater | Failed
+Outcome = Retried | Rejected | Deferred | Watching | Ended | Resumed | RetryLater | Failed
 
 
 class Fault(Exception):

@@ -18,6 +18,7 @@ from handlers.domain.answers import (
     BackOff,
     Cooldown,
     FaultOfOurs,
+    JobState,
     NewJob,
     NotSent,
     OutcomeUnknown,
@@ -26,7 +27,7 @@ from handlers.domain.answers import (
 from handlers.domain.events import JobId, moment_of, plain_job_id
 from handlers.domain.ledger_entry import NEW_EXPORT
 from handlers.domain.outcomes import Cause, Reason, Rejection
-from handlers.google.http_client import Http
+from handlers.google.http_client import Http, HttpResponse
 
 API_DOMAIN = "dataportability.googleapis.com"  # of an ErrorInfo of the API itself, and not of Google's front end
 
@@ -71,6 +72,17 @@ class PortabilityApi:
             return OutcomeUnknown("archiveJobs.retry was answered with its own access token", ours=True)
         return answer
 
+    async def state(
+        self, job_id: str, *, token: str, seconds: float, now: datetime
+    ) -> JobState | Answer | Unauthorized:
+        """Send getPortabilityArchiveState once. The signed URLs in its answer are the user's data: they go nowhere."""
+        headers = {"Authorization": f"Bearer {token}"}
+        url = f"{self._endpoint}/v1/archiveJobs/{job_id}/portabilityArchiveState"
+        response = await self._http.request("GET", url, headers=headers, body=b"", seconds=seconds)
+        if not isinstance(response, HttpResponse):
+            return BackOff(f"portabilityArchiveState was not answered: {response.detail}")
+        return judge_state(response.status, response.body, now)
+
 
 class GoogleError(Struct, frozen=True, kw_only=True):
     """An error as https://google.aip.dev/193 has it. Words that are no codes are left out."""
@@ -108,6 +120,19 @@ def judge_retry(status: int, body: bytes, now: datetime) -> Answer | Unauthorize
     if status >= 500 or status in (408, 499):
         return OutcomeUnknown(f"archiveJobs.retry was answered {status}")
     return judge_error(parse_error(status, body), now, "archiveJobs.retry")
+
+
+def judge_state(status: int, body: bytes, now: datetime) -> JobState | Answer | Unauthorized:
+    """What an answer to portabilityArchiveState means. A state that is missing or not known here is one, too."""
+    method = "portabilityArchiveState"
+    if 200 <= status < 300:
+        content = _json(body) if status == 200 else None
+        if not isinstance(content, dict):
+            return FaultOfOurs(f"{method} was answered {status} with a body that is not Google's")
+        return JobState(_word(content.get("state")), _moment(content.get("exportTime")))
+    if status >= 500 or status in (408, 499):
+        return BackOff(f"{method} was answered {status}")
+    return judge_error(parse_error(status, body), now, method)
 
 
 def judge_error(error: GoogleError, now: datetime, method: str) -> Answer | Unauthorized:  # noqa: PLR0912, a table

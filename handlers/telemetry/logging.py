@@ -20,10 +20,12 @@ from handlers.telemetry import tracing
 # alerts and the runbook are made of these names. What is not known, or has no meaning there, is left out.
 FIELDS: Mapping[str, str] = MappingProxyType(
     {
-        "outcome": "retried, rejected, deferred, not_now or fault; of a run of the schedule resumed, not_now or fault",
+        "outcome": "retried, rejected, deferred, not_now or fault; of the schedule resumed, not_now or fault; of the "
+        "watch watching, failed, ended, rejected, not_now or fault",
         "reason": "of a rejection, as published",
         "cause": "of a rejection, as published: more precise than the reason",
-        "notBefore": "of a deferral: the time before which Google will not retry",
+        "notBefore": "of a deferral: the time before which Google will not retry; of the watch: of the next look",
+        "state": "of a watched job that has ended: COMPLETE, CANCELLED, FAILED or UNKNOWN",
         "republished": "true where the ledger held the outcome already, and this delivery only repeated it",
         "messageId": "Pub/Sub's",
         "deliveryAttempt": "Pub/Sub's count of this message's deliveries, from 1; 0 where it does not count",

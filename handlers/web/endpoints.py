@@ -9,7 +9,17 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from handlers.domain.delivery import Delivery
-from handlers.domain.outcomes import Deferred, Failed, Outcome, Rejected, Resumed, Retried, RetryLater
+from handlers.domain.outcomes import (
+    Deferred,
+    Ended,
+    Failed,
+    Outcome,
+    Rejected,
+    Resumed,
+    Retried,
+    RetryLater,
+    Watching,
+)
 from handlers.ports import DeliveryLog as Log
 from handlers.telemetry import tracing
 from handlers.telemetry.logging import DeliveryLog, log
@@ -23,14 +33,13 @@ _WORDS = {500: "fault", 503: "later"}
 _MAX_BYTES = 40 << 20
 _REQUEST_SECONDS = 30.0  # for a body to come in
 
-_AnyOutcome = Outcome | Resumed
-
 
 class UseCases(Protocol):
     """What is behind the entry points, built at the first request: after the fork."""
 
     async def retry_failed_job(self, delivery: Delivery, log: Log) -> Outcome: ...
-    async def resume_deferred(self, log: Log) -> Resumed | RetryLater | Failed: ...
+    async def watch_job(self, delivery: Delivery, log: Log) -> Outcome: ...
+    async def resume_deferred(self, log: Log) -> Outcome: ...
 
 
 class TooManyBytes(Exception):
@@ -42,23 +51,34 @@ class Endpoints:
 
     def __init__(self, settings: Settings, use_cases: UseCases, *, request_seconds: float = _REQUEST_SECONDS) -> None:
         self._project = settings.google_cloud_project
-        self._topic = settings.failed_topic
+        self._failed_topic = settings.failed_topic
+        self._started_topic = settings.started_topic
         self._use_cases = use_cases
         self._request_seconds = request_seconds
         self._bytes = 0  # of the bodies in hand
 
     async def retry_failed_archive_job(self, request: Request) -> Response:
-        """One delivery. The body of the response is empty or one fixed word."""
+        """One delivery of a failed job."""
+        return await self._deliver(request, self._failed_topic, self._use_cases.retry_failed_job)
+
+    async def watch_archive_job(self, request: Request) -> Response:
+        """One delivery of a started job, or of a follow-up."""
+        return await self._deliver(request, self._started_topic, self._use_cases.watch_job)
+
+    async def _deliver(
+        self, request: Request, topic: str, use_case: Callable[[Delivery, DeliveryLog], Awaitable[Outcome]]
+    ) -> Response:
+        """The body of the response is empty or one fixed word."""
         if request.method != "POST":
             return _response(405, "post", {"Allow": "POST"})
         body = bytearray()
         try:
             await self._read(request, body)
             delivery = parse_delivery(request.headers, body)
-            with tracing.delivery_span(self._topic, delivery.attributes, request.headers) as span:
+            with tracing.delivery_span(topic, delivery.attributes, request.headers) as span:
                 known = {"messageId": delivery.message_id, "deliveryAttempt": delivery.attempt}
                 line = DeliveryLog(**tracing.log_fields(span, self._project), **known)
-                return await _respond(lambda: self._use_cases.retry_failed_job(delivery, line), line)
+                return await _respond(lambda: use_case(delivery, line), line)
         except TooManyBytes:
             return _not_now("in-flight requests exceed 40 MiB")
         except (ClientDisconnect, TimeoutError):
@@ -87,8 +107,8 @@ class Endpoints:
                 self._bytes += len(chunk)
 
 
-async def _respond(work: Callable[[], Awaitable[_AnyOutcome]], line: DeliveryLog) -> Response:
-    outcome: _AnyOutcome
+async def _respond(work: Callable[[], Awaitable[Outcome]], line: DeliveryLog) -> Response:
+    outcome: Outcome
     try:
         outcome = await work()  # which may build the parts first, and fail at that
     except Exception as error:
@@ -109,7 +129,7 @@ def _response(status: int, word: str, headers: dict[str, str] | None = None) -> 
     return Response(word, status_code=status, headers=headers, media_type="text/plain" if word else None)
 
 
-def _write(line: DeliveryLog, outcome: _AnyOutcome, *, exc_info: bool = False) -> None:
+def _write(line: DeliveryLog, outcome: Outcome, *, exc_info: bool = False) -> None:
     """The one log line: what is expected is INFO, what is transient WARNING, what an operator has to fix ERROR."""
     fields: dict[str, Any] = {}
     match outcome:
@@ -121,18 +141,25 @@ def _write(line: DeliveryLog, outcome: _AnyOutcome, *, exc_info: bool = False) -
             level, message, fields = logging.INFO, f"deferred until {until}", {"notBefore": until}
         case Resumed(number):
             level, message, fields = logging.INFO, f"{number} deferred events put back", {"resumed": number}
+        case Watching(until):
+            level, message, fields = logging.INFO, f"looked at again at {until}", {"notBefore": until}
+        case Ended(state, cause):
+            level, message, fields = logging.INFO, f"the job has ended: {state}", {"state": state, "cause": cause}
         case RetryLater(detail):
             level, message = logging.WARNING, detail
         case Failed(detail):
             level, message = logging.ERROR, detail
-    line.write(level, message, outcome=_OUTCOMES[type(outcome)], exc_info=exc_info, **fields)
+    name = "failed" if fields.get("state") == "FAILED" else _NAMES[type(outcome)]
+    line.write(level, message, outcome=name, exc_info=exc_info, **fields)
 
 
-_OUTCOMES: Mapping[type, str] = {
+_NAMES: Mapping[type, str] = {
     Retried: "retried",
     Rejected: "rejected",
     Deferred: "deferred",
     RetryLater: "not_now",
     Failed: "fault",
     Resumed: "resumed",
+    Watching: "watching",
+    Ended: "ended",
 }

@@ -63,6 +63,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     handler_deadline_seconds: Seconds = 90
     claim_lease_seconds: Seconds = 150
     watch_interval_seconds: Seconds = 300
+    watch: Annotated[Literal["on", "off"], Meta(description="on or off")] = "on"  # off: the schedule does not look
     data_portability_api_endpoint: Annotated[
         str, Meta(pattern=_ORIGIN, description="https:// and a host, with no path (http:// for this machine only)")
     ] = "https://dataportability.googleapis.com"

@@ -1,0 +1,185 @@
+"""The watch: one delivery of a started event, or of a follow-up, in; a look at the job, and its end out.
+
+parse ─► found in the watch's collection? ─ no ─► keep the event for the first look
+                      │ yes, its time has come
+                      └► access token ─► portabilityArchiveState ─┬► FAILED: failed event
+                                                                  ├► COMPLETE, CANCELLED: ended event
+                                                                  └► else: keep the event for the next look
+
+A look changes nothing at Google, so it needs no claim: two at once are harmless.
+"""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from handlers.announcer import Announcer
+from handlers.deadlines import ANSWERED, PREPARED, PUBLISHED, RECORDED, RECOVERED, Deadlines
+from handlers.domain.answers import Answer, BackOff, Cooldown, FaultOfOurs, JobState, Unauthorized
+from handlers.domain.decisions import event_to_keep
+from handlers.domain.delivery import Delivery
+from handlers.domain.events import (
+    ArchiveJobEnded,
+    FailedJob,
+    MalformedEvent,
+    RetryRejected,
+    encode,
+    known_fields,
+    parse_started,
+    timestamp,
+)
+from handlers.domain.ledger_entry import LedgerEntry
+from handlers.domain.outcomes import (
+    Ended,
+    Failed,
+    Misconfigured,
+    Outcome,
+    Rejection,
+    RetryLater,
+    Transient,
+    Watching,
+    nack_for,
+)
+from handlers.ledger import AlreadyDecided, Claimable, InProgress, Ledger
+from handlers.ports import AccessToken, DeliveryLog, JobStates, Publisher, Tokens, VersionedEntry
+
+_LONGEST_WAIT = timedelta(minutes=50)
+_NEW = timedelta(hours=1)  # while a job is so young, nobody can be sure that it is not there
+_GIVEN_UP = timedelta(days=15)  # an archive lives 14 days
+_SOURCE = "archive-job-started"
+
+
+class WatchJob(Struct, frozen=True, kw_only=True):
+    """The use case with its parts. `interval` is the least time between two looks, `deadline` in seconds."""
+
+    interval: timedelta
+    deadline: float
+    ledger: Ledger
+    tokens: Tokens
+    states: JobStates
+    failed: Publisher
+    ended: Publisher
+    rejected: Publisher
+    now: Callable[[], datetime]
+
+    async def __call__(self, delivery: Delivery, log: DeliveryLog) -> Outcome:
+        """Bring one delivery to its outcome. What it raises is a bug."""
+        deadlines = Deadlines(self.deadline, log)
+        try:
+            try:
+                job = parse_started(delivery.data, delivery.published_at)
+            except MalformedEvent as error:
+                rejection = RetryRejected.of_malformed(error, delivery.data, self.now())
+                log.bind(archiveJobId=rejection.archive_job_id, userId=rejection.user_id)
+                announcer = Announcer(
+                    delivery, deadlines, log, ledger=self.ledger, retried=self.ended, rejected=self.rejected
+                )
+                return await announcer.publish_rejection(rejection, _SOURCE)
+            return await _Look(self, delivery, job, deadlines, log).outcome()
+        except (Transient, Misconfigured) as fault:
+            return nack_for(fault)
+
+    def wait(self, age: timedelta) -> timedelta:
+        """From one look to the next: half of the job's age, within bounds."""
+        return min(max(age / 2, self.interval), max(_LONGEST_WAIT, self.interval))
+
+
+class _Look:
+    """One delivery of a well-formed event."""
+
+    def __init__(
+        self, case: WatchJob, delivery: Delivery, job: FailedJob, deadlines: Deadlines, log: DeliveryLog
+    ) -> None:
+        self._case = case
+        self._delivery = delivery
+        self._job = job
+        self._deadlines = deadlines
+        self._step = deadlines.step
+        self._log = log
+        log.bind(archiveJobId=job.job_id, userId=job.user_id, credentialId=job.credential_id)
+        log.bind(attempt=job.retries_before, rootArchiveJobId=job.root_job_id or job.job_id)
+
+    async def outcome(self) -> Outcome:
+        known = await self._step("look", PREPARED, self._case.ledger.look(self._job))
+        match known:
+            case InProgress(detail):
+                return RetryLater(detail)
+            case Claimable(None):
+                came_at = self._job.published_at or self._case.now()
+                return await self._keep(None, known.entry, came_at + self._case.interval)
+            case Claimable(VersionedEntry() as found):
+                return await self._look(found)
+            case AlreadyDecided(VersionedEntry(entry)) if entry.not_before:
+                return Watching(entry.not_before)
+            case AlreadyDecided(VersionedEntry(entry)):
+                return Ended(entry.reason, entry.cause)  # published before it was written
+        raise AssertionError(known)
+
+    async def _look(self, found: VersionedEntry) -> Outcome:
+        """The job's age is measured on the store's clock."""
+        age = found.read_at - (self._job.started_at or found.written_at)
+        answer = await self._state(found.read_at)
+        state, ended_at, cause = "", found.read_at, ""
+        match answer:
+            case FaultOfOurs(detail):
+                return Failed(detail)
+            case JobState(state, export_time):
+                ended_at = export_time or ended_at
+            case Rejection(reason, _, cause):
+                state, cause = "" if age < _NEW else "UNKNOWN", cause or reason
+            case Cooldown(until):
+                return RetryLater(f"Google answers no looks before {until}")
+            case _:
+                return RetryLater(answer.detail if isinstance(answer, BackOff) else "no answer to the look")
+        if state not in ("FAILED", "COMPLETE", "CANCELLED") and age >= _GIVEN_UP:
+            state = "UNKNOWN"
+        if state not in ("FAILED", "COMPLETE", "CANCELLED", "UNKNOWN"):
+            return await self._keep(found, found.entry, found.read_at + self._case.wait(age))
+        await self._publish(state, cause, ended_at)
+        entry = replace(found.entry.done(), state="rejected" if state == "UNKNOWN" else "ended", cause=cause)
+        await self._step("record", PUBLISHED, self._case.ledger.keep(self._job, found, replace(entry, reason=state)))
+        return Ended(state, cause)
+
+    async def _state(self, now: datetime) -> JobState | Answer | Unauthorized:
+        tokens, credential_id = self._case.tokens, self._job.credential_id
+        token = await self._step("token", PREPARED, tokens.get(credential_id))
+        if isinstance(token, Rejection):
+            return token
+        answer = await self._ask(token, now)
+        if isinstance(answer, Unauthorized):
+            token = await self._step("token", RECOVERED, tokens.replace(credential_id, token))
+            if isinstance(token, Rejection):
+                return token
+            answer = await self._ask(token, now)
+        return answer
+
+    async def _ask(self, token: AccessToken, now: datetime) -> JobState | Answer | Unauthorized:
+        seconds = max(self._deadlines.seconds_left(ANSWERED), 0.1)
+        asked = self._case.states.state(self._job.job_id, token=token.value, seconds=seconds, now=now)
+        return await self._step("state", ANSWERED, asked)
+
+    async def _publish(self, state: str, cause: str, ended_at: datetime) -> None:
+        job = self._job
+        if state == "FAILED":
+            await self._step("publish", PUBLISHED, self._case.failed.publish(known_fields(job), {}))
+            return
+        event = ArchiveJobEnded(
+            archive_job_id=job.job_id,
+            root_archive_job_id=job.root_job_id or job.job_id,
+            user_id=job.user_id,
+            credential_id=job.credential_id,
+            attempt=job.retries_before,
+            state=state,
+            cause=cause,
+            ended_at=timestamp(ended_at),
+        )
+        published = self._case.ended.publish(encode(event), event.message_attributes())
+        await self._step("publish", PUBLISHED, published)
+
+    async def _keep(self, found: VersionedEntry | None, entry: LedgerEntry, until: datetime) -> Outcome:
+        data, attributes = event_to_keep(self._delivery, self._job, self._case.now())
+        entry = entry.merged(self._job).deferred(until, data, attributes)
+        await self._step("record", RECORDED, self._case.ledger.keep(self._job, found, entry))
+        return Watching(until)
