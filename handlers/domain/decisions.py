@@ -97,10 +97,10 @@ def event_to_keep(delivery: Delivery, job: FailedJob, now: datetime) -> tuple[by
     """The data to put back, which tells when the job failed or started, and its attributes as JSON. Without that time
     each put-back would make the event young again.
     """
-    name, told = ("startedAt", job.started_at) if job.started_at else ("failedAt", job.failed_at)
+    name, moment = ("startedAt", job.started_at) if job.started_at else ("failedAt", job.failed_at or now)
     data, attributes = delivery.data, encode(delivery.attributes)
-    if name == "startedAt" or told == job.published_at:  # the event does not say, or not under this name
-        data = with_time(data, name, told or now)
+    if not job.tells_time:
+        data = with_time(data, name, moment)
     if len(data) + len(attributes) > _KEPT_BYTES_MAX:
-        data, attributes = known_fields(job, name, told or now), b"{}"
+        data, attributes = known_fields(job, name, moment), b"{}"
     return data, attributes.decode()

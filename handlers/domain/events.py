@@ -46,19 +46,22 @@ class FailedJob(Struct, frozen=True, kw_only=True):
     failed_at: datetime | None = None
     published_at: datetime | None = None
     started_at: datetime | None = None
+    tells_time: bool = True  # whether that time stands in the event
 
 
 def parse_failed(data: bytes, published_at: datetime | None = None) -> FailedJob:
     """Read the data of a message. Raises MalformedEvent, whose text never quotes the data."""
     fields = _read(data, _FAILED)
-    return replace(_job(fields, published_at), failed_at=fields.get("failedAt") or published_at)
+    failed_at = fields.get("failedAt")
+    return replace(_job(fields, published_at), failed_at=failed_at or published_at, tells_time=bool(failed_at))
 
 
 def parse_started(data: bytes, published_at: datetime | None = None) -> FailedJob:
     """Read the data of a started event, or of a follow-up, which is a valid one. Raises MalformedEvent."""
     fields = _read(data, _STARTED)
-    started_at = fields.get("startedAt") or fields.get("retriedAt") or published_at
-    return replace(_job(fields, published_at), started_at=started_at)
+    started_at = fields.get("startedAt")
+    known = started_at or fields.get("retriedAt") or published_at
+    return replace(_job(fields, published_at), started_at=known, tells_time=bool(started_at))
 
 
 def _job(fields: Mapping[str, Any], published_at: datetime | None) -> FailedJob:

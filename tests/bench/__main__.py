@@ -50,7 +50,7 @@ def main() -> None:
     print(f"{report.told(result)}\nAll values are in {file}.")
     if not kinds:
         report.keep(result)
-        print(f"{report.RESULT}, {report.PICTURE} and the table in {report.README} are of this run.")
+        print(f"{report.RESULT}, {report.PICTURE} and the table in {report.PAGE} are of this run.")
 
 
 async def bench(pubsub: str, firestore: str, options: argparse.Namespace) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The picture in the README: bars, drawn as SVG by hand, legible on white and on black."""
+"""The picture in docs/performance.md: bars, drawn as SVG by hand, legible on white and on black."""
 
 from collections.abc import Mapping
 

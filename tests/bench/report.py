@@ -1,4 +1,4 @@
-"""What a run of the benchmark brought, in words: for the terminal, and for the README."""
+"""What a run of the benchmark brought, in words: for the terminal, and for docs/performance.md."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.bench.picture import picture
 
-README, RESULT, PICTURE = Path("README.md"), Path("docs/bench.json"), Path("docs/bench.svg")
+PAGE, RESULT, PICTURE = Path("docs/performance.md"), Path("docs/bench.json"), Path("docs/bench.svg")
 _BEGIN, _END = "<!-- make bench -->\n", "<!-- /make bench -->"
 MEASURES = {
     "cpu_ms": "CPU an event, 80 in flight (ms)",
@@ -56,7 +56,7 @@ def over_the_wait(result: dict[str, Any]) -> tuple[float, float]:
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The README's table: medians, and in brackets this function's share of the peer's."""
+    """The table of docs/performance.md: medians, and in brackets this function's share of the peer's."""
     peers = [name for name in result["rounds"] if name != "this"]
     lines = [f"| | this | {' | '.join(peers)} |", "| --- | ---: |" + " ---: |" * len(peers)]
     for measure, says in MEASURES.items():
@@ -73,10 +73,10 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 def keep(result: dict[str, Any]) -> None:
-    """Put it into the repository: as values, as a picture, and as the README's table."""
+    """Put it into the repository: as values, as a picture, and as the table of docs/performance.md."""
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
     PICTURE.write_text(drawn(result))
-    README.write_text(renewed(README.read_text(), result))
+    PAGE.write_text(renewed(PAGE.read_text(), result))
 
 
 def drawn(result: dict[str, Any]) -> str:
@@ -84,9 +84,9 @@ def drawn(result: dict[str, Any]) -> str:
     return picture(medians, MEASURES)
 
 
-def renewed(readme: str, result: dict[str, Any]) -> str:
-    """The README with the table of this result."""
-    before, _, rest = readme.partition(_BEGIN)
+def renewed(page: str, result: dict[str, Any]) -> str:
+    """The page with the table of this result."""
+    before, _, rest = page.partition(_BEGIN)
     _, _, after = rest.partition(_END)
     return f"{before}{_BEGIN}{markdown(result)}{_END}{after}"
 
