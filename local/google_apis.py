@@ -23,8 +23,8 @@ from aiohttp import web
 
 from local import google_errors
 from local.authority import Authority
-from local.http_server import HttpServer
-from local.scripted import Answer, Drop, Scripts, Silence, Step
+from local.http_server import HttpServer, carry_out
+from local.scripted import Answer, Scripts, Step
 
 MARK = "made-up-secret"  # in every secret value on this stage, so that a leak can be searched for
 
@@ -92,6 +92,7 @@ class GoogleApis(AbstractAsyncContextManager["GoogleApis"]):
     ) -> None:
         self.client_id = "stand-in.apps.googleusercontent.com"
         self.client_secret = f"{MARK}-client-secret"
+        self.token_uri = ""  # what the client file names; "": where they serve
         self.requests: list[Request] = []
         self.counts: Counter[str] = Counter()  # by kind
         self.new_jobs: dict[str, str] = {}  # every job made: its id → the job it retries
@@ -126,7 +127,11 @@ class GoogleApis(AbstractAsyncContextManager["GoogleApis"]):
 
     def client_file(self) -> bytes:
         """The OAuth client as Google's console downloads it."""
-        client = {"client_id": self.client_id, "client_secret": self.client_secret, "token_uri": f"{self.url}/token"}
+        client = {
+            "client_id": self.client_id,
+            "client_secret": self.client_secret,
+            "token_uri": self.token_uri or f"{self.url}/token",
+        }
         return json.dumps({"web": {**client, "project_id": "stand-in", "redirect_uris": []}}).encode()
 
     def consent(self, refresh_token: str, *, scope: str = SCOPE, expires_in: int = EXPIRES_IN) -> None:
@@ -161,18 +166,7 @@ class GoogleApis(AbstractAsyncContextManager["GoogleApis"]):
         if latency := self._latency_seconds[request.kind]:
             await asyncio.sleep(latency)
         step = self._refusal(request) or self._scripts[request.kind].next(request.key) or self._success(request)
-        match step:
-            case Silence():
-                await asyncio.Event().wait()
-            case Drop(delay_seconds):
-                await asyncio.sleep(delay_seconds)
-                if raw.transport:
-                    raw.transport.abort()
-            case Answer(status, body, headers, delay_seconds):
-                if delay_seconds:
-                    await asyncio.sleep(delay_seconds)
-                return _response(status, body, dict(headers))
-        return web.Response()
+        return await carry_out(step, raw)
 
     async def _record(self, raw: web.BaseRequest) -> Request:
         body = await raw.read()
@@ -253,11 +247,3 @@ def _oauth_error(status: int, code: str, description: str) -> Answer:
 
 def _form(body: bytes) -> dict[str, str]:
     return {name: values[0] for name, values in parse_qs(body.decode(errors="replace"), keep_blank_values=True).items()}
-
-
-def _response(status: int, body: object, headers: dict[str, str]) -> web.Response:
-    if isinstance(body, bytes):
-        headers.setdefault("Content-Type", "text/html; charset=UTF-8")
-        return web.Response(status=status, body=body, headers=headers)
-    headers.setdefault("Content-Type", "application/json; charset=UTF-8")
-    return web.Response(status=status, text=body if isinstance(body, str) else json.dumps(body), headers=headers)

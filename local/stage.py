@@ -56,11 +56,15 @@ class Stage(AbstractAsyncContextManager["Stage"]):
         tls: bool = True,
     ) -> None:
         self.project = project or f"stage-{uuid.uuid4().hex[:12]}"
-        self._authority = Authority() if tls else None
+        self.authority = Authority()
+        self._tls = tls
         self.google = GoogleApis(
-            authority=self._authority, token_latency_seconds=token_latency, retry_latency_seconds=retry_latency
+            authority=self.authority if tls else None,
+            token_latency_seconds=token_latency,
+            retry_latency_seconds=retry_latency,
         )
         self.secrets = SecretManager(self.project, latency_seconds=secret_latency)
+        self.database = "(default)"  # the ledger's
         self.servers: list[FunctionServer] = []
         self.arrived: dict[str, list[Published]] = {RETRIED: [], REJECTED: [], DEAD: []}
         self._pubsub, self._firestore = pubsub, firestore
@@ -85,7 +89,7 @@ class Stage(AbstractAsyncContextManager["Stage"]):
             self._front_door = await stack.enter_async_context(FrontDoor(self._ports))
             self._topics = Topics(self.project, *await stack.enter_async_context(connected(address)))
             await self._topics.create(self._front_door.url, **self._delivery)
-            self.environment = self._environment(address)
+            self.environment = {**await self._connect(stack, address), **self._settings}
             for topic, messages in self.arrived.items():
                 collecting = asyncio.create_task(self._topics.collect(topic, messages))
                 stack.push_async_callback(_cancelled, collecting)
@@ -118,7 +122,7 @@ class Stage(AbstractAsyncContextManager["Stage"]):
         """All documents of the project in the Firestore emulator."""
         if not self._firestore:
             return ""
-        documents = f"http://{self._firestore}/v1/projects/{self.project}/databases/(default)/documents"
+        documents = f"http://{self._firestore}/v1/projects/{self.project}/databases/{self.database}/documents"
         async with aiohttp.ClientSession() as http, http.get(f"{documents}/archiveJobRetries?pageSize=1000") as found:
             return await found.text()
 
@@ -216,9 +220,10 @@ class Stage(AbstractAsyncContextManager["Stage"]):
     @property
     def trust(self) -> ssl.SSLContext | None:
         """For clients of the OAuth endpoint and the API in this process, where those speak TLS."""
-        return self._authority.client_context() if self._authority else None
+        return self.authority.client_context() if self._tls else None
 
-    def _environment(self, pubsub: str) -> dict[str, str]:
+    async def _connect(self, _stack: AsyncExitStack, pubsub: str) -> Mapping[str, str]:
+        """The environment by which the function finds the services."""
         firestore = {"FIRESTORE_EMULATOR_HOST": self._firestore} if self._firestore else {"RETRY_LEDGER": "memory"}
         return {
             "GOOGLE_CLOUD_PROJECT": self.project,
@@ -226,8 +231,7 @@ class Stage(AbstractAsyncContextManager["Stage"]):
             "SECRET_MANAGER_EMULATOR_HOST": self.secrets.address,
             "DATA_PORTABILITY_API_ENDPOINT": self.google.url,
             **firestore,
-            **(self._authority.environment(self.folder) if self._authority else {}),
-            **self._settings,
+            **(self.authority.environment(self.folder) if self._tls else {}),
         }
 
 
