@@ -20,7 +20,7 @@ from typing import Self
 
 from aiohttp import web
 
-from local.google_apis import MARK
+from local.grants import MARK
 from local.http_server import HttpServer, carry_out
 from local.scripted import Answer, Scripts, Step
 
