@@ -19,7 +19,7 @@ _FORBIDDEN = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\
 
 
 class EgressProxy(AbstractAsyncContextManager["EgressProxy"]):
-    """`routes`: for each host, as `name:port`, the port on this machine that serves it. Entries may be changed."""
+    """`routes`: for each host, as `name:port`, the port on this machine that serves it."""
 
     def __init__(self, routes: dict[str, int] | None = None) -> None:
         self.url = ""
@@ -49,6 +49,17 @@ class EgressProxy(AbstractAsyncContextManager["EgressProxy"]):
     def refused(self) -> list[str]:
         """The targets asked for that lead nowhere."""
         return [target for target in self.connects if target not in self.routes]
+
+    def lead(self, target: str, port: int) -> None:
+        """From now on this target is served there; connections to where it was break."""
+        self.routes[target] = port
+        self.cut(target)
+
+    def close(self, target: str) -> int:
+        """From now on nothing leads to this target; gives the port where it was."""
+        port = self.routes.pop(target)
+        self.cut(target)
+        return port
 
     def cut(self, target: str) -> None:
         """Every connection to this target breaks at once; new ones are possible."""

@@ -149,6 +149,10 @@ class GoogleApis(AbstractAsyncContextManager["GoogleApis"]):
         """The questions for a job's state so far, of one job or of all."""
         return self._recorded("state", job_id)
 
+    def behind(self, request: Request) -> str:
+        """The refresh token that this call's access token was made of."""
+        return self._grants.behind(request.headers.get("Authorization", ""))
+
     def _recorded(self, kind: str, key: str | None) -> list[Request]:
         return [request for request in self.requests if request.kind == kind and key in (None, request.key)]
 

@@ -61,6 +61,11 @@ class Grants:
         """From now on this access token is good."""
         self._access_tokens[access_token] = _AccessToken(grant, time.monotonic() + grant.expires_in)
 
+    def behind(self, authorization: str) -> str:
+        """The refresh token that the access token in this header was made of."""
+        token = self._access_tokens.get(authorization.removeprefix("Bearer "))
+        return next((refresh for refresh, grant in self._grants.items() if token and token.grant is grant), "")
+
     def refusal(self, authorization: str) -> Answer | None:
         """The API's answer to this header, None where it is good."""
         scheme, _, bearer = authorization.partition(" ")
