@@ -4,8 +4,10 @@ import ssl
 from pathlib import Path
 
 import certifi
+import grpc
 import trustme
 
+_SERVED = ("localhost", "127.0.0.1", "*.googleapis.com", "*.europe-west1.rep.googleapis.com")
 _NAME = "stand-in"
 _HASH = "8fa0e1f4.0"  # of a subject of that name: the file that OpenSSL looks for (`openssl x509 -subject_hash`)
 
@@ -17,10 +19,16 @@ class Authority:
         self._authority = trustme.CA(organization_name=_NAME, organization_unit_name=_NAME)
 
     def server_context(self, *names: str) -> ssl.SSLContext:
-        """For a service of these names; without any, for one on the loopback interface."""
+        """For a service of these names; without any, for one on the loopback interface or a Google API."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._authority.issue_cert(*(names or ("localhost", "127.0.0.1"))).configure_cert(context)
+        self._authority.issue_cert(*(names or _SERVED)).configure_cert(context)
         return context
+
+    def grpc_credentials(self) -> grpc.ServerCredentials:
+        """The same for a server of gRPC's."""
+        certificate = self._authority.issue_cert(*_SERVED)
+        chain = b"".join(blob.bytes() for blob in certificate.cert_chain_pems)
+        return grpc.ssl_server_credentials([(certificate.private_key_pem.bytes(), chain)])
 
     def client_context(self) -> ssl.SSLContext:
         """For whoever is to trust this authority, and no other."""
@@ -34,8 +42,8 @@ class Authority:
         Each finds it where it finds the world's authorities in the deployed function. OpenSSL, and so aiohttp, in a
         directory, where it looks one up when it meets it: the image is Ubuntu 22.04 (google-22 in
         https://docs.cloud.google.com/run/docs/runtimes/python), whose OpenSSL has no cert.pem, the file that is read
-        whole. Debian's has one since 3.0.5-3. requests has certifi's file, read whole for each connection; Node.js has
-        its own.
+        whole. Debian's has one since 3.0.5-3. requests has certifi's file, read whole for each connection; gRPC and
+        Node.js have their own.
         """
         pem, directory, bundle = self._authority.cert_pem.bytes(), folder / "authorities", folder / "authorities.pem"
         directory.mkdir(exist_ok=True)
@@ -45,5 +53,6 @@ class Authority:
             "SSL_CERT_DIR": str(directory),
             "SSL_CERT_FILE": str(folder / "absent.pem"),  # named, or this machine's own would be read
             "REQUESTS_CA_BUNDLE": str(bundle),
+            "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(bundle),
             "NODE_EXTRA_CA_CERTS": str(directory / _HASH),
         }

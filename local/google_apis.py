@@ -5,14 +5,15 @@ a token request. What is not scripted succeeds: a retry makes a new job with a f
 
     POST /token                      https://developers.google.com/identity/protocols/oauth2/web-server#offline
     POST /v1/archiveJobs/{id}:retry  https://developers.google.com/data-portability/reference/rest/v1/archiveJobs/retry
+    GET  /v1/archiveJobs/{id}/portabilityArchiveState                         …/archiveJobs/getPortabilityArchiveState
 """
 
 import asyncio
 import json
 import time
 import uuid
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -23,18 +24,16 @@ from aiohttp import web
 
 from local import google_errors
 from local.authority import Authority
-from local.http_server import HttpServer
-from local.scripted import Answer, Drop, Scripts, Silence, Step
+from local.grants import EXPIRES_IN, MARK, SCOPE, Grant, Grants, oauth_error
+from local.http_server import HttpServer, carry_out
+from local.scripted import Answer, Scripts, Step
 
-MARK = "made-up-secret"  # in every secret value on this stage, so that a leak can be searched for
+__all__ = ["MARK", "SCOPE", "GoogleApis", "Request", "SecretTold"]
 
 
 class SecretTold(AssertionError):
     """A secret came out where it has no business: the text says where, and not what."""
 
-
-SCOPE = "https://www.googleapis.com/auth/dataportability.myactivity.search"
-EXPIRES_IN = 3599  # seconds, as Google usually says
 
 # Google's front end, where a request does not get as far as the API
 _NOT_FOUND = Answer(404, b"<!DOCTYPE html><title>Error 404 (Not Found)!!1</title>")
@@ -47,7 +46,7 @@ _TOKEN_FIELDS = ("refresh_token", "client_id", "client_secret")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request as it came in. `kind` is token, retry or other; `key` the refresh token or the job's id."""
+    """One request as it came in. `kind` is token, retry, state or other; `key` the refresh token or the job's id."""
 
     kind: str
     key: str
@@ -59,26 +58,11 @@ class Request:
     connection: int  # the caller's port: of two that are open, each has its own
 
 
-@dataclass(slots=True)
-class Grant:
-    """A user's consent, as a refresh token."""
-
-    scope: str = SCOPE
-    expires_in: int = EXPIRES_IN  # seconds that its access tokens live
-    revoked: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _AccessToken:
-    grant: Grant
-    ends_at: float  # time.monotonic()
-
-
 class GoogleApis(AbstractAsyncContextManager["GoogleApis"]):
     """Both services; they serve at `url` while entered.
 
-    `authority` vouches for them; without one they speak in the clear. Each call takes the given latency. `open_to_all`
-    accepts any refresh token that bears MARK, for load of many users; `keep_requests=False` keeps the counts alone.
+    `authority` vouches for them; without one they speak in the clear. Each call takes the given latency. `consents`
+    says of a refresh token that nobody has told of whether it is good; `keep_requests=False` keeps the counts alone.
     """
 
     def __init__(
@@ -87,21 +71,21 @@ class GoogleApis(AbstractAsyncContextManager["GoogleApis"]):
         authority: Authority | None = None,
         token_latency_seconds: float = 0.0,
         retry_latency_seconds: float = 0.0,
-        open_to_all: bool = False,
+        consents: Callable[[str], bool] = lambda _: False,
         keep_requests: bool = True,
     ) -> None:
         self.client_id = "stand-in.apps.googleusercontent.com"
         self.client_secret = f"{MARK}-client-secret"
+        self.token_uri = ""  # what the client file names; "": where they serve
         self.requests: list[Request] = []
         self.counts: Counter[str] = Counter()  # by kind
         self.new_jobs: dict[str, str] = {}  # every job made: its id → the job it retries
+        self.states: dict[str, str] = {}  # of jobs; of all others IN_PROGRESS
         self._server = HttpServer(self._handle, authority)
-        self._latency_seconds = {"token": token_latency_seconds, "retry": retry_latency_seconds, "other": 0.0}
-        self._open_to_all = open_to_all
+        self._latency_seconds = {"token": token_latency_seconds, "retry": retry_latency_seconds}
         self._keep_requests = keep_requests
-        self._grants: dict[str, Grant] = {}
-        self._access_tokens: dict[str, _AccessToken] = {}
-        self._scripts: dict[str, Scripts[Step]] = {"token": Scripts(), "retry": Scripts(), "other": Scripts()}
+        self._grants = Grants(consents)
+        self._scripts: defaultdict[str, Scripts[Step]] = defaultdict(Scripts)
 
     async def __aenter__(self) -> Self:
         """Serve on a free port of the loopback interface."""
@@ -126,16 +110,20 @@ class GoogleApis(AbstractAsyncContextManager["GoogleApis"]):
 
     def client_file(self) -> bytes:
         """The OAuth client as Google's console downloads it."""
-        client = {"client_id": self.client_id, "client_secret": self.client_secret, "token_uri": f"{self.url}/token"}
+        client = {
+            "client_id": self.client_id,
+            "client_secret": self.client_secret,
+            "token_uri": self.token_uri or f"{self.url}/token",
+        }
         return json.dumps({"web": {**client, "project_id": "stand-in", "redirect_uris": []}}).encode()
 
     def consent(self, refresh_token: str, *, scope: str = SCOPE, expires_in: int = EXPIRES_IN) -> None:
         """From now on the token endpoint accepts this refresh token."""
-        self._grants[refresh_token] = Grant(scope, expires_in)
+        self._grants.consent(refresh_token, scope, expires_in)
 
     def revoke(self, refresh_token: str) -> None:
         """The user takes the consent back: neither this refresh token nor its access tokens work any more."""
-        self._grants.setdefault(refresh_token, Grant()).revoked = True
+        self._grants.revoke(refresh_token)
 
     def script_token(self, refresh_token: str, steps: Iterable[Step]) -> None:
         """What the next refreshes with this token meet (ANY: those with no script of their own)."""
@@ -145,6 +133,10 @@ class GoogleApis(AbstractAsyncContextManager["GoogleApis"]):
         """What the next well-formed retries of this job meet (ANY: those with no script of their own)."""
         self._scripts["retry"].set(job_id, steps)
 
+    def script_state(self, job_id: str, steps: Iterable[Step]) -> None:
+        """What the next looks at this job meet (ANY: those with no script of their own)."""
+        self._scripts["state"].set(job_id, steps)
+
     def retries(self, job_id: str | None = None) -> list[Request]:
         """The calls to archiveJobs.retry so far, of one job or of all."""
         return self._recorded("retry", job_id)
@@ -153,34 +145,29 @@ class GoogleApis(AbstractAsyncContextManager["GoogleApis"]):
         """The calls to the token endpoint so far, with one refresh token or with any."""
         return self._recorded("token", refresh_token)
 
+    def looks(self, job_id: str | None = None) -> list[Request]:
+        """The questions for a job's state so far, of one job or of all."""
+        return self._recorded("state", job_id)
+
+    def behind(self, request: Request) -> str:
+        """The refresh token that this call's access token was made of."""
+        return self._grants.behind(request.headers.get("Authorization", ""))
+
     def _recorded(self, kind: str, key: str | None) -> list[Request]:
         return [request for request in self.requests if request.kind == kind and key in (None, request.key)]
 
     async def _handle(self, raw: web.BaseRequest) -> web.StreamResponse:
         request = await self._record(raw)
-        if latency := self._latency_seconds[request.kind]:
+        if latency := self._latency_seconds.get(request.kind):
             await asyncio.sleep(latency)
-        step = self._refusal(request) or self._scripts[request.kind].next(request.key) or self._success(request)
-        match step:
-            case Silence():
-                await asyncio.Event().wait()
-            case Drop(delay_seconds):
-                await asyncio.sleep(delay_seconds)
-                if raw.transport:
-                    raw.transport.abort()
-            case Answer(status, body, headers, delay_seconds):
-                if delay_seconds:
-                    await asyncio.sleep(delay_seconds)
-                return _response(status, body, dict(headers))
-        return web.Response()
+        step = self._refusal(request) or self._scripted(request) or self._success(request)
+        return await carry_out(step, raw)
 
     async def _record(self, raw: web.BaseRequest) -> Request:
         body = await raw.read()
-        kind, key = "other", ""
-        if raw.path == "/token":
-            kind, key = "token", _form(body).get("refresh_token", "")
-        elif raw.path.startswith("/v1/archiveJobs/") and raw.path.endswith(":retry"):
-            kind, key = "retry", raw.path.removeprefix("/v1/archiveJobs/").removesuffix(":retry")
+        kind, key = _asked(raw.path)
+        if kind == "token":
+            key = _form(body).get("refresh_token", "")
         # a caller that was killed meanwhile has no connection any more, or one with nobody at its other end
         caller = raw.transport and raw.transport.get_extra_info("peername")
         connection = caller[1] if caller else 0
@@ -190,23 +177,23 @@ class GoogleApis(AbstractAsyncContextManager["GoogleApis"]):
             self.requests.append(request)
         return request
 
+    def _scripted(self, request: Request) -> Step | None:
+        step = self._scripts[request.kind].next(request.key)
+        if request.kind == "token" and isinstance(step, Answer) and isinstance(step.body, dict):
+            self._grants.learn(str(step.body.get("access_token")), Grant())  # what a script gives out is good
+        return step
+
     def _refusal(self, request: Request) -> Answer | None:
         """What Google says no to before it looks at the job or the grant."""
         if request.kind == "token":
             return self._token_refusal(request)
-        if request.kind != "retry" or request.method != "POST" or not request.key or "/" in request.key:
+        method = {"retry": "POST", "state": "GET"}.get(request.kind)
+        if request.method != method or not request.key or "/" in request.key:
             return _NOT_FOUND
-        if "Content-Length" not in request.headers:
+        if request.kind == "retry" and "Content-Length" not in request.headers:
             return _LENGTH_REQUIRED
-        scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
-        token = self._access_tokens.get(bearer)
-        if scheme != "Bearer" or token is None:
-            return google_errors.unauthenticated(
-                "CREDENTIALS_MISSING" if scheme != "Bearer" else "ACCESS_TOKEN_INVALID"
-            )
-        if token.grant.revoked or token.ends_at < time.monotonic():
-            return google_errors.unauthenticated("ACCESS_TOKEN_EXPIRED")
-        return _BODY_NOT_EMPTY if request.body else None
+        refusal = self._grants.refusal(request.headers.get("Authorization", ""))
+        return refusal or (_BODY_NOT_EMPTY if request.body else None)
 
     def _token_refusal(self, request: Request) -> Answer | None:
         form = _form(request.body)
@@ -214,50 +201,38 @@ class GoogleApis(AbstractAsyncContextManager["GoogleApis"]):
         if request.method != "POST":
             return _NOT_FOUND
         if not request.headers.get("Content-Type", "").startswith("application/x-www-form-urlencoded"):
-            return _oauth_error(400, "invalid_request", "The request is not a form.")
+            return oauth_error(400, "invalid_request", "The request is not a form.")
         if form.get("grant_type") != "refresh_token":
-            return _oauth_error(400, "unsupported_grant_type", f"Invalid grant_type: {form.get('grant_type', '')}")
+            return oauth_error(400, "unsupported_grant_type", f"Invalid grant_type: {form.get('grant_type', '')}")
         if missing:
-            return _oauth_error(400, "invalid_request", f"Missing required parameter: {missing}")
+            return oauth_error(400, "invalid_request", f"Missing required parameter: {missing}")
         if (form["client_id"], form["client_secret"]) != (self.client_id, self.client_secret):
-            return _oauth_error(401, "invalid_client", "The provided client secret is invalid.")
+            return oauth_error(401, "invalid_client", "The provided client secret is invalid.")
         if "scope" in form:  # would need every named scope to be granted, so the program must not send it
-            return _oauth_error(400, "invalid_scope", "Some requested scopes were not granted.")
+            return oauth_error(400, "invalid_scope", "Some requested scopes were not granted.")
         return None
 
     def _success(self, request: Request) -> Answer:
         if request.kind == "token":
-            return self._access_token(request.key)
+            return self._grants.refreshed(request.key)
+        if request.kind == "state":
+            name = f"archiveJobs/{request.key}/portabilityArchiveState"
+            return Answer(200, {"name": name, "state": self.states.get(request.key, "IN_PROGRESS")})
         new_job_id = str(uuid.uuid4())
         self.new_jobs[new_job_id] = request.key
         return Answer(200, {"archiveJobId": new_job_id})
 
-    def _access_token(self, refresh_token: str) -> Answer:
-        grant = self._grants.get(refresh_token)
-        if grant is None and self._open_to_all and MARK in refresh_token:
-            grant = self._grants[refresh_token] = Grant()
-        if grant is None:
-            return _oauth_error(400, "invalid_grant", "Bad Request")
-        if grant.revoked:
-            return _oauth_error(400, "invalid_grant", "Token has been expired or revoked.")
-        value = f"{MARK}-access-token-{len(self._access_tokens) + 1}"
-        self._access_tokens[value] = _AccessToken(grant, time.monotonic() + grant.expires_in)
-        content = {"access_token": value, "expires_in": grant.expires_in, "scope": grant.scope, "token_type": "Bearer"}
-        return Answer(200, content)
 
-
-def _oauth_error(status: int, code: str, description: str) -> Answer:
-    """An error of the token endpoint, RFC 6749, section 5.2."""
-    return Answer(status, {"error": code, "error_description": description})
+def _asked(path: str) -> tuple[str, str]:
+    """The kind of a request, and its job."""
+    if path == "/token":
+        return "token", ""
+    if path.startswith("/v1/archiveJobs/"):
+        for kind, ending in (("retry", ":retry"), ("state", "/portabilityArchiveState")):
+            if path.endswith(ending):
+                return kind, path.removeprefix("/v1/archiveJobs/").removesuffix(ending)
+    return "other", ""
 
 
 def _form(body: bytes) -> dict[str, str]:
     return {name: values[0] for name, values in parse_qs(body.decode(errors="replace"), keep_blank_values=True).items()}
-
-
-def _response(status: int, body: object, headers: dict[str, str]) -> web.Response:
-    if isinstance(body, bytes):
-        headers.setdefault("Content-Type", "text/html; charset=UTF-8")
-        return web.Response(status=status, body=body, headers=headers)
-    headers.setdefault("Content-Type", "application/json; charset=UTF-8")
-    return web.Response(status=status, text=body if isinstance(body, str) else json.dumps(body), headers=headers)

@@ -44,6 +44,24 @@ def quota_failure(description: str) -> dict[str, Any]:
     }
 
 
+def bad_request(field: str) -> dict[str, Any]:
+    """google.rpc.BadRequest: which field it was."""
+    return {"@type": f"{_TYPE}BadRequest", "fieldViolations": [{"field": field, "description": "invalid"}]}
+
+
+def precondition_failure(kind: str) -> dict[str, Any]:
+    """google.rpc.PreconditionFailure: what has to be done first, as in accepting terms of service."""
+    return {"@type": f"{_TYPE}PreconditionFailure", "violations": [{"type": kind, "subject": "example.com"}]}
+
+
+def help_links() -> dict[str, Any]:
+    """google.rpc.Help: where a person may go on."""
+    return {
+        "@type": f"{_TYPE}Help",
+        "links": [{"description": "Google developers console", "url": "https://x.example"}],
+    }
+
+
 def already_exists(job_id: str, access: str = "ONE_TIME") -> Answer:
     """409: the same export runs already, as this job. `access` is ONE_TIME or TIME_BASED."""
     return error(
@@ -99,6 +117,16 @@ def project_refused(reason: str = "SERVICE_DISABLED") -> Answer:
         "Data Portability API has not been used in this project before or it is disabled.",
         {"@type": f"{_TYPE}Help", "links": []},
         error_info(reason, "googleapis.com", service="dataportability.googleapis.com", consumer="projects/123456789"),
+    )
+
+
+def unregistered_caller() -> Answer:
+    """403: the request came with no identity that this API accepts."""
+    return error(
+        403,
+        "PERMISSION_DENIED",
+        "Method doesn't allow unregistered callers (callers without established identity). Please use API Key or other"
+        " form of API consumer identity to call this API.",
     )
 
 

@@ -1,6 +1,7 @@
 """What serves the stand-ins that speak HTTP, on a free port of the loopback interface."""
 
 import asyncio
+import json
 import socket
 from collections.abc import Awaitable, Callable
 
@@ -8,6 +9,7 @@ from aiohttp import web
 
 from local.authority import Authority
 from local.front_door import stop_accepting
+from local.scripted import Drop, Silence, Step
 
 Answering = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -52,3 +54,26 @@ class HttpServer:
             return await self._answer(request)
         finally:
             self._answering.discard(task)
+
+
+async def carry_out(step: Step, request: web.BaseRequest) -> web.StreamResponse:
+    """What a script says of this request, which has been read."""
+    if isinstance(step, Silence):
+        await asyncio.Event().wait()
+    elif isinstance(step, Drop):
+        await asyncio.sleep(step.delay_seconds)
+        if request.transport:
+            request.transport.abort()
+    else:
+        if step.delay_seconds:
+            await asyncio.sleep(step.delay_seconds)
+        return _response(step.status, step.body, dict(step.headers))
+    return web.Response()
+
+
+def _response(status: int, body: object, headers: dict[str, str]) -> web.Response:
+    if isinstance(body, bytes):
+        headers.setdefault("Content-Type", "text/html; charset=UTF-8")
+        return web.Response(status=status, body=body, headers=headers)
+    headers.setdefault("Content-Type", "application/json; charset=UTF-8")
+    return web.Response(status=status, text=body if isinstance(body, str) else json.dumps(body), headers=headers)

@@ -23,7 +23,7 @@ from local.scripted import Scripts, Silence
 
 PROJECT_NUMBER = 123456789  # Google answers with the project's number, whatever it was asked with
 _NAME = re.compile(
-    r"projects/(?P<project>[^/]+)/secrets/(?P<secret>[A-Za-z0-9_-]{1,255})/versions/(?P<version>latest|\d+)"
+    r"projects/(?P<project>[^/]+)(?P<location>/locations/[^/]+)?/secrets/(?P<secret>[A-Za-z0-9_-]{1,255})/versions/(?P<version>latest|\d+)"
 )
 
 
@@ -46,11 +46,12 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """The call fails with this status."""
+    """The call fails with this status; a front end can make its trailers large."""
 
     code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE
     message: str = "The service is currently unavailable."
     delay_seconds: float = 0.0
+    trailer_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +157,7 @@ class SecretManager(AbstractAsyncContextManager["SecretManager"]):
                 grpc.StatusCode.PERMISSION_DENIED,
                 f"Permission 'secretmanager.versions.access' denied for resource '{asked}' (or it may not exist).",
             )
-        secret = f"projects/{PROJECT_NUMBER}/secrets/{name['secret']}"
+        secret = f"projects/{PROJECT_NUMBER}{name['location'] or ''}/secrets/{name['secret']}"
         versions = self._versions.get(name["secret"], [])
         if not versions and (payload := self._payload_of_any(name["secret"])) is not None:
             return f"{secret}/versions/1", payload

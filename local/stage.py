@@ -18,16 +18,18 @@ from typing import Any, Self
 
 import aiohttp
 
+from local import topics
 from local.authority import Authority
 from local.front_door import FrontDoor
 from local.function_server import ROOT, FunctionServer
-from local.google_apis import EXPIRES_IN, MARK, SCOPE, GoogleApis, SecretTold
+from local.google_apis import GoogleApis, SecretTold
+from local.grants import EXPIRES_IN, MARK, SCOPE
 from local.pubsub import PubSub
 from local.secrets import SecretManager
-from local.topics import DEAD, FAILED, REJECTED, RETRIED, Published, Topics, connected
+from local.topics import Delivery, Published, Topics, connected
 
 REFRESH_TOKEN_PREFIX, OAUTH_CLIENT = "dataportability-refresh-token-", "dataportability-oauth-client"
-_SCHEDULED = "resume_deferred_retries"
+RETRY, RESUME, WATCH = "retry_failed_archive_job", "resume_deferred_retries", "watch_archive_job"  # the entry points
 
 
 class Stage(AbstractAsyncContextManager["Stage"]):
@@ -56,22 +58,21 @@ class Stage(AbstractAsyncContextManager["Stage"]):
         tls: bool = True,
     ) -> None:
         self.project = project or f"stage-{uuid.uuid4().hex[:12]}"
-        self._authority = Authority() if tls else None
+        self.authority = Authority()
+        self._tls = tls
         self.google = GoogleApis(
-            authority=self._authority, token_latency_seconds=token_latency, retry_latency_seconds=retry_latency
+            authority=self.authority if tls else None,
+            token_latency_seconds=token_latency,
+            retry_latency_seconds=retry_latency,
         )
         self.secrets = SecretManager(self.project, latency_seconds=secret_latency)
+        self.database = "(default)"  # the ledger's
         self.servers: list[FunctionServer] = []
-        self.arrived: dict[str, list[Published]] = {RETRIED: [], REJECTED: [], DEAD: []}
+        self.arrived: dict[str, list[Published]] = {topic: [] for topic in topics.PULLED}
         self._pubsub, self._firestore = pubsub, firestore
         self._settings = dict(settings or {})
-        self._delivery: Any = {
-            "back_off": back_off,
-            "ack_deadline": ack_deadline,
-            "max_delivery_attempts": max_delivery_attempts,
-            "pushes": pushes,
-        }
-        self._behind_the_door: list[FunctionServer] = []
+        self._delivery = Delivery(back_off, ack_deadline, max_delivery_attempts)
+        self._pushes = pushes
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -82,10 +83,12 @@ class Stage(AbstractAsyncContextManager["Stage"]):
             await stack.enter_async_context(self.google)
             await stack.enter_async_context(self.secrets)
             self.secrets.add_version(OAUTH_CLIENT, self.google.client_file())
-            self._front_door = await stack.enter_async_context(FrontDoor(self._ports))
+            self._front_door = await stack.enter_async_context(FrontDoor(lambda: self._ports(RETRY)))
             self._topics = Topics(self.project, *await stack.enter_async_context(connected(address)))
-            await self._topics.create(self._front_door.url, **self._delivery)
-            self.environment = self._environment(address)
+            await self._topics.create()
+            for _ in range(self._pushes):
+                await self._topics.push(topics.FAILED, self._front_door.url, topics.DEAD, self._delivery)
+            self.environment = {**await self._connect(stack, address), **self._settings}
             for topic, messages in self.arrived.items():
                 collecting = asyncio.create_task(self._topics.collect(topic, messages))
                 stack.push_async_callback(_cancelled, collecting)
@@ -118,7 +121,7 @@ class Stage(AbstractAsyncContextManager["Stage"]):
         """All documents of the project in the Firestore emulator."""
         if not self._firestore:
             return ""
-        documents = f"http://{self._firestore}/v1/projects/{self.project}/databases/(default)/documents"
+        documents = f"http://{self._firestore}/v1/projects/{self.project}/databases/{self.database}/documents"
         async with aiohttp.ClientSession() as http, http.get(f"{documents}/archiveJobRetries?pageSize=1000") as found:
             return await found.text()
 
@@ -127,23 +130,29 @@ class Stage(AbstractAsyncContextManager["Stage"]):
     async def start_function(
         self,
         *,
-        target: str = "retry_failed_archive_job",
+        target: str = RETRY,
         source: Path = ROOT / "main.py",
         settings: Mapping[str, str] | None = None,
     ) -> FunctionServer:
-        """Start one more server and wait until it answers; events reach it unless its target is the scheduled one."""
+        """Start one more server and wait until it answers; events reach it unless its target is the scheduled one.
+
+        The watch's subscriptions are made with its first server.
+        """
         if self.servers and not self._firestore:
             raise ValueError("Several servers need a ledger that they share: the Firestore emulator.")
         output = self.folder / f"function-{len(self.servers) + 1}.log"
         server = FunctionServer(target, source, {**self.environment, **(settings or {})}, output)
+        first_watch = target == WATCH and not any(server.target == WATCH for server in self.servers)
         self.servers.append(server)
-        if target != _SCHEDULED:
-            self._behind_the_door.append(server)
         await server.ready()
+        if first_watch:
+            door = await self._stack.enter_async_context(FrontDoor(lambda: self._ports(WATCH)))
+            for topic in (topics.STARTED, topics.RETRIED):
+                await self._topics.push(topic, door.url, topics.WATCH_DEAD, self._delivery)
         return server
 
-    def _ports(self) -> list[int]:
-        return [server.port for server in self._behind_the_door if server.running]
+    def _ports(self, target: str) -> list[int]:
+        return [server.port for server in self.servers if server.running and server.target == target]
 
     def _kill_all(self) -> None:
         for server in self.servers:
@@ -177,25 +186,30 @@ class Stage(AbstractAsyncContextManager["Stage"]):
             self.google.revoke(refresh_token)
         return refresh_token
 
-    async def publish(self, event: Mapping[str, Any] | bytes, **attributes: str) -> str:
-        """Put an event on the failed topic; gives the message's id."""
+    async def publish(self, event: Mapping[str, Any] | bytes, topic: str = topics.FAILED, **attributes: str) -> str:
+        """Put an event on a topic; gives the message's id."""
         data = event if isinstance(event, bytes) else json.dumps(event).encode()
-        return await self._topics.publish(FAILED, data, attributes)
+        return await self._topics.publish(topic, data, attributes)
 
     @property
     def follow_ups(self) -> list[Published]:
         """What came out on archive-job-retried so far."""
-        return self.arrived[RETRIED]
+        return self.arrived[topics.RETRIED]
 
     @property
     def rejections(self) -> list[Published]:
         """What came out on archive-job-retry-rejected so far."""
-        return self.arrived[REJECTED]
+        return self.arrived[topics.REJECTED]
+
+    @property
+    def ended(self) -> list[Published]:
+        """What came out on archive-job-ended so far."""
+        return self.arrived[topics.ENDED]
 
     @property
     def dead_letters(self) -> list[Published]:
         """What Pub/Sub gave up on so far."""
-        return self.arrived[DEAD]
+        return self.arrived[topics.DEAD]
 
     async def until(self, true: Callable[[], object], *, seconds: float = 30.0) -> None:
         """Wait until the predicate holds. Raises TimeoutError with the state of things."""
@@ -216,9 +230,10 @@ class Stage(AbstractAsyncContextManager["Stage"]):
     @property
     def trust(self) -> ssl.SSLContext | None:
         """For clients of the OAuth endpoint and the API in this process, where those speak TLS."""
-        return self._authority.client_context() if self._authority else None
+        return self.authority.client_context() if self._tls else None
 
-    def _environment(self, pubsub: str) -> dict[str, str]:
+    async def _connect(self, _stack: AsyncExitStack, pubsub: str) -> Mapping[str, str]:
+        """The environment by which the function finds the services."""
         firestore = {"FIRESTORE_EMULATOR_HOST": self._firestore} if self._firestore else {"RETRY_LEDGER": "memory"}
         return {
             "GOOGLE_CLOUD_PROJECT": self.project,
@@ -227,8 +242,7 @@ class Stage(AbstractAsyncContextManager["Stage"]):
             "DATA_PORTABILITY_API_ENDPOINT": self.google.url,
             "DOUBT_PAUSE_SECONDS": "0.1",  # what people wait for takes no two minutes
             **firestore,
-            **(self._authority.environment(self.folder) if self._authority else {}),
-            **self._settings,
+            **(self.authority.environment(self.folder) if self._tls else {}),
         }
 
 

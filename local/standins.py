@@ -13,7 +13,8 @@ import sys
 
 import uvloop
 
-from local.google_apis import MARK, GoogleApis
+from local.google_apis import GoogleApis
+from local.grants import MARK
 from local.secrets import SecretManager
 from local.stage import OAUTH_CLIENT
 
@@ -22,7 +23,7 @@ async def _serve(options: argparse.Namespace) -> None:
     google = GoogleApis(
         token_latency_seconds=options.token_ms / 1000,
         retry_latency_seconds=options.retry_ms / 1000,
-        open_to_all=True,
+        consents=lambda token: MARK in token,
         keep_requests=False,
     )
     secrets = SecretManager(

@@ -15,6 +15,8 @@ from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcAsyncI
 
 FAILED, RETRIED = "archive-job-failed", "archive-job-retried"
 REJECTED, DEAD = "archive-job-retry-rejected", "archive-job-dead"
+STARTED, ENDED, WATCH_DEAD = "archive-job-started", "archive-job-ended", "archive-job-watch-dead"
+PULLED = (RETRIED, REJECTED, DEAD, ENDED, WATCH_DEAD)  # what comes out
 _RPC_SECONDS = 30.0
 _PULL_SECONDS = 10.0
 
@@ -39,8 +41,17 @@ async def connected(address: str) -> AsyncIterator[tuple[PublisherAsyncClient, S
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How a push subscription delivers. Times are in seconds."""
+
+    back_off: tuple[float, float] = (0.2, 2.0)
+    ack_deadline: int = 120
+    max_delivery_attempts: int = 10
+
+
 class Topics:
-    """The four topics of one project. Each subscription bears its topic's name, those that push a number with it."""
+    """The topics of one project. Each pull subscription bears its topic's name, those that push a number with it."""
 
     def __init__(self, project: str, publisher: PublisherAsyncClient, subscriber: SubscriberAsyncClient) -> None:
         self._project = project
@@ -48,34 +59,28 @@ class Topics:
         self._publisher = publisher
         self._subscriber = subscriber
 
-    async def create(
-        self,
-        push_endpoint: str,
-        *,
-        back_off: tuple[float, float],
-        ack_deadline: int,
-        max_delivery_attempts: int,
-        pushes: int,
-    ) -> None:
-        """All topics; push subscriptions to the failed one, pull subscriptions to the rest. Times are in seconds."""
-        for topic in (FAILED, RETRIED, REJECTED, DEAD):
+    async def create(self) -> None:
+        """All topics, and pull subscriptions to what comes out."""
+        for topic in (FAILED, STARTED, *PULLED):
             await self._publisher.create_topic(name=self._name("topics", topic), timeout=_RPC_SECONDS)
-        for topic in (RETRIED, REJECTED, DEAD):
+        for topic in PULLED:
             await self._subscribe(topic)
-        for number in range(pushes):
-            self._pushing.append(f"{FAILED}-{number + 1}")
-            await self._subscribe(
-                FAILED,
-                self._pushing[-1],
-                push_config=types.PushConfig(push_endpoint=push_endpoint),
-                ack_deadline_seconds=ack_deadline,
-                retry_policy=types.RetryPolicy(
-                    minimum_backoff=timedelta(seconds=back_off[0]), maximum_backoff=timedelta(seconds=back_off[1])
-                ),
-                dead_letter_policy=types.DeadLetterPolicy(
-                    dead_letter_topic=self._name("topics", DEAD), max_delivery_attempts=max_delivery_attempts
-                ),
-            )
+
+    async def push(self, topic: str, endpoint: str, dead_letters: str, how: Delivery) -> None:
+        """One more push subscription to this topic."""
+        self._pushing.append(f"{topic}-{len(self._pushing) + 1}")
+        await self._subscribe(
+            topic,
+            self._pushing[-1],
+            push_config=types.PushConfig(push_endpoint=endpoint),
+            ack_deadline_seconds=how.ack_deadline,
+            retry_policy=types.RetryPolicy(
+                minimum_backoff=timedelta(seconds=how.back_off[0]), maximum_backoff=timedelta(seconds=how.back_off[1])
+            ),
+            dead_letter_policy=types.DeadLetterPolicy(
+                dead_letter_topic=self._name("topics", dead_letters), max_delivery_attempts=how.max_delivery_attempts
+            ),
+        )
 
     async def stop_pushing(self) -> None:
         """Or an emulator that others use too would go on pushing to an address that soon is somebody else's."""

@@ -24,7 +24,8 @@ from google.cloud.secretmanager_v1.services.secret_manager_service.transports im
 
 from local import google_errors
 from local.function_server import ROOT
-from local.google_apis import MARK, GoogleApis
+from local.google_apis import GoogleApis
+from local.grants import MARK
 from local.scripted import ANY, Answer, Drop, Silence
 from local.secrets import Fault, SecretManager, State, Success
 from local.stage import OAUTH_CLIENT
@@ -221,7 +222,9 @@ async def test_silence_lasts_until_the_caller_gives_up(google: GoogleApis, http:
 
 
 async def test_every_call_takes_the_given_latency(http: aiohttp.ClientSession) -> None:
-    async with GoogleApis(token_latency_seconds=0.1, retry_latency_seconds=0.2, open_to_all=True) as google:
+    async with GoogleApis(
+        token_latency_seconds=0.1, retry_latency_seconds=0.2, consents=lambda token: MARK in token
+    ) as google:
         loop = asyncio.get_running_loop()
         begun = loop.time()
         await retry(http, google)

@@ -1,0 +1,143 @@
+"""Google's front end of one gRPC service: TLS, the caller's token, and refusals that its emulator does not know.
+
+It passes on bytes. A check looks at a call before that: the method, its metadata, the request's bytes; and refuses.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from local.authority import Authority
+from local.grpc_service import Refused
+from local.scripted import Drop, Scripts, Silence
+from local.secrets import Fault
+
+Check = Callable[[str, Mapping[str, str], bytes], None]
+GrpcStep = Fault | Silence | Drop
+
+_UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_metadata_size", 4 << 20)]
+_OF_ONE_HOP = frozenset({"authorization", "user-agent"})
+_NO_TOKEN = Refused(
+    grpc.StatusCode.UNAUTHENTICATED,
+    "Request had invalid authentication credentials. Expected OAuth 2 access token, login cookie or other valid"
+    " authentication credential. See https://developers.google.com/identity/sign-in/web/devconsole-project.",
+)
+
+
+class FrontEnd(AbstractAsyncContextManager["FrontEnd"]):
+    """In front of the service at `address`; it serves at `port` while entered.
+
+    `vouched` says whether an authorization header is good. `cut` breaks all connections: what a Drop needs.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        authority: Authority,
+        *,
+        vouched: Callable[[str], bool],
+        check: Check = lambda *_: None,
+        cut: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.port = 0
+        self.counts: Counter[str] = Counter()  # calls by method, those that were refused too
+        self.refusals: list[str] = []
+        self._address = address
+        self._authority = authority
+        self._vouched = vouched
+        self._check = check
+        self._cut = cut
+        self._scripts: Scripts[GrpcStep] = Scripts()
+
+    async def __aenter__(self) -> Self:
+        """Serve on a free port of the loopback interface."""
+        self._channel = grpc.aio.insecure_channel(self._address, options=_UNLIMITED)
+        self._server = grpc.aio.server(options=_UNLIMITED)
+        self._server.add_generic_rpc_handlers((_Everything(self._answer),))
+        self.port = self._server.add_secure_port("127.0.0.1:0", self._authority.grpc_credentials())
+        await self._server.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close every connection."""
+        await self._server.stop(grace=None)
+        await self._channel.close()
+
+    def script(self, method: str, steps: Iterable[GrpcStep]) -> None:
+        """What the next calls of this method meet, as in `Commit` (ANY: those with no script of their own)."""
+        self._scripts.set(method, steps)
+
+    async def _answer(self, path: str, requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        method = path.rpartition("/")[2]
+        self.counts[method] += 1
+        metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+        try:
+            if not self._vouched(metadata.get("authorization", "")):
+                raise _NO_TOKEN
+            first = await anext(aiter(requests), None)
+            if step := self._scripts.next(method):
+                await self._carry_out(step, context)
+            if first is not None:
+                self._check(method, metadata, first)
+        except Refused as refused:
+            self.refusals.append(f"{method}: {refused}")
+            await context.abort(refused.code, str(refused))
+        await self._pass_on(path, metadata, first, requests, context)
+
+    async def _carry_out(self, step: GrpcStep, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        if isinstance(step, Fault):
+            await asyncio.sleep(step.delay_seconds)
+            trailers = (("x-debug-trace", "x" * step.trailer_bytes),) if step.trailer_bytes else ()
+            await context.abort(step.code, step.message, trailers)
+        if isinstance(step, Drop):
+            await asyncio.sleep(step.delay_seconds)
+            self._cut()
+        await asyncio.Event().wait()
+
+    async def _pass_on(
+        self,
+        path: str,
+        metadata: Mapping[str, str],
+        first: bytes | None,
+        requests: Any,
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> None:
+        passed = [(key, value) for key, value in metadata.items() if key not in _OF_ONE_HOP]
+        passed.append(("authorization", "Bearer owner"))  # who may do everything in Google's emulators
+
+        async def asked() -> Any:
+            if first is not None:
+                yield first
+            async for request in requests:
+                yield request
+
+        call: Any = self._channel.stream_stream(path)(asked(), metadata=passed, timeout=context.time_remaining())
+        try:
+            async for response in call:
+                await context.write(response)
+        except grpc.aio.AioRpcError as error:
+            await context.abort(error.code(), error.details() or "", tuple(error.trailing_metadata()))
+        finally:
+            call.cancel()
+
+
+class _Everything(grpc.GenericRpcHandler):
+    """Every method, as streams of bytes both ways: on the wire a single message is no different."""
+
+    def __init__(self, answer: Callable[[str, Any, Any], Any]) -> None:
+        self._answer = answer
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        path = handler_call_details.method
+
+        async def handle(requests: Any, context: Any) -> None:
+            await self._answer(path, requests, context)
+
+        return grpc.stream_stream_rpc_method_handler(handle)

@@ -1,0 +1,47 @@
+"""Deliveries by hand, as Pub/Sub pushes them, straight to a server."""
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import aiohttp
+
+from local.function_server import FunctionServer
+from local.stage import Stage
+
+
+class Answered(NamedTuple):
+    """An answer to a delivery."""
+
+    status: int
+    seconds: float
+
+
+async def push(http: aiohttp.ClientSession, url: str, event: Mapping[str, Any], **message: Any) -> int:
+    """Deliver an event; gives the answer's status. `message` are fields of the message beside its data."""
+    data = base64.b64encode(json.dumps(event).encode()).decode()
+    body = {"message": {"data": data, "messageId": "1"} | message, "subscription": "projects/p/subscriptions/s"}
+    async with http.post(url, json=body) as answer:
+        await answer.read()
+        return answer.status
+
+
+async def deliver(server: FunctionServer, *jobs: str) -> dict[str, Answered]:
+    """Each job once and all at a time, of users of the same names."""
+
+    async def one(http: aiohttp.ClientSession, job: str) -> Answered:
+        begun = time.monotonic()
+        status = await push(http, server.url, {"archiveJobId": job, "userId": job}, messageId=f"of-{job}")
+        return Answered(status, time.monotonic() - begun)
+
+    async with aiohttp.ClientSession() as http:
+        return dict(zip(jobs, await asyncio.gather(*(one(http, job) for job in jobs)), strict=True))
+
+
+async def attempts(stage: Stage, *jobs: str) -> dict[str, int]:
+    """Of these jobs' follow-ups, once they are all there."""
+    await stage.until(lambda: {*jobs} <= {message.data["retriedArchiveJobId"] for message in stage.follow_ups})
+    return {message.data["retriedArchiveJobId"]: message.data["attempt"] for message in stage.follow_ups}

@@ -1,0 +1,205 @@
+"""The function as it is deployed: no emulator variable, real names, its own account, and what fails out there."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import aiohttp
+import grpc
+import pytest
+
+from local import google_errors
+from local.deployed_stage import DATA_PORTABILITY, FIRESTORE, OAUTH, PUBSUB, SECRET_MANAGER, DeployedStage
+from local.front_end import FrontEnd, GrpcStep
+from local.function_server import FunctionServer
+from local.scripted import ANY, Answer, Drop, Silence, Step
+from local.secrets import Fault
+from local.stage import RESUME
+from tests.e2e.pushing import Answered, attempts, deliver
+
+EVENT = {"archiveJobId": "job", "userId": "job"}
+SERVICES = {SECRET_MANAGER, PUBSUB, FIRESTORE, OAUTH, DATA_PORTABILITY}
+SHORT = {"HANDLER_DEADLINE_SECONDS": "6"}
+
+
+@pytest.fixture
+async def stage(google_cloud: Any) -> AsyncIterator[DeployedStage]:
+    async with DeployedStage(**google_cloud, settings=SHORT) as stage:
+        stage.add_user("job")
+        yield stage
+
+
+async def until_done(server: FunctionServer, job: str = "job") -> None:
+    """Deliver until it is done."""
+    async with asyncio.timeout(30):
+        while (await deliver(server, job))[job].status != 204:  # noqa: ASYNC110 it is another process that gets ready
+            await asyncio.sleep(0.2)
+
+
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy"])
+async def test_a_failed_job_is_retried_through_the_only_way_out(variable: str, google_cloud: Any) -> None:
+    async with DeployedStage(**google_cloud, proxy_variable=variable) as stage:
+        stage.add_user("job")
+        await stage.start_function()
+        for _ in range(3):
+            await stage.publish(EVENT)
+        await stage.until(lambda: len(stage.follow_ups) >= 3)  # a redelivery publishes the same job again
+        assert stage.google.new_jobs.keys() == {message.data["archiveJobId"] for message in stage.follow_ups}
+        assert 1 == len(stage.google.retries("job"))
+        assert set(stage.proxy.connects) >= SERVICES
+        assert [] == stage.proxy.refused
+        assert [] == stage.firestore.refusals + stage.pubsub.refusals + stage.secret_manager.refusals
+        assert [] == stage.servers[0].other_output
+
+
+async def test_a_deferred_job_comes_back_by_the_schedule(stage: DeployedStage) -> None:
+    await stage.start_function()
+    schedule = await stage.start_function(target=RESUME)
+
+    def cools_down() -> Any:
+        yield google_errors.cooldown(datetime.now(UTC) + timedelta(seconds=1.5))
+
+    stage.google.script_retry("job", cools_down())
+    await stage.publish(EVENT)
+    await stage.until(lambda: any(line["outcome"] == "deferred" for line in stage.deliveries))
+    async with aiohttp.ClientSession() as http:
+        for _ in range(40):
+            async with http.post(schedule.url) as answer:
+                assert answer.status < 500
+            if stage.follow_ups:
+                break
+            await asyncio.sleep(0.25)
+    await attempts(stage, "job")
+    assert 2 == len(stage.google.retries("job"))
+
+
+async def test_a_secret_is_read_in_its_region(google_cloud: Any) -> None:
+    prefix = f"projects/{google_cloud['project']}/locations/europe-west1/secrets/dataportability-refresh-token-"
+    async with DeployedStage(**google_cloud, settings={"REFRESH_TOKEN_SECRET_PREFIX": prefix}) as stage:
+        stage.add_user("job")
+        server = await stage.start_function()
+        await until_done(server)
+        assert "secretmanager.europe-west1.rep.googleapis.com:443" in stage.proxy.connects
+
+
+# Its own account
+
+
+@pytest.mark.parametrize("step", [Silence(), Answer(503, b"")], ids=["silent", "503"])
+async def test_a_metadata_server_that_does_not_answer_is_waited_for(step: Step, stage: DeployedStage) -> None:
+    jobs = [f"job-{number}" for number in range(5)]
+    for job in jobs:
+        stage.add_user(job)
+    stage.metadata.script(ANY, itertools.repeat(step))
+    server = await stage.start_function()
+    delivering = asyncio.create_task(deliver(server, *jobs))
+    longest = 0.0
+    async with aiohttp.ClientSession() as http:
+        while not delivering.done():
+            begun = asyncio.get_running_loop().time()
+            async with http.get(server.url) as answer:
+                assert answer.status == 405
+            longest = max(longest, asyncio.get_running_loop().time() - begun)
+            await asyncio.sleep(0.05)
+    answered = await delivering
+    assert {503} == {answer.status for answer in answered.values()}
+    assert max(answer.seconds for answer in answered.values()) < 9
+    assert longest < 1  # the loop is free
+
+    stage.metadata.script(ANY, [])
+    for job in jobs:
+        await until_done(server, job)
+    assert dict.fromkeys(jobs, 1) == await attempts(stage, *jobs)
+
+
+async def test_an_account_that_is_gone_is_a_fault_of_ours(stage: DeployedStage) -> None:
+    for kind in ("account", "token"):
+        stage.metadata.script(kind, itertools.repeat(Answer(404, b"", {"Metadata-Flavor": "Google"})))
+    server = await stage.start_function()
+    assert 500 == (await deliver(server, "job"))["job"].status
+    for kind in ("account", "token"):
+        stage.metadata.script(kind, [])
+    await until_done(server)
+    assert {"job": 1} == await attempts(stage, "job")
+
+
+async def test_its_own_token_is_renewed(google_cloud: Any) -> None:
+    async with DeployedStage(**google_cloud, own_token_seconds=1) as stage:
+        server = await stage.start_function()
+        for job in ("first", "second"):
+            stage.add_user(job)
+            await until_done(server, job)
+            await asyncio.sleep(1.2)
+        assert {"first": 1, "second": 1} == await attempts(stage, "first", "second")
+        assert dict.fromkeys(("first", "second"), 1) == {call.key: 1 for call in stage.google.retries()}
+
+
+# The services
+
+
+def front_ends(stage: DeployedStage) -> dict[str, FrontEnd]:
+    return {"secrets": stage.secret_manager, "ledger": stage.firestore, "topics": stage.pubsub}
+
+
+async def warm(stage: DeployedStage, *jobs: str) -> FunctionServer:
+    """A function that has retried a first job, and users for these."""
+    server = await stage.start_function()
+    for job in ("warm", *jobs):
+        stage.add_user(job)
+    await until_done(server, "warm")
+    return server
+
+
+async def test_an_error_with_large_trailers_is_told_at_once(stage: DeployedStage) -> None:
+    server = await warm(stage, *front_ends(stage))
+    fault = Fault(grpc.StatusCode.INVALID_ARGUMENT, "with its stack", trailer_bytes=100_000)
+    answered: dict[str, Answered] = {}
+    for name, front_end in front_ends(stage).items():
+        front_end.script(ANY, itertools.repeat(fault))
+        answered |= await deliver(server, name)
+        front_end.script(ANY, [])
+    assert dict.fromkeys(answered, 500) == {name: answer.status for name, answer in answered.items()}
+    assert max(answer.seconds for answer in answered.values()) < 3
+
+
+async def test_a_service_that_fails_once_costs_no_retry(stage: DeployedStage) -> None:
+    steps: dict[str, GrpcStep] = {"cut": Drop(), "unavailable": Fault(grpc.StatusCode.UNAVAILABLE)}
+    jobs = [f"{name}-{how}" for name in front_ends(stage) for how in steps]
+    server = await warm(stage, *jobs)
+    for name, front_end in front_ends(stage).items():
+        for how, step in steps.items():
+            front_end.script(ANY, [step])
+            await until_done(server, f"{name}-{how}")
+    assert dict.fromkeys([*jobs, "warm"], 1) == await attempts(stage, *jobs)
+    assert dict.fromkeys(jobs, 1) == {job: len(stage.google.retries(job)) for job in jobs}
+
+
+async def test_a_database_that_is_not_there_is_a_fault_of_ours(google_cloud: Any) -> None:
+    async with DeployedStage(**google_cloud, settings=SHORT | {"FIRESTORE_DATABASE": "absent"}) as stage:
+        stage.add_user("job")
+        server = await stage.start_function()
+        assert 500 == (await deliver(server, "job"))["job"].status
+        assert [] == stage.google.retries()
+
+
+async def test_a_way_out_that_is_closed_costs_no_retry(stage: DeployedStage) -> None:
+    ways = {"token": OAUTH, "api": DATA_PORTABILITY}
+    server = await warm(stage, *ways)
+    for job, target in ways.items():
+        port = stage.proxy.close(target)
+        assert 503 == (await deliver(server, job))[job].status
+        stage.proxy.lead(target, port)
+        await until_done(server, job)
+    assert dict.fromkeys([*ways, "warm"], 1) == await attempts(stage, *ways)
+
+
+async def test_a_foreign_page_rejects_nobody(stage: DeployedStage) -> None:
+    jobs = {f"answered-{status}": status for status in (200, 302, 400, 403, 404, 407)}
+    server = await warm(stage, *jobs)
+    for job, status in jobs.items():
+        page = Answer(status, b"<html><h1>Blocked</h1></html>", {"Location": "https://elsewhere.example/"})
+        stage.google.script_retry(job, [page] * 2)
+    assert dict.fromkeys(jobs, 500) == {job: answer.status for job, answer in (await deliver(server, *jobs)).items()}
+    assert [] == stage.rejections + stage.proxy.refused

@@ -1,0 +1,132 @@
+"""A token endpoint and an API that mean harm: no secret comes out, no two users are mixed, no instance falls."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local import hostile
+from local.deployed_stage import DATA_PORTABILITY, OAUTH, DeployedStage
+from local.function_server import FunctionServer
+from local.hostile import HostilePeer, Mischief
+from tests.e2e.pushing import attempts, deliver
+
+TIMES = {"HANDLER_DEADLINE_SECONDS": "5", "DOUBT_PAUSE_SECONDS": "0.1"}  # and no peer makes a delivery last longer
+MOST_MIB = 256  # resident, at the highest: half of what the function is given
+
+OF_THE_API: dict[str, Mischief] = {
+    "late": hostile.late(30),
+    "endless-body": hostile.endless_body,
+    "dripping-body": hostile.dripping_body,
+    "endless-headers": hostile.endless_headers,
+    "megabytes-of-headers": hostile.megabytes_of_headers,
+    "bomb": hostile.bomb,
+    "cut-off": hostile.cut_off,
+    "no-http": hostile.no_http,
+    "bearer-as-id": hostile.bearer_as_id,
+}
+OF_THE_TOKEN_ENDPOINT = {name: mischief for name, mischief in OF_THE_API.items() if name != "bearer-as-id"} | {
+    "huge-token": hostile.changed(access_token="made-up-secret" + "x" * 65_536),
+    "two-line-token": hostile.changed(access_token="made-up-secret\r\nX-Injected: 1"),
+}
+
+
+def memory_mib(server: FunctionServer) -> float:
+    """The most that a worker has had in memory at once."""
+    peaks = [
+        int(line.split()[1])
+        for worker in server.workers
+        for line in Path(f"/proc/{worker}/status").read_text().splitlines()
+        if line.startswith("VmHWM")
+    ]
+    return max(peaks) / 1024
+
+
+@contextlib.contextmanager
+def hostile_peer(stage: DeployedStage, mischiefs: Mapping[str, Mischief], *targets: str) -> Iterator[None]:
+    """In place of these services, by default of both."""
+    with HostilePeer(stage.google.port, stage.authority, mischiefs) as peer:
+        for target in targets or (OAUTH, DATA_PORTABILITY):
+            stage.proxy.lead(target, peer.port)
+        yield
+
+
+async def until_warm(server: FunctionServer) -> None:
+    """Until a first job has gone through: connections are there, and the emulators have done everything once."""
+    while (await deliver(server, "warm"))["warm"].status != 204:
+        pass
+
+
+async def test_a_hostile_answer_costs_one_delivery_and_tells_nothing(google_cloud: Any) -> None:
+    async with DeployedStage(**google_cloud, settings=TIMES) as stage:
+        server = await stage.start_function()
+        of_api = {f"api-{name}": mischief for name, mischief in OF_THE_API.items()}
+        of_token = {f"token-{name}": mischief for name, mischief in OF_THE_TOKEN_ENDPOINT.items()}
+        jobs = [*of_api, *of_token]
+        tokens = {job: stage.add_user(job) for job in (*jobs, "good", "warm")}
+        await until_warm(server)
+        with hostile_peer(stage, of_api | {tokens[job]: mischief for job, mischief in of_token.items()}):
+            first = await deliver(server, *jobs, "good")
+            assert first.pop("good").status == 204
+            assert {} == {job: answer.status for job, answer in first.items() if answer.status not in (500, 503)}
+            assert max(answer.seconds for answer in first.values()) < 8
+            assert [] == stage.rejections
+            await asyncio.sleep(0.2)
+            again = await deliver(server, *jobs)
+            assert {204} == {answer.status for answer in again.values()}
+            cost = await attempts(stage, *jobs)
+            assert {job: 2 if job in of_api else 1 for job in jobs} == {job: cost[job] for job in jobs}
+            assert memory_mib(server) < MOST_MIB
+
+
+async def test_a_redirect_is_not_followed(google_cloud: Any) -> None:
+    async with DeployedStage(**google_cloud) as stage:
+        server = await stage.start_function()
+        token = stage.add_user("of-token")
+        stage.add_user("of-api")
+        with hostile_peer(stage, {"of-api": hostile.redirect, token: hostile.redirect}):
+            answered = await deliver(server, "of-token", "of-api")
+            assert {"of-token": 500, "of-api": 500} == {job: answer.status for job, answer in answered.items()}
+            assert [] == stage.proxy.refused
+
+
+@pytest.mark.parametrize("target", [OAUTH, DATA_PORTABILITY])
+async def test_an_answer_nobody_asked_for_is_nobodys(target: str, google_cloud: Any) -> None:
+    jobs = ["first", "second", "third"]
+    async with DeployedStage(**google_cloud) as stage:
+        server = await stage.start_function()
+        tokens = {job: stage.add_user(job) for job in jobs}
+        with hostile_peer(stage, dict.fromkeys((*jobs, *tokens.values()), hostile.twice), target):
+            for job in jobs:
+                assert (await deliver(server, job))[job].status == 204
+                await asyncio.sleep(0.1)
+            await attempts(stage, *jobs)
+            assert tokens == {call.key: stage.google.behind(call) for call in stage.google.retries()}
+            named = {message.data["archiveJobId"]: message.data["retriedArchiveJobId"] for message in stage.follow_ups}
+            assert stage.google.new_jobs == named
+
+
+async def test_a_408_on_an_idle_connection_costs_nothing(google_cloud: Any) -> None:
+    jobs = ["first", "second", "third"]
+    async with DeployedStage(**google_cloud) as stage:
+        server = await stage.start_function()
+        tokens = [stage.add_user(job) for job in jobs]
+        with hostile_peer(stage, dict.fromkeys((*jobs, *tokens), hostile.timed_out_idle)):
+            for job in jobs:
+                assert (await deliver(server, job))[job].status == 204
+                await asyncio.sleep(0.2)
+            assert dict.fromkeys(jobs, 1) == await attempts(stage, *jobs)
+
+
+async def test_a_token_for_ever_is_only_a_token(google_cloud: Any) -> None:
+    async with DeployedStage(**google_cloud) as stage:
+        server = await stage.start_function()
+        lives = {"for-ever": 1e308, "negative": -1, "a-word": "3599", "none": None}
+        mischiefs = {stage.add_user(job): hostile.changed(expires_in=value) for job, value in lives.items()}
+        with hostile_peer(stage, mischiefs):
+            answered = await deliver(server, *lives)
+        assert answered["for-ever"].status == 204
+        assert [] == stage.rejections
