@@ -27,6 +27,11 @@ _ACCOUNT_STATE = Rejection(
 )
 
 
+def after_second_401(answer: Unauthorized) -> Rejection | BackOff:
+    """A grant that is gone shows at the next refresh, so only the account itself is a verdict."""
+    return _ACCOUNT_STATE if answer.account_state else BackOff("Google refuses new access tokens too (401)")
+
+
 class RetryCall(Struct, frozen=True):
     """The call of one delivery, with what it needs."""
 
@@ -46,8 +51,7 @@ class RetryCall(Struct, frozen=True):
         if other:
             answer = await self._send(claim, other)
         if isinstance(answer, Unauthorized):
-            again = BackOff("archiveJobs.retry: Google refuses new access tokens too (401)")
-            answer = _ACCOUNT_STATE if answer.account_state else again
+            answer = after_second_401(answer)
         if not isinstance(answer, NewJob | AlreadyRunning | Cooldown):
             self.log.failed("retry")
         return answer

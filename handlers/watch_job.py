@@ -44,6 +44,7 @@ from handlers.domain.outcomes import (
 )
 from handlers.ledger import AlreadyDecided, Claimable, InProgress, Ledger
 from handlers.ports import AccessToken, DeliveryLog, JobStates, Publisher, Tokens, VersionedEntry
+from handlers.retry_call import after_second_401
 
 _LONGEST_WAIT = timedelta(minutes=50)
 _NEW = timedelta(hours=1)  # while a job is so young, nobody can be sure that it is not there
@@ -142,7 +143,7 @@ class _Look:
         await self._step("record", PUBLISHED, self._case.ledger.keep(self._job, found, replace(entry, reason=state)))
         return Ended(state, cause)
 
-    async def _state(self, now: datetime) -> JobState | Answer | Unauthorized:
+    async def _state(self, now: datetime) -> JobState | Answer:
         tokens, credential_id = self._case.tokens, self._job.credential_id
         token = await self._step("token", PREPARED, tokens.get(credential_id))
         if isinstance(token, Rejection):
@@ -153,7 +154,7 @@ class _Look:
             if isinstance(token, Rejection):
                 return token
             answer = await self._ask(token, now)
-        return answer
+        return after_second_401(answer) if isinstance(answer, Unauthorized) else answer
 
     async def _ask(self, token: AccessToken, now: datetime) -> JobState | Answer | Unauthorized:
         seconds = max(self._deadlines.seconds_left(ANSWERED), 0.1)

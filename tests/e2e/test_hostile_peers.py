@@ -14,7 +14,7 @@ from local.function_server import FunctionServer
 from local.hostile import HostilePeer, Mischief
 from tests.e2e.pushing import attempts, deliver
 
-TIMES = {"HANDLER_DEADLINE_SECONDS": "5", "DOUBT_PAUSE_SECONDS": "0.1"}  # and no peer makes a delivery last longer
+TIMES = {"HANDLER_DEADLINE_SECONDS": "12", "DOUBT_PAUSE_SECONDS": "0.1"}  # and no peer makes a delivery last longer
 MOST_MIB = 256  # resident, at the highest: half of what the function is given
 
 OF_THE_API: dict[str, Mischief] = {
@@ -72,7 +72,7 @@ async def test_a_hostile_answer_costs_one_delivery_and_tells_nothing(google_clou
             first = await deliver(server, *jobs, "good")
             assert first.pop("good").status == 204
             assert {} == {job: answer.status for job, answer in first.items() if answer.status not in (500, 503)}
-            assert max(answer.seconds for answer in first.values()) < 8
+            assert max(answer.seconds for answer in first.values()) < 15
             assert [] == stage.rejections
             await asyncio.sleep(0.2)
             again = await deliver(server, *jobs)
