@@ -197,10 +197,10 @@ class Ledger:
             if found and found.entry.state != "open":
                 return
 
-    async def replace_kept(self, found: VersionedEntry, entry: LedgerEntry) -> None:
+    async def replace_kept(self, found: VersionedEntry, entry: LedgerEntry) -> VersionedEntry:
         """Keep another event of a deferred job. Raises Transient where somebody wrote meanwhile."""
         try:
-            await self._store.write(replace(entry, updated_at=self._now()), found.version)
+            return await self._store.write(replace(entry, updated_at=self._now()), found.version)
         except Conflict:
             raise Transient("the deferred job was written to meanwhile") from None
 

@@ -119,10 +119,10 @@ class _JobRetry:
         if entry.state == "deferred" and not entry.is_of(self._job):
             data, attributes = event_to_keep(self._delivery, self._job, self._case.now())
             kept = replace(entry.merged(self._job), event=data, attributes=attributes)
-            await self._step("record", RECORDED, self._case.ledger.replace_kept(found.found, kept))
-        else:
-            # a message that comes again was not acknowledged: whoever decided did not get that published
-            self._log.bind(republished=self._delivery.attempt <= 1)
+            replaced = await self._step("record", RECORDED, self._case.ledger.replace_kept(found.found, kept))
+            return await self._announcer.announce(replaced)
+        # a message that comes again was not acknowledged: whoever decided did not get that published
+        self._log.bind(republished=self._delivery.attempt <= 1)
         return await self._announcer.announce(found.found)
 
     async def _token(self) -> AccessToken | Rejection:
@@ -152,21 +152,21 @@ class _JobRetry:
         return claim
 
     async def _decide(self, claim: Claim, token: AccessToken | Rejection | None) -> Decision:
-        """Decide, and call Google if that is the decision. Whatever this raises, nothing was carried out."""
+        """Decide, and call Google if that is the decision."""
         entry, policy = claim.entry, self._case.policy
+        if known := policy.judge_entry(entry):
+            return Decision(entry.rejected(known))
+        if token is None:
+            return Decision(entry.released(), RetryLater("the ledger's entry has changed meanwhile"))
+        if isinstance(token, Rejection):
+            self._log.failed("token")
+            return Decision(entry.rejected(token))
         try:
-            if known := policy.judge_entry(entry):
-                return Decision(entry.rejected(known))
-            if token is None:
-                return Decision(entry.released(), RetryLater("the ledger's entry has changed meanwhile"))
-            if isinstance(token, Rejection):
-                self._log.failed("token")
-                return Decision(entry.rejected(token))
             answer = await self._call(claim, token)
-            return decide(answer, entry, policy, self._job, self._delivery)
-        except Exception:
+        except Exception:  # nothing was carried out
             await self._give_back(claim, entry.released())
             raise
+        return decide(answer, entry, policy, self._job, self._delivery)
 
     async def _record(self, claim: Claim, decision: Decision) -> VersionedEntry:
         entry, ledger = decision.entry, self._case.ledger
