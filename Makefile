@@ -7,13 +7,16 @@ UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --pytho
 	--custom-compile-command 'make requirements' --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ops test check lint format types unit simulate storm properties requirements upgrade clean
+.PHONY: help demo local ops test check lint format types unit simulate storm properties requirements upgrade clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 demo: $(READY) ## the main job on this machine, nothing to configure
 	@$(BIN)/python -m local.demo
+
+local: $(READY) ## the demo's Google Cloud with the function in it, kept up until Ctrl-C, to publish events to
+	@$(BIN)/python -m local.serve
 
 ops: $(READY) ## the commands for operators: a job's story, redrive (ARGS="story JOB_ID")
 	@$(BIN)/python -m ops $(or $(ARGS),--help)

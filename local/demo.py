@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import aiohttp
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
@@ -20,9 +19,8 @@ from rich.text import Text
 from local import emulators
 from local.demo_events import ONE_USER, Event, Events, Story
 from local.function_server import ROOT
-from local.stage import Stage
+from local.stage import RESUME, Stage
 
-_INSTEAD = {"pubsub": "An embedded Pub/Sub", "firestore": "a ledger in memory (where what is deferred stays)"}
 QUIET_SECONDS = 1.0  # after the last outcome, for anything that should not come any more
 
 
@@ -33,16 +31,8 @@ def main() -> int:
     options.add_argument("--seconds", type=float, default=45.0, help="the time limit for all of it")
     chosen = options.parse_args()
     console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-    installed = emulators.find()
-    wanted = {name: command for name in _INSTEAD if (command := getattr(installed, name))}
-    absent = [instead for name, instead in _INSTEAD.items() if name not in wanted]
-    if wanted:
-        console.print("Starting Google's emulators …")
-    if absent:
-        console.print(f"{' and '.join(absent)} instead of Google's emulators: {installed.missing}.", markup=False)
     try:
-        with emulators.started(*wanted.values()) as addresses:
-            at = dict(zip(wanted, addresses, strict=True))
+        with emulators.available(lambda said: console.print(said, markup=False)) as at:
             stage = Stage(
                 pubsub=at.get("pubsub"),
                 firestore=at.get("firestore"),
@@ -50,7 +40,7 @@ def main() -> int:
                 token_latency=0.1,
                 retry_latency=0.2,
             )
-            return asyncio.run(_run(stage, chosen, console, resumes="firestore" in wanted))
+            return asyncio.run(_run(stage, chosen, console, resumes="firestore" in at))
     except KeyboardInterrupt:
         console.print("Interrupted. Everything that was started is gone.")
         return 130
@@ -87,13 +77,7 @@ async def _run(stage: Stage, options: argparse.Namespace, console: Console, *, r
 
 
 async def _schedule(stage: Stage, source: Path) -> None:
-    """Be Cloud Scheduler, only more often."""
-    server = await stage.start_function(target="resume_deferred_retries", source=source)
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as http:
-        while True:
-            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-                await http.post(server.url)
-            await asyncio.sleep(1)
+    await (await stage.start_function(target=RESUME, source=source)).be_called(every_seconds=1)
 
 
 async def _show(events: Events, console: Console) -> None:
@@ -134,6 +118,7 @@ def _summarise(stage: Stage, events: Events, console: Console, seconds: float) -
         console.print("\n".join(lines), markup=False)
         return 1
     console.print(f"Everything came out as promised, in {seconds:.0f} s.")
+    console.print("To publish events of your own to all this: make local")
     return 0
 
 

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -22,6 +22,7 @@ from local.processes import Child, free_port
 START_SECONDS = 60.0  # an emulator answers in within 2 s; a busy machine may take longer
 _OLDEST_JAVA = 11
 _COMPONENTS = ("pubsub-emulator", "cloud-firestore-emulator")
+_INSTEAD = {"pubsub": "An embedded Pub/Sub", "firestore": "a ledger in memory (where what is deferred stays)"}
 
 Command = tuple[str, ...]
 
@@ -55,6 +56,20 @@ def find() -> Installed:
         firestore=(*jvm, "-cp", str(firestore), firestore_main, "start") if firestore else None,
         missing=f"`gcloud components install {absent}` is needed" if absent else "",
     )
+
+
+@contextlib.contextmanager
+def available(say: Callable[[str], None]) -> Iterator[dict[str, str]]:
+    """Start what this machine has; gives `host:port` of "pubsub" and "firestore", and says what is not there."""
+    installed = find()
+    commands = {name: command for name in _INSTEAD if (command := getattr(installed, name))}
+    absent = [instead for name, instead in _INSTEAD.items() if name not in commands]
+    if commands:
+        say("Starting Google's emulators …")
+    if absent:
+        say(f"{' and '.join(absent)} instead of Google's emulators: {installed.missing}.")
+    with started(*commands.values()) as addresses:
+        yield dict(zip(commands, addresses, strict=True))
 
 
 @contextlib.contextmanager

@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+
 from local.processes import Child, free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 60.0
+STOP_SECONDS = 10.0
 
 
 class FunctionServer:
@@ -68,6 +71,14 @@ class FunctionServer:
                 return (await reader.readline()).startswith(b"HTTP/1.1 404")
         return False
 
+    async def be_called(self, every_seconds: float) -> None:
+        """Be Cloud Scheduler, only more often, for as long as the task lives."""
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as http:
+            while True:
+                with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                    await (await http.post(self.url)).read()
+                await asyncio.sleep(every_seconds)
+
     @property
     def log(self) -> list[dict[str, Any]]:
         """The JSON lines that it wrote so far."""
@@ -92,6 +103,15 @@ class FunctionServer:
     def terminate(self) -> None:
         """SIGTERM, as Cloud Run sends it before it takes an instance away."""
         self._child.terminate()
+
+    async def stop(self) -> None:
+        """SIGTERM, and SIGKILL if that takes too long: what is in flight ends first."""
+        self.terminate()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_SECONDS):
+                while self.running:  # noqa: ASYNC110 a process that ends sets no event
+                    await asyncio.sleep(0.02)
+        self.kill()
 
     def kill(self) -> None:
         """SIGKILL to it and all its workers, now."""

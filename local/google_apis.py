@@ -80,11 +80,11 @@ class GoogleApis(AbstractAsyncContextManager["GoogleApis"]):
         self.requests: list[Request] = []
         self.counts: Counter[str] = Counter()  # by kind
         self.new_jobs: dict[str, str] = {}  # every job made: its id → the job it retries
-        self.states: dict[str, str] = {}  # of jobs; of all others IN_PROGRESS
+        self.states = defaultdict[str, str](lambda: "IN_PROGRESS")  # of jobs, by id
         self._server = HttpServer(self._handle, authority)
         self._latency_seconds = {"token": token_latency_seconds, "retry": retry_latency_seconds}
         self._keep_requests = keep_requests
-        self._grants = Grants(consents)
+        self.grants = Grants(consents)
         self._scripts: defaultdict[str, Scripts[Step]] = defaultdict(Scripts)
 
     async def __aenter__(self) -> Self:
@@ -119,11 +119,11 @@ class GoogleApis(AbstractAsyncContextManager["GoogleApis"]):
 
     def consent(self, refresh_token: str, *, scope: str = SCOPE, expires_in: int = EXPIRES_IN) -> None:
         """From now on the token endpoint accepts this refresh token."""
-        self._grants.consent(refresh_token, scope, expires_in)
+        self.grants.consent(refresh_token, scope, expires_in)
 
     def revoke(self, refresh_token: str) -> None:
         """The user takes the consent back: neither this refresh token nor its access tokens work any more."""
-        self._grants.revoke(refresh_token)
+        self.grants.revoke(refresh_token)
 
     def script_token(self, refresh_token: str, steps: Iterable[Step]) -> None:
         """What the next refreshes with this token meet (ANY: those with no script of their own)."""
@@ -151,7 +151,7 @@ class GoogleApis(AbstractAsyncContextManager["GoogleApis"]):
 
     def behind(self, request: Request) -> str:
         """The refresh token that this call's access token was made of."""
-        return self._grants.behind(request.headers.get("Authorization", ""))
+        return self.grants.behind(request.headers.get("Authorization", ""))
 
     def _recorded(self, kind: str, key: str | None) -> list[Request]:
         return [request for request in self.requests if request.kind == kind and key in (None, request.key)]
@@ -180,7 +180,7 @@ class GoogleApis(AbstractAsyncContextManager["GoogleApis"]):
     def _scripted(self, request: Request) -> Step | None:
         step = self._scripts[request.kind].next(request.key)
         if request.kind == "token" and isinstance(step, Answer) and isinstance(step.body, dict):
-            self._grants.learn(str(step.body.get("access_token")), Grant())  # what a script gives out is good
+            self.grants.learn(str(step.body.get("access_token")), Grant())  # what a script gives out is good
         return step
 
     def _refusal(self, request: Request) -> Answer | None:
@@ -192,7 +192,7 @@ class GoogleApis(AbstractAsyncContextManager["GoogleApis"]):
             return _NOT_FOUND
         if request.kind == "retry" and "Content-Length" not in request.headers:
             return _LENGTH_REQUIRED
-        refusal = self._grants.refusal(request.headers.get("Authorization", ""))
+        refusal = self.grants.refusal(request.headers.get("Authorization", ""))
         return refusal or (_BODY_NOT_EMPTY if request.body else None)
 
     def _token_refusal(self, request: Request) -> Answer | None:
@@ -214,10 +214,10 @@ class GoogleApis(AbstractAsyncContextManager["GoogleApis"]):
 
     def _success(self, request: Request) -> Answer:
         if request.kind == "token":
-            return self._grants.refreshed(request.key)
+            return self.grants.refreshed(request.key)
         if request.kind == "state":
             name = f"archiveJobs/{request.key}/portabilityArchiveState"
-            return Answer(200, {"name": name, "state": self.states.get(request.key, "IN_PROGRESS")})
+            return Answer(200, {"name": name, "state": self.states[request.key]})
         new_job_id = str(uuid.uuid4())
         self.new_jobs[new_job_id] = request.key
         return Answer(200, {"archiveJobId": new_job_id})

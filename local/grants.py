@@ -31,7 +31,7 @@ class Grants:
     """`consents` says of a refresh token that nobody has told of whether it is good."""
 
     def __init__(self, consents: Callable[[str], bool] = lambda _: False) -> None:
-        self._consents = consents
+        self.consents = consents
         self._grants: dict[str, Grant] = {}
         self._access_tokens: dict[str, _AccessToken] = {}
 
@@ -46,7 +46,7 @@ class Grants:
     def refreshed(self, refresh_token: str) -> Answer:
         """The token endpoint's answer."""
         grant = self._grants.get(refresh_token)
-        if grant is None and self._consents(refresh_token):
+        if grant is None and self.consents(refresh_token):
             grant = self._grants[refresh_token] = Grant()
         if grant is None:
             return oauth_error(400, "invalid_grant", "Bad Request")

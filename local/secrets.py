@@ -91,7 +91,7 @@ class SecretManager(AbstractAsyncContextManager["SecretManager"]):
         self.count = 0
         self._project = project
         self._latency_seconds = latency_seconds
-        self._payload_of_any = payload_of_any
+        self.payload_of_any = payload_of_any
         self._keep_accesses = keep_accesses
         self._versions: defaultdict[str, list[_Version]] = defaultdict(list)
         self._scripts: Scripts[SecretStep] = Scripts()
@@ -159,7 +159,7 @@ class SecretManager(AbstractAsyncContextManager["SecretManager"]):
             )
         secret = f"projects/{PROJECT_NUMBER}{name['location'] or ''}/secrets/{name['secret']}"
         versions = self._versions.get(name["secret"], [])
-        if not versions and (payload := self._payload_of_any(name["secret"])) is not None:
+        if not versions and (payload := self.payload_of_any(name["secret"])) is not None:
             return f"{secret}/versions/1", payload
         number = len(versions) if name["version"] == "latest" else int(name["version"])
         if not 1 <= number <= len(versions):

@@ -138,7 +138,7 @@ class Stage(AbstractAsyncContextManager["Stage"]):
 
         The watch's subscriptions are made with its first server.
         """
-        if self.servers and not self._firestore:
+        if any(server.running for server in self.servers) and not self._firestore:
             raise ValueError("Several servers need a ledger that they share: the Firestore emulator.")
         output = self.folder / f"function-{len(self.servers) + 1}.log"
         server = FunctionServer(target, source, {**self.environment, **(settings or {})}, output)
