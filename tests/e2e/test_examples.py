@@ -1,0 +1,122 @@
+"""The examples, run on the stage as a product would run them."""
+
+import asyncio
+import json
+import re
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from google.cloud import pubsub_v1  # type: ignore[attr-defined]
+from google.oauth2.credentials import Credentials
+
+from examples import consume_rejections, poll_exports, start_export
+from local.function_server import ROOT
+from local.scripted import Answer
+from local.stage import RESUME, RETRY, WATCH, Stage
+from local.topics import ENDED, RETRIED
+
+FILES = sorted((ROOT / "examples").glob("*.py"))
+
+
+@pytest.fixture
+async def stage(google_cloud: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stage]:
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", google_cloud["pubsub"])
+    async with Stage(**google_cloud, tls=False, settings={"WATCH_INTERVAL_SECONDS": "0.1"}) as stage:
+        yield stage
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_example_is_under_forty_lines_of_code_and_names_its_role(file: Path) -> None:
+    text = file.read_text()
+    code = [line for line in re.sub(r'^""".*?"""', "", text, flags=re.DOTALL).splitlines() if line.strip()]
+    assert len(code) < 40
+    assert "roles/" in text
+
+
+async def test_started_event_of_the_example_ends_as_complete(stage: Stage) -> None:
+    stage.add_user("user")
+    stage.google.script_state("job", [Answer(200, {"state": "COMPLETE"})])
+    await stage.start_function(target=WATCH)
+    schedule = await stage.start_function(target=RESUME)
+    publisher = pubsub_v1.PublisherClient()
+    await asyncio.to_thread(start_export.publish_started, publisher, stage.project, "job", "user")
+    async with aiohttp.ClientSession() as http:
+        while not stage.ended:
+            await (await http.post(schedule.url)).read()
+            await asyncio.sleep(0.2)
+    assert "COMPLETE" == stage.ended[0].data["state"]
+
+
+async def test_failed_job_of_the_poller_is_retried_and_its_follow_up_read(stage: Stage) -> None:
+    token = stage.add_user("user")
+    stage.google.script_state("job", [Answer(200, {"state": "FAILED"})])
+    await stage.start_function(target=RETRY)
+    answer = stage.google.grants.refreshed(token)
+    assert isinstance(answer.body, dict)
+    user = Credentials(answer.body["access_token"])  # type: ignore[no-untyped-call]
+    publisher = pubsub_v1.PublisherClient()
+    look = poll_exports.look
+    assert "FAILED" == await asyncio.to_thread(look, publisher, stage.project, "job", "user", user, stage.google.url)
+    await stage.until(lambda: stage.follow_ups)
+
+
+async def test_rejected_event_is_retried_after_new_consent(stage: Stage) -> None:
+    await stage.start_function(target=RETRY)
+    await stage.publish({"archiveJobId": "job", "userId": "user"})
+    await stage.until(lambda: stage.rejections)
+    rejection = stage.rejections[0].data
+    assert "ask user for consent (NO_SECRET)" == consume_rejections.what_to_do(rejection)
+    stage.add_user("user")
+    await asyncio.to_thread(consume_rejections.publish_again, pubsub_v1.PublisherClient(), rejection, stage.project)
+    await stage.until(lambda: stage.follow_ups)
+
+
+@pytest.mark.parametrize(
+    ("rejection", "says"),
+    [
+        ({"reason": "ACCESS_DENIED"}, "ask user for consent (ACCESS_DENIED)"),
+        ({"reason": "REAUTHORIZATION_REQUIRED", "cause": "INVALID_GRANT"}, "ask user for consent (INVALID_GRANT)"),
+        ({"reason": "MALFORMED_EVENT", "detail": "why"}, "correct the producer: why"),
+        ({"reason": "OUTCOME_UNKNOWN"}, "look whether an export of user is running"),
+        ({"reason": "RETRY_BUDGET_EXHAUSTED", "callsInDoubt": 2}, "look whether an export of user is running"),
+        ({"reason": "RETRY_BUDGET_EXHAUSTED"}, "start a new export for user"),
+    ],
+)
+def test_rejection_says_what_to_do(rejection: dict[str, Any], says: str) -> None:
+    assert says == consume_rejections.what_to_do({"userId": "user", **rejection})
+
+
+async def test_consumer_reads_each_outcome_once(stage: Stage) -> None:
+    subscriber, publisher = pubsub_v1.SubscriberClient(), pubsub_v1.PublisherClient()
+    for topic in (RETRIED, ENDED):
+        path = subscriber.subscription_path(stage.project, "of-the-product")
+        subscriber.create_subscription(name=path, topic=publisher.topic_path(stage.project, topic))
+        follow_up = {"archiveJobId": "new", "retriedArchiveJobId": "old", "attempt": 1, "userId": "user"}
+        ended = {"archiveJobId": "new", "userId": "user", "state": "COMPLETE", "cause": ""}
+        event, kind = (follow_up, "archive-job-retried") if topic == RETRIED else (ended, "archive-job-ended")
+        for _ in range(2):
+            publisher.publish(
+                publisher.topic_path(stage.project, topic), json.dumps(event).encode(), eventType=kind, dedupKey="key"
+            ).result()
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-u",
+            "examples/consume_outcomes.py",
+            "of-the-product",
+            cwd=ROOT,
+            stdout=asyncio.subprocess.PIPE,
+            env={
+                "PUBSUB_EMULATOR_HOST": stage.environment["PUBSUB_EMULATOR_HOST"],
+                "GOOGLE_CLOUD_PROJECT": stage.project,
+            },
+        )
+        assert process.stdout
+        expected = "old goes on as new, retry 1\n" if topic == RETRIED else "new of user has ended: COMPLETE\n"
+        assert expected == (await asyncio.wait_for(process.stdout.readline(), 30)).decode()
+        process.terminate()
+        await process.wait()
+        subscriber.delete_subscription(subscription=path)
