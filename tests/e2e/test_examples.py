@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from google.cloud import pubsub_v1  # type: ignore[attr-defined]
+from google.cloud import pubsub_v1  # type: ignore[attr-defined,import-untyped,unused-ignore]
 from google.oauth2.credentials import Credentials
 
 from examples import consume_rejections, poll_exports, start_export
