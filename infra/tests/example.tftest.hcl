@@ -1,5 +1,4 @@
-# Plans terraform.tfvars.example with a mocked provider, which makes values up that are known after apply only.
-# tests/infra/ reads this plan, and that with the watch, and holds them against the code.
+# Plans terraform.tfvars.example with a mocked provider; tests/infra/ reads this plan and holds it against the code.
 
 mock_provider "google" {
   override_during = plan
@@ -8,12 +7,4 @@ mock_provider "google" {
 
 run "example" {
   command = plan
-}
-
-run "watch" {
-  command = plan
-
-  variables {
-    watch = true
-  }
 }

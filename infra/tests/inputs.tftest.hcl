@@ -10,20 +10,6 @@ variables {
   source_object = "archive-job-retry-0000000000000000000000000000000000000000000000000000000000000000.zip"
 }
 
-run "defaults" {
-  command = plan
-
-  assert {
-    condition     = length([for name, value in local.settings : name if startswith(name, "OTEL_") || contains(["ENDED_TOPIC", "STARTED_TOPIC", "TOKEN_HOSTS", "WATCH_INTERVAL_SECONDS"], name)]) == 0
-    error_message = "What is not asked for must not be set."
-  }
-
-  assert {
-    condition     = keys(google_cloudfunctions2_function.this) == ["resume", "retry"] && keys(google_pubsub_subscription.push) == ["archive-job-failed-push"]
-    error_message = "The watch must be off."
-  }
-}
-
 run "traces_to_google_cloud" {
   command = plan
 

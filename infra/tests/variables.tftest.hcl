@@ -14,18 +14,6 @@ run "timeout_not_above_the_handler_deadline" {
   expect_failures = [var.function_timeout_seconds]
 }
 
-run "timeout_above_the_tokens_margin" {
-  command = plan
-
-  variables {
-    ack_deadline_seconds     = 300
-    claim_lease_seconds      = 300
-    function_timeout_seconds = 121
-  }
-
-  expect_failures = [var.function_timeout_seconds]
-}
-
 run "lease_below_the_timeout" {
   command = plan
 
@@ -52,6 +40,7 @@ run "values_out_of_bounds" {
   variables {
     ambiguous_retry             = "hope"
     doubt_pause_seconds         = 0
+    function_timeout_seconds    = 121 # an access token may be good for 120 seconds only
     log_level                   = "WARNING"
     max_delivery_attempts       = 5
     min_instances               = 11 # more than the ten at most
@@ -67,6 +56,7 @@ run "values_out_of_bounds" {
   expect_failures = [
     var.ambiguous_retry,
     var.doubt_pause_seconds,
+    var.function_timeout_seconds,
     var.log_level,
     var.max_delivery_attempts,
     var.min_instances,

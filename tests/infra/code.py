@@ -17,7 +17,16 @@ from handlers.outcomes import Reason
 from handlers.settings import Settings, WrongSettings
 from handlers.telemetry import FIELDS
 
-__all__ = ["FIELDS", "TOKEN_MARGIN", "ArchiveJobRetried", "Reason", "RetryRejected", "Settings", "WrongSettings", "encode"]
+__all__ = [
+    "FIELDS",
+    "TOKEN_MARGIN",
+    "ArchiveJobRetried",
+    "Reason",
+    "RetryRejected",
+    "Settings",
+    "WrongSettings",
+    "encode",
+]
 
 # How long an access token that is used is good for, at least, in seconds
 TOKEN_MARGIN = user_credentials._MARGIN

@@ -1,4 +1,4 @@
-# Plans terraform.tfvars.example with a mocked provider; tests/infra/ reads this plan, and that with the watch.
+# Plans terraform.tfvars.example with a mocked provider; tests/infra/ reads this plan and holds it against the code.
 
 mock_provider "google" {
   source = "./tests/mocks"
@@ -6,12 +6,4 @@ mock_provider "google" {
 
 run "example" {
   command = plan
-}
-
-run "watch" {
-  command = plan
-
-  variables {
-    watch = true
-  }
 }

@@ -32,25 +32,16 @@ run "own_key" {
   }
 }
 
-run "no_repository_no_trigger" {
+run "existing_database_no_repository_other_regions" {
   command = plan
 
   variables {
-    repository = null
-  }
-
-  assert {
-    condition     = length(google_cloudbuild_trigger.this) == 0
-    error_message = "Without a repository there is nothing to trigger on."
-  }
-}
-
-run "existing_database" {
-  command = plan
-
-  variables {
+    cloud_trace            = true
+    labels                 = { team = "privacy" }
     ledger_database        = "(default)"
     ledger_database_exists = true
+    repository             = null
+    storage_regions        = ["europe-west1", "europe-west3"]
   }
 
   assert {
@@ -62,27 +53,35 @@ run "existing_database" {
     condition     = alltrue([for field in google_firestore_field.ledger : field.database == "(default)"])
     error_message = "The ledger's fields must be set in it."
   }
-}
 
-run "no_backups" {
-  command = plan
-
-  variables {
-    backup_days            = 0
-    point_in_time_recovery = false
+  assert {
+    condition     = length(google_cloudbuild_trigger.this) == 0
+    error_message = "Without a repository there is nothing to trigger on."
   }
 
   assert {
-    condition     = length(google_firestore_backup_schedule.ledger) == 0 && google_firestore_database.ledger[0].point_in_time_recovery_enablement == "POINT_IN_TIME_RECOVERY_DISABLED"
-    error_message = "What is switched off must not be made."
+    condition     = keys(google_project_iam_member.traces) == ["resume", "run"]
+    error_message = "Every function must be allowed to write traces."
+  }
+
+  assert {
+    condition     = alltrue([for topic in google_pubsub_topic.this : topic.message_storage_policy[0].allowed_persistence_regions == toset(var.storage_regions)])
+    error_message = "Messages must rest in these regions."
+  }
+
+  assert {
+    condition     = alltrue([for secret in google_secret_manager_secret.this : toset([for replica in secret.replication[0].user_managed[0].replicas : replica.location]) == toset(var.storage_regions)])
+    error_message = "Secrets must rest in these regions."
   }
 }
 
-run "secrets_of_one_region" {
+run "secrets_elsewhere_and_no_backups" {
   command = plan
 
   variables {
+    backup_days                 = 0
     oauth_client_secret         = "projects/elsewhere/locations/europe-west3/secrets/client"
+    point_in_time_recovery      = false
     refresh_token_secret_prefix = "projects/elsewhere/locations/europe-west3/secrets/refresh-token-"
   }
 
@@ -100,37 +99,10 @@ run "secrets_of_one_region" {
     condition     = strcontains(google_project_iam_member.client["run"].condition[0].expression, "\"projects/123456789012/locations/europe-west3/secrets/client/versions/\"")
     error_message = "The function must be allowed to read the client's secret, and no other whose name begins like it."
   }
-}
-
-run "traces" {
-  command = plan
-
-  variables {
-    cloud_trace = true
-  }
 
   assert {
-    condition     = keys(google_project_iam_member.traces) == ["resume", "run"]
-    error_message = "Every function must be allowed to write traces."
-  }
-}
-
-run "other_regions" {
-  command = plan
-
-  variables {
-    labels          = { team = "privacy" }
-    storage_regions = ["europe-west1", "europe-west3"]
-  }
-
-  assert {
-    condition     = alltrue([for topic in google_pubsub_topic.this : topic.message_storage_policy[0].allowed_persistence_regions == toset(var.storage_regions)])
-    error_message = "Messages must rest in these regions."
-  }
-
-  assert {
-    condition     = alltrue([for secret in google_secret_manager_secret.this : toset([for replica in secret.replication[0].user_managed[0].replicas : replica.location]) == toset(var.storage_regions)])
-    error_message = "Secrets must rest in these regions."
+    condition     = length(google_firestore_backup_schedule.ledger) == 0 && google_firestore_database.ledger[0].point_in_time_recovery_enablement == "POINT_IN_TIME_RECOVERY_DISABLED"
+    error_message = "What is switched off must not be made."
   }
 }
 
