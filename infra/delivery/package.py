@@ -21,7 +21,19 @@ BUILD = ROOT / "build"
 
 def sources(root: Path = ROOT) -> list[Path]:
     """What the function needs to run, and nothing else. Raises LookupError where git does not know."""
-    line = ["git", "-c", "safe.directory=*", "-C", str(root), "ls-files", "-z", "--", "main.py", "handlers", "requirements.txt"]
+    line = [
+        "git",
+        "-c",
+        "safe.directory=*",
+        "-C",
+        str(root),
+        "ls-files",
+        "-z",
+        "--",
+        "main.py",
+        "handlers",
+        "requirements.txt",
+    ]
     listed = subprocess.run(line, capture_output=True, text=True, check=False)
     if listed.returncode or not listed.stdout:
         raise LookupError(f"Only what git knows is packaged, and git knows nothing here: {listed.stderr.strip()}")

@@ -30,7 +30,9 @@ def test_values_that_a_user_commits_do_not_reach_the_tests(tmp_path: Path) -> No
         (folder / "terraform.tfvars").write_text("max_instances=200")
         (folder / ".terraform.lock.hcl").touch()
     copy = copied(theirs, tmp_path / "copy")
-    assert [] == [path.name for path in copy.rglob("*") if path.suffix in (".tfvars", ".hcl") and "tests" not in path.parts]
+    assert [] == [
+        path.name for path in copy.rglob("*") if path.suffix in (".tfvars", ".hcl") and "tests" not in path.parts
+    ]
     assert (copy / "terraform.tfvars.example").exists()
 
 
