@@ -7,8 +7,8 @@ apply     commit revisions of schemas, carry the plan out and verify; on failure
 rollback  put the last verified archive back, or the one that is named
 
 Only what was built is deployed: the object in the bucket is read back, has to have the content that its name says, and
-Terraform is given its generation. Which archive was verified last is written beside the archives, in `verified`. Only the
-source is put back: other changes to infra/ stay as they are applied, and are undone by a commit. A schema keeps its
+Terraform is given its generation. Which archive was verified last is written beside the archives, in `verified`. Only
+the source is put back: other changes to infra/ stay as they are applied, and are undone by a commit. A schema keeps its
 earlier revisions, so that what an earlier version of the function publishes stays valid.
 
 Needs `terraform` and `gcloud` on the path, and PROJECT_ID; REGION, SOURCE_BUCKET and STATE_BUCKET have the defaults of

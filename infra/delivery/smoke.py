@@ -1,9 +1,9 @@
 """Send one event through the deployed function, and wait for the answer that it has to give.
 
 The event is of the canary credential, whose refresh token is made up, so that the answer is a rejection:
-REAUTHORIZATION_REQUIRED because of INVALID_GRANT. To get there the event has to be pushed, the secret read by the prefix
-and with the right to read it, Google asked with an OAuth client that it knows, and the rejection published. Nothing of a
-real user is touched, and Google's Data Portability API is not called.
+REAUTHORIZATION_REQUIRED because of INVALID_GRANT. To get there the event has to be pushed, the secret read by the
+prefix and with the right to read it, Google asked with an OAuth client that it knows, and the rejection published.
+Nothing of a real user is touched, and Google's Data Portability API is not called.
 
 Exit code 0 when the answer came in time; else 1, and what to look at. It needs `gcloud` for its account's token, and no
 package: what the pipeline runs with its rights is this project's code and Google's, and nobody else's.
@@ -18,6 +18,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from typing import Any
 
 CANARY = "deployment-smoke-test"  # infra/function.tf and infra/bootstrap/ name it too
 TOPIC = "archive-job-failed"
@@ -46,13 +47,13 @@ class PubSub:
         if not emulator:
             self._headers["Authorization"] = f"Bearer {_access_token()}"
 
-    def call(self, resource: str, verb: str, seconds: float = _CALL_SECONDS, **body: object) -> dict[str, object]:
+    def call(self, resource: str, verb: str, seconds: float = _CALL_SECONDS, **body: object) -> dict[str, Any]:
         """One call on `topics/T` or `subscriptions/S`. Raises NotYet, or TimeoutError."""
         url = f"{self._address}/v1/projects/{self._project}/{resource}:{verb}"
         request = urllib.request.Request(url, json.dumps(body).encode(), self._headers)  # noqa: S310 an address of ours
         try:
             with urllib.request.urlopen(request, timeout=seconds) as answer:  # noqa: S310 as above
-                found: dict[str, object] = json.load(answer)
+                found: dict[str, Any] = json.load(answer)
                 return found
         except urllib.error.HTTPError as error:
             with error:
@@ -109,7 +110,6 @@ def _pulled(pubsub: PubSub, job: str, seconds: float) -> dict[str, object] | Non
     """The job's rejection, if it is among what waits. All of the smoke test's messages are acknowledged."""
     subscription = f"subscriptions/{SUBSCRIPTION}"
     received = pubsub.call(subscription, "pull", seconds, maxMessages=100).get("receivedMessages", [])
-    assert isinstance(received, list)
     tests = [each for each in received if each["message"].get("attributes", {}).get("userId") == CANARY]
     theirs = [each["ackId"] for each in received if each not in tests]
     if tests:

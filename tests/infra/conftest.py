@@ -3,11 +3,13 @@
 import fcntl
 import os
 import pickle
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.infra.pubsub import PubSub, serving
 from tests.infra.terraform import Module, Plan, prepare
 
 
@@ -70,3 +72,10 @@ def plan(infra_plan: Plan, bootstrap_plan: Plan) -> Plan:
 def watch_plan(prepared: Prepared) -> Plan:
     """What both make together where the watch is on."""
     return prepared.watch
+
+
+@pytest.fixture
+def pubsub() -> Iterator[PubSub]:
+    """A double of Pub/Sub's REST API."""
+    with serving() as double:
+        yield double

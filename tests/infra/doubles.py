@@ -5,7 +5,8 @@ They keep a world in the folder $DOUBLES: `calls` (a JSON list a line), `deploye
 `revisions/` (of each schema, the definitions that Pub/Sub knows), and what is wrong with it: `broken` (archives that do
 not pass the smoke test, a line each), `fails` (commands that fail, by how they begin, a line each; `terraform apply!`
 fails after it has changed what is deployed), `builds` (what `gcloud builds list` prints, a line for each time), and
-`refused` (whether a topic refuses a message: yes or no, a line for each time).
+`refused` (whether a topic refuses a message: yes or no, a line for each time). Where there is a file `facts`, it lists
+what has been done in the cloud, and a command fails that comes before what it needs.
 """
 
 import json
@@ -21,6 +22,9 @@ def main() -> int:
     with (WORLD / "calls").open("a") as calls:
         calls.write(json.dumps([name, *arguments]) + "\n")
     words = " ".join([name, *(argument for argument in arguments if not argument.startswith("-"))])
+    if (WORLD / "facts").exists() and (missing := _missing(" ".join([name, *arguments]))):
+        print(f"{words}: there is no {missing} yet", file=sys.stderr)
+        return 1
     failing = [wrong for wrong in _lines("fails") if words.startswith(wrong.rstrip("!"))]
     if failing and not failing[0].endswith("!"):
         print("not today", file=sys.stderr)
@@ -29,11 +33,42 @@ def main() -> int:
     return 1 if failing else code
 
 
+# how a command begins, what it needs, what there is after it
+NEEDS = (
+    ("gcloud services enable", (), "services"),
+    ("gcloud beta services identity create --service=pubsub", ("services",), "Pub/Sub agent"),
+    ("gcloud iam service-accounts create product", ("services",), "product"),
+    ("gcloud iam service-accounts add-iam-policy-binding product@", ("product",), "impersonation"),
+    ("gcloud storage buckets create", ("services",), "bucket"),
+    ("terraform -chdir=infra/bootstrap init", ("bucket",), "bootstrap state"),
+    ("terraform -chdir=infra/bootstrap apply", ("bootstrap state", "Pub/Sub agent", "product"), "bootstrap"),
+    ("gcloud secrets versions add", ("bootstrap",), "OAuth client"),
+    ("gcloud storage cp", ("bootstrap",), "archive"),
+    ("gcloud pubsub schemas", ("bootstrap",), ""),
+    ("gcloud secrets create dataportability-refresh-token", ("bootstrap", "impersonation"), "token"),
+    ("gcloud pubsub topics publish", ("OAuth client", "archive", "impersonation", "token"), "event"),
+    ("gcloud pubsub subscriptions pull", ("event",), ""),
+)
+
+
+def _missing(line: str) -> str:
+    facts = _lines("facts")
+    for begins, needs, gives in NEEDS:
+        if line.startswith(begins):
+            if missing := [need for need in needs if need not in facts]:
+                return missing[0]
+            with (WORLD / "facts").open("a") as file:
+                file.write(f"{gives}\n")
+    return ""
+
+
 def terraform(arguments: list[str]) -> int:
     command = next(argument for argument in arguments if not argument.startswith("-"))
     variables = dict(a.removeprefix("-var=").split("=", 1) for a in arguments if a.startswith("-var="))
     if command == "init":
         (WORLD / "infra" / ".terraform.lock.hcl").touch()
+    elif "-chdir=infra/bootstrap" in arguments:
+        print("Apply complete!")
     elif command == "plan":
         out = next(argument.removeprefix("-out=") for argument in arguments if argument.startswith("-out="))
         Path(out).write_text(f"{variables['source_object']}#{variables['source_generation']}")
@@ -70,10 +105,12 @@ def gcloud(arguments: list[str]) -> int:
             print(json.dumps([{"definition": text} for text in known.read_text().splitlines()]))
         case ["pubsub", "schemas", "commit"]:
             definition = next(a.partition("=")[2] for a in arguments if a.startswith("--definition-file="))
-            with (WORLD / "revisions" / words[3]).open("a") as known:
-                known.write(json.dumps(json.loads(Path(definition).read_text())) + "\n")
+            with (WORLD / "revisions" / words[3]).open("a") as revisions:
+                revisions.write(json.dumps(json.loads(Path(definition).read_text())) + "\n")
         case ["pubsub", "topics", "publish"]:
             return int(_next("refused") == "yes")
+        case ["config", "get", "account"]:
+            print("you@example.com")
         case ["builds", "list", *_]:
             print(_next("builds") or "[]")
     return 0
@@ -84,7 +121,7 @@ GENERATION = "1700000000000001"
 
 def _copy(source: str, target: Path, no_clobber: bool) -> None:
     if not (no_clobber and target.exists()):
-        target.write_text(sys.stdin.read() if source == "-" else Path(source).read_text())
+        target.write_bytes(sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes())
 
 
 def _print_object(name: str) -> int:
@@ -93,7 +130,7 @@ def _print_object(name: str) -> int:
     if not found.exists() or generation not in ("", GENERATION):
         print("ERROR: (gcloud.storage.cat) The following URLs matched no objects or files", file=sys.stderr)
         return 1
-    print(found.read_text(), end="")
+    sys.stdout.buffer.write(found.read_bytes())
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What an account can reach, reckoned from a plan: by its own grants, and by those of the accounts that it can act as."""
+"""What an account can reach, by a plan: its own grants, and those of the accounts that it can act as."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -5,6 +5,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,6 +136,14 @@ def copied(infra: Path, folder: Path) -> Path:
     """A copy of infra/ without what its users add: their values, their state, their provider's lock file."""
     ignored = shutil.ignore_patterns(".terraform*", "*.tfstate*", "*.tfvars", "__pycache__")
     return Path(shutil.copytree(infra, folder, ignore=ignored))
+
+
+def make_doubles(folder: Path, *names: str) -> None:
+    """Executables by these names that do what tests/infra/doubles.py says."""
+    _, _, text = Path(__file__).with_name("doubles.py").read_text().partition("\n")
+    for name in names:
+        (folder / name).write_text(f"#!{sys.executable} -IS\n{text}")
+        (folder / name).chmod(0o755)
 
 
 def prepare(folder: Path) -> Module:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.infra.gcloud import wrong_commands
-from tests.infra.terraform import ROOT
+from tests.infra.terraform import ROOT, make_doubles
 
 _CONTENT = {
     f"archive-job-retry-{hashlib.sha256(text.encode()).hexdigest()}.zip": text for text in ("old", "good", "bad")
@@ -91,11 +91,7 @@ def world(tmp_path: Path) -> World:
             known = tmp_path / "revisions" / path.stem.replace("_", "-")
             known.write_text(json.dumps(json.loads(path.read_text())) + "\n")
     shutil.copy(ROOT / "infra" / "delivery" / "deploy.py", tmp_path / "infra" / "delivery")
-    for name in ("terraform", "gcloud", "smoke"):
-        double = tmp_path / "bin" / name
-        text = Path(__file__).with_name("doubles.py").read_text()
-        double.write_text(f"#!{sys.executable} -IS\n{text.partition(chr(10))[2]}")
-        double.chmod(0o755)
+    make_doubles(tmp_path / "bin", "terraform", "gcloud", "smoke")
     return World(tmp_path)
 
 

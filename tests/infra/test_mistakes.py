@@ -34,6 +34,9 @@ _OIDC = """
       audience              = google_cloudfunctions2_function.this[each.value.function].service_config[0].uri
     }
 """
+_CLIENT = """  secret_id = google_secret_manager_secret.this["client"].secret_id
+  role      = "roles/secretmanager.secretAccessor"
+"""
 _TOKENS = """
   condition {
     title       = "refresh tokens only"
@@ -133,8 +136,8 @@ MISTAKES = (
     Mistake(
         "a right dropped",
         "bootstrap/secrets.tf",
-        '  secret_id = google_secret_manager_secret.this["client"].secret_id\n  role      = "roles/secretmanager.secretAccessor"',
-        '  secret_id = google_secret_manager_secret.this["client"].secret_id\n  role      = "roles/secretmanager.viewer"',
+        _CLIENT,
+        _CLIENT.replace("secretAccessor", "viewer"),
         rules.grants_are_what_is_used,
         "Missing: ('secret dataportability-oauth-client', 'run', 'roles/secretmanager.secretAccessor'",
         round=2,

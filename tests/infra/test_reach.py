@@ -1,4 +1,4 @@
-"""What a pusher can reach with the deploy account. Whatever is added to it turns a test red, and is to be thought about."""
+"""What a pusher can reach with the deploy account. Whatever is added to it turns a test red."""
 
 import re
 from dataclasses import replace
@@ -41,7 +41,7 @@ _ON_THE_PROJECT = {
     "pubsub.schemas.commit": "a new revision of a schema",
     "pubsub.schemas.get": "a new revision of a schema",
     "pubsub.schemas.listRevisions": "a new revision of a schema",
-    "run.routes.invoke": "through `invoke`: by a push subscription or a schedule of its own, any service of the project",
+    "run.routes.invoke": "through `invoke`, by a subscription or schedule of its own: any service",
     "run.services.get": "the function's address",
 }
 # through an account that it can act as, or its own

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import fastavro
-import msgspec
 import pytest
 from google.api_core.exceptions import InvalidArgument
 from google.pubsub_v1 import Encoding, PublisherClient, PubsubMessage, Schema, SchemaServiceClient
@@ -77,7 +76,7 @@ def test_a_field_that_was_added_has_a_default() -> None:
     assert {name for name, field in fields.items() if "default" in field} == set(fields) - set(_FIRST)
 
 
-Publish = Callable[[dict[str, object]], None]
+Publish = Callable[[dict[str, object]], object]
 
 
 @pytest.fixture
@@ -123,7 +122,7 @@ def test_pubsub_takes_the_message_and_refuses_one_without_a_field(
 def test_after_a_new_revision_the_messages_of_both_functions_are_taken(
     schemas: SchemaServiceClient, topic: Callable[[str], Publish], project: str
 ) -> None:
-    """The emulator does not tell whether the first revision takes the new fields: it passes over fields it does not know."""
+    """Whether the first one takes the new fields the emulator does not tell: it passes over fields that it does not know."""
     now = _schema("archive_job_retry_rejected")
     first = {**now, "fields": [field for field in now["fields"] if field["name"] in _FIRST]}
     made = schemas.create_schema(parent=f"projects/{project}", schema=_definition(first), schema_id="revised")
