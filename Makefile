@@ -73,12 +73,13 @@ ENVIRONMENTS := $(addsuffix /.ready,.venv-tools .venv-checkov .venv-runtime $(if
 INSTALL = $(BIN)/uv venv --quiet --clear --python $(BIN)/python $(@D) && \
 	VIRTUAL_ENV=$(@D) $(BIN)/uv pip $(1) $< --compile-bytecode --quiet && touch $@
 
-.PHONY: package sbom audit scan plan deploy smoke rollback prices infra-requirements
+.PHONY: package sbom audit scan tested plan deploy smoke rollback prices infra-requirements
 unit: $(ENVIRONMENTS)
 requirements: infra-requirements
 
-package: $(READY) ## the function's archive, named by its content's hash, into build/
-	@$(BIN)/python infra/delivery/package.py
+# These need Python, git, terraform and gcloud, and no package: what has rights in the cloud runs no other code.
+package: ## the function's archive, named by its content's hash, into build/
+	@$(PYTHON) infra/delivery/package.py
 
 sbom: .venv-tools/.ready .venv-runtime/.ready ## what the function is made of (CycloneDX), into build/
 	@mkdir -p build
@@ -90,17 +91,20 @@ audit: .venv-tools/.ready ## fail on known vulnerabilities in what the function 
 scan: .venv-checkov/.ready ## policy check of infra/
 	@.venv-checkov/bin/checkov --config-file infra/checkov.yaml
 
-plan: $(READY) ## upload the archive, show what a deployment would change (PROJECT_ID=...)
-	@$(BIN)/python infra/delivery/deploy.py plan
+tested:
+	@$(PYTHON) infra/delivery/deploy.py tested
 
-deploy: $(READY) ## carry out the plan, verify it with a real event, put the last verified archive back if that fails
-	@$(BIN)/python infra/delivery/deploy.py apply
+plan: ## upload the archive, show what a deployment would change (PROJECT_ID=... REGION=...)
+	@$(PYTHON) infra/delivery/deploy.py plan
 
-smoke: $(READY) ## one event through the deployed function and back (PROJECT_ID=...)
-	@$(BIN)/python infra/delivery/smoke.py
+deploy: ## carry out the plan, verify it with a real event, put the last verified archive back if that fails
+	@$(PYTHON) infra/delivery/deploy.py apply
 
-rollback: $(READY) ## put the last verified archive back, or OBJECT=archive-job-retry-....zip
-	@$(BIN)/python infra/delivery/deploy.py rollback $(OBJECT)
+smoke: ## one event through the deployed function and back (PROJECT_ID=...)
+	@$(PYTHON) infra/delivery/smoke.py
+
+rollback: ## put the last verified archive back, or OBJECT=archive-job-retry-....zip
+	@$(PYTHON) infra/delivery/deploy.py rollback $(OBJECT)
 
 prices: $(READY) ## what it costs, with the arithmetic
 	@$(BIN)/python infra/delivery/prices.py

@@ -30,7 +30,7 @@ locals {
   delivered_for_hours = max(1, floor((630 + (var.max_delivery_attempts - 7) * 600) / 3600))
 
   # threshold: of a metric of Google's. query: PromQL over our own. filter: on log lines.
-  alerts = {
+  alerts = merge(local.watch_alerts, {
     dead-letters = {
       says      = "Dead letters: events that Pub/Sub gave up on"
       severity  = "CRITICAL"
@@ -59,7 +59,7 @@ locals {
 
         What it says:
 
-            ${local.read} --freshness=1d --format='table(timestamp,jsonPayload.failedStep,jsonPayload.message)' 'resource.labels.service_name=("archive-job-retry" OR "archive-job-retry-resume") AND jsonPayload.outcome="fault"'
+            ${local.read} --freshness=1d --format='table(timestamp,jsonPayload.failedStep,jsonPayload.message)' 'resource.labels.service_name=(${local.any_function}) AND jsonPayload.outcome="fault"'
 
         `failedStep` token: the OAuth client or a right on secrets; retry: the Data Portability API is disabled or this project is refused; claim, record: the ledger; publish: a right on a topic; none of them: a bug, with its stack trace in Error Reporting. If it came with a deployment: `make rollback PROJECT_ID=${var.project_id}`.
       EOT
@@ -95,7 +95,7 @@ locals {
       says      = "An event has waited for more than an hour"
       severity  = "ERROR"
       metric    = "pubsub.googleapis.com/subscription/oldest_unacked_message_age"
-      labels    = "resource.type=\"pubsub_subscription\" AND resource.labels.subscription_id=\"${google_pubsub_subscription.push.name}\""
+      labels    = "resource.type=\"pubsub_subscription\" AND resource.labels.subscription_id=\"archive-job-failed-push\""
       threshold = 3600
       doc       = <<-EOT
         **Pub/Sub has delivered an event for an hour without success**, or not delivered it at all. It becomes a dead letter after ${var.max_delivery_attempts} deliveries.
@@ -169,6 +169,28 @@ locals {
         5xx: Google's, see its status page. No answer: the network, or calls cut off by the handler's deadline. `retried` lines among them: instances died in their calls (out of memory, see the dashboard). To spare retries until it is over, set `ambiguous_retry = "park"`.
       EOT
     }
+  })
+
+  watch_alerts = {
+    for name, alert in {
+      watch-dead-letters = {
+        says      = "Dead letters of the watch: running jobs that nobody looks at any more"
+        severity  = "ERROR"
+        metric    = "pubsub.googleapis.com/subscription/num_undelivered_messages"
+        labels    = "resource.type=\"pubsub_subscription\" AND resource.labels.subscription_id=\"archive-job-watch-dead\""
+        threshold = 0
+        doc       = <<-EOT
+          **${var.max_delivery_attempts} deliveries of a started job failed.** It is kept for seven days in `archive-job-watch-dead`. No retry is lost, but the product does not hear of the job's end.
+
+          Which, and why:
+
+              gcloud pubsub subscriptions pull archive-job-watch-dead --limit=10 --project=${var.project_id}
+              ${local.read} --freshness=7d 'resource.labels.service_name="archive-job-retry-watch" AND severity>=WARNING'
+
+          Mend what `failedStep` and `message` name. Then the product publishes these jobs to `archive-job-started` once more.
+        EOT
+      }
+    } : name => alert if var.watch
   }
 }
 

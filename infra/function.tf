@@ -1,4 +1,4 @@
-# What this function and the one in resume.tf share: one archive, one image repository, one set of settings.
+# What all functions share: one archive, one image repository, one set of settings.
 locals {
   build_environment = {
     # The buildpack compiles the source, and the image then gets new file times, so that bytecode which goes by the
@@ -6,48 +6,74 @@ locals {
     SOURCE_DATE_EPOCH = "315532801"
   }
 
-  image_repository = "projects/${var.project_id}/locations/${var.region}/repositories/archive-job-retry"
-  runtime          = trimspace(file("${path.module}/runtime.txt"))
+  # The credential of the smoke test's event; bootstrap/secrets.tf makes its secret
+  canary = "deployment-smoke-test"
 
-  settings = merge(local.tracing_settings, {
+  settings = merge(local.tracing_settings, local.watch_settings, length(var.token_hosts) == 0 ? {} : { TOKEN_HOSTS = join(",", var.token_hosts) }, {
     AMBIGUOUS_RETRY               = var.ambiguous_retry
+    CANARY_CREDENTIAL             = local.canary
     CLAIM_LEASE_SECONDS           = tostring(var.claim_lease_seconds)
     DATA_PORTABILITY_API_ENDPOINT = "https://dataportability.googleapis.com"
+    DOUBT_PAUSE_SECONDS           = tostring(var.doubt_pause_seconds)
     EVENT_MAX_AGE_DAYS            = tostring(var.event_max_age_days)
-    FAILED_TOPIC                  = google_pubsub_topic.this["archive-job-failed"].name
-    FIRESTORE_DATABASE            = google_firestore_database.ledger.name
+    FAILED_TOPIC                  = "archive-job-failed"
+    FIRESTORE_DATABASE            = var.ledger_database
     GOOGLE_CLOUD_PROJECT          = var.project_id
     HANDLER_DEADLINE_SECONDS      = tostring(var.handler_deadline_seconds)
     LOG_LEVEL                     = var.log_level
     OAUTH_CLIENT_SECRET           = var.oauth_client_secret
     REFRESH_TOKEN_SECRET_PREFIX   = var.refresh_token_secret_prefix
-    REJECTED_TOPIC                = google_pubsub_topic.this["archive-job-retry-rejected"].name
-    RETRIED_TOPIC                 = google_pubsub_topic.this["archive-job-retried"].name
+    REJECTED_TOPIC                = "archive-job-retry-rejected"
+    RETRIED_TOPIC                 = "archive-job-retried"
     RETRY_BUDGET                  = tostring(var.retry_budget)
     RETRY_LEDGER                  = "firestore"
-    RETRY_LEDGER_COLLECTION       = local.ledger_collection
+    RETRY_LEDGER_COLLECTION       = "archiveJobRetries"
   })
 
-  source_bucket = coalesce(var.source_bucket, "${var.project_id}-archive-job-retry-source")
+  # function → its entry point in main.py, the account that it runs as, and how much of it there may be
+  functions = merge(
+    {
+      retry = {
+        name        = "archive-job-retry"
+        description = "Retries failed Data Portability archive jobs."
+        entry_point = "retry_failed_archive_job"
+        account     = "run"
+        concurrency = var.concurrency
+        instances   = [var.min_instances, var.max_instances]
+      }
+      resume = {
+        name        = "archive-job-retry-resume"
+        description = "Puts deferred retries back when their time has come."
+        entry_point = "resume_deferred_retries"
+        account     = "resume"
+        concurrency = 1
+        instances   = [0, 1]
+      }
+    },
+    local.watch_function,
+  )
 }
 
-resource "google_cloudfunctions2_function" "retry" {
-  name         = "archive-job-retry"
+resource "google_cloudfunctions2_function" "this" {
+  for_each = local.functions
+
+  name         = each.value.name
   location     = var.region
-  description  = "Retries failed Data Portability archive jobs."
+  description  = each.value.description
   kms_key_name = var.kms_key_name
 
   build_config {
-    runtime               = local.runtime
-    entry_point           = "retry_failed_archive_job"
-    service_account       = data.google_service_account.build.id
-    docker_repository     = local.image_repository
+    runtime               = trimspace(file("${path.module}/runtime.txt"))
+    entry_point           = each.value.entry_point
+    service_account       = "projects/${var.project_id}/serviceAccounts/${local.accounts["build"]}"
+    docker_repository     = "projects/${var.project_id}/locations/${var.region}/repositories/archive-job-retry"
     environment_variables = local.build_environment
 
     source {
       storage_source {
-        bucket = local.source_bucket
-        object = var.source_object
+        bucket     = coalesce(var.source_bucket, "${var.project_id}-archive-job-retry-source")
+        object     = var.source_object
+        generation = var.source_generation
       }
     }
   }
@@ -57,25 +83,10 @@ resource "google_cloudfunctions2_function" "retry" {
     available_memory                 = var.memory
     environment_variables            = local.settings
     ingress_settings                 = "ALLOW_INTERNAL_ONLY"
-    max_instance_count               = var.max_instances
-    max_instance_request_concurrency = var.concurrency
-    min_instance_count               = 0
-    service_account_email            = data.google_service_account.run.email
+    max_instance_count               = each.value.instances[1]
+    max_instance_request_concurrency = each.value.concurrency
+    min_instance_count               = each.value.instances[0]
+    service_account_email            = local.accounts[each.value.account]
     timeout_seconds                  = var.function_timeout_seconds
   }
-
-  depends_on = [
-    google_firestore_field.ledger,
-    google_project_iam_member.ledger,
-    google_project_iam_member.refresh_tokens,
-    google_pubsub_topic_iam_member.run_publishes,
-  ]
-}
-
-# Whoever calls the function has to show a token of this account. Pub/Sub does.
-resource "google_cloud_run_service_iam_member" "invoke" {
-  location = google_cloudfunctions2_function.retry.location
-  service  = google_cloudfunctions2_function.retry.name
-  role     = "roles/run.invoker"
-  member   = data.google_service_account.invoke.member
 }

@@ -10,12 +10,13 @@ resource "google_monitoring_custom_service" "this" {
   display_name = "Archive job retry"
 }
 
-# A metric is not known at once where metrics are read: https://github.com/hashicorp/terraform-provider-google/issues/11102
+# A new metric is not known at once where metrics are read, but within ten minutes
+# (https://github.com/hashicorp/terraform-provider-google/issues/11102). The wait passes while the functions are built.
 resource "terraform_data" "metrics_are_known" {
   triggers_replace = google_logging_metric.this["delay"].id
 
   provisioner "local-exec" {
-    command = "sleep 120"
+    command = "sleep 600"
   }
 }
 

@@ -1,4 +1,4 @@
-# Traces are off unless they are asked for: where they go, and the right to send them there.
+# Traces are off unless they are asked for. The right to write them to Google Cloud is bootstrap/'s `cloud_trace`.
 locals {
   tracing_settings = {
     for name, value in {
@@ -6,12 +6,4 @@ locals {
       OTEL_TRACES_EXPORTER        = "otlp"
     } : name => value if var.tracing != "off"
   }
-}
-
-resource "google_project_iam_member" "traces" {
-  count = var.tracing == "cloud_trace" ? 1 : 0
-
-  project = var.project_id
-  role    = "roles/telemetry.tracesWriter"
-  member  = data.google_service_account.run.member
 }

@@ -42,16 +42,15 @@ variable "concurrency" {
   }
 }
 
-variable "deletion_protection" {
-  description = "Whether Google Cloud refuses to delete the ledger. Set it to false and apply before terraform destroy."
-  type        = bool
-  default     = true
-}
+variable "doubt_pause_seconds" {
+  description = "How long a job waits after a call to Google of which it is not known whether it was carried out; thirty times that after each further one."
+  type        = number
+  default     = 120
 
-variable "deploy_account_id" {
-  description = "Id of the account that the pipeline deploys with. It may publish the smoke test's event and read the answer to it. Made by bootstrap/."
-  type        = string
-  default     = "archive-job-retry-deploy"
+  validation {
+    condition     = var.doubt_pause_seconds >= 0.1
+    error_message = "doubt_pause_seconds must be at least 0.1."
+  }
 }
 
 variable "event_max_age_days" {
@@ -71,8 +70,8 @@ variable "function_timeout_seconds" {
   default     = 120
 
   validation {
-    condition     = var.function_timeout_seconds > var.handler_deadline_seconds && var.function_timeout_seconds <= 540
-    error_message = "function_timeout_seconds must be above handler_deadline_seconds, so that the function itself ends what takes too long, and at most 540."
+    condition     = var.function_timeout_seconds > var.handler_deadline_seconds && var.function_timeout_seconds <= 120
+    error_message = "function_timeout_seconds must be above handler_deadline_seconds, so that the function itself ends what takes too long, and at most 120: an access token that is used is good for that long."
   }
 }
 
@@ -88,7 +87,7 @@ variable "handler_deadline_seconds" {
 }
 
 variable "kms_key_name" {
-  description = "Cloud KMS key in the region that encrypts the ledger, the topics and the function. The service agents need it first: give it to bootstrap/ as well. Null: Google's own keys."
+  description = "Cloud KMS key in the region that encrypts everything that holds data: buckets, images, secrets, ledger, topics, functions. Null: Google's own keys."
   type        = string
   default     = null
 
@@ -98,21 +97,21 @@ variable "kms_key_name" {
   }
 }
 
+variable "labels" {
+  description = "Labels of everything that can have some, such as a cost centre."
+  type        = map(string)
+  default     = {}
+}
+
 variable "ledger_database" {
-  description = "Name of the Firestore database that holds the retry ledger. It is made for the ledger alone."
+  description = "Name of the Firestore database that holds the retry ledger."
   type        = string
   default     = "archive-job-retry"
 
   validation {
-    condition     = can(regex("^[a-z][a-z0-9-]{2,61}[a-z0-9]$", var.ledger_database))
-    error_message = "ledger_database must be 4 to 63 lower-case letters, digits and hyphens, and start with a letter."
+    condition     = can(regex("^(\\(default\\)|[a-z][a-z0-9-]{2,61}[a-z0-9])$", var.ledger_database))
+    error_message = "ledger_database must be (default), or 4 to 63 lower-case letters, digits and hyphens that start with a letter."
   }
-}
-
-variable "ledger_location" {
-  description = "Firestore location of the ledger. Null: the region. It cannot be changed later."
-  type        = string
-  default     = null
 }
 
 variable "log_level" {
@@ -159,6 +158,17 @@ variable "memory" {
   }
 }
 
+variable "min_instances" {
+  description = "Instances of the retrying function that are kept running, and paid for, so that no event waits for a start."
+  type        = number
+  default     = 0
+
+  validation {
+    condition     = var.min_instances >= 0 && var.min_instances <= var.max_instances
+    error_message = "min_instances must be from 0 to max_instances."
+  }
+}
+
 variable "notification_channels" {
   description = "Who is told when an alert fires: names of Cloud Monitoring notification channels. None: alerts show in the console only."
   type        = list(string)
@@ -171,13 +181,13 @@ variable "notification_channels" {
 }
 
 variable "oauth_client_secret" {
-  description = "Id of the secret that holds the OAuth client file, as Google's console downloads it. Made by bootstrap/."
+  description = "Secret that holds the OAuth client file, as Google's console downloads it: an id, or the full name of one that is there already, projects/P/secrets/S or projects/P/locations/L/secrets/S."
   type        = string
   default     = "dataportability-oauth-client"
 
   validation {
-    condition     = can(regex("^[A-Za-z0-9_-]{1,255}$", var.oauth_client_secret))
-    error_message = "oauth_client_secret must be a secret's id: letters, digits, hyphens and underscores."
+    condition     = can(regex("^(projects/[^/]+/(locations/[^/]+/)?secrets/)?[A-Za-z0-9_-]{1,255}$", var.oauth_client_secret))
+    error_message = "oauth_client_secret must be a secret's id (letters, digits, hyphens and underscores) or its full name."
   }
 }
 
@@ -192,18 +202,18 @@ variable "project_id" {
 }
 
 variable "refresh_token_secret_prefix" {
-  description = "What the id of every secret with a user's refresh token begins with. The function can read these secrets and, but for the OAuth client's, no others."
+  description = "What the name of every secret with a user's refresh token begins with. The function can read these secrets and, but for the OAuth client's, no others. A full name, projects/P/secrets/… or projects/P/locations/L/secrets/…, is of another project or of one region."
   type        = string
   default     = "dataportability-refresh-token-"
 
   validation {
-    condition     = can(regex("^[A-Za-z0-9_-]{8,127}$", var.refresh_token_secret_prefix))
-    error_message = "refresh_token_secret_prefix must be 8 to 127 letters, digits, hyphens and underscores: a shorter one would open secrets that are not tokens."
+    condition     = can(regex("^(projects/[^/]+/(locations/[^/]+/)?secrets/)?[A-Za-z0-9_-]{8,127}$", var.refresh_token_secret_prefix))
+    error_message = "refresh_token_secret_prefix must be 8 to 127 letters, digits, hyphens and underscores, after projects/P/secrets/ or projects/P/locations/L/secrets/ if anything: a shorter one would open secrets that are not tokens."
   }
 }
 
 variable "region" {
-  description = "Region of the functions."
+  description = "Where everything is."
   type        = string
   default     = "us-central1"
 }
@@ -231,6 +241,12 @@ variable "source_bucket" {
   default     = null
 }
 
+variable "source_generation" {
+  description = "Generation of the archive's object, so that another one of that name is not deployed. Null: the newest."
+  type        = number
+  default     = null
+}
+
 variable "source_object" {
   description = "The archive to run, as make package names it. The name carries the content's SHA-256, so that a change of the source is a change of the name."
   type        = string
@@ -238,6 +254,17 @@ variable "source_object" {
   validation {
     condition     = can(regex("(^|/)archive-job-retry-[0-9a-f]{64}\\.zip$", var.source_object))
     error_message = "source_object must end in archive-job-retry-<SHA-256 of the archive>.zip, as make package names it."
+  }
+}
+
+variable "token_hosts" {
+  description = "Hosts that the OAuth client file's token_uri may name, beside Google's own."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for host in var.token_hosts : can(regex("^[a-z0-9.-]+(:[0-9]+)?$", host))])
+    error_message = "token_hosts must be host names such as oauth.example.com."
   }
 }
 
@@ -249,5 +276,22 @@ variable "tracing" {
   validation {
     condition     = can(regex("^(off|cloud_trace|https?://[^/[:space:]]+[^[:space:]]*)$", var.tracing))
     error_message = "tracing must be off, cloud_trace or an http:// or https:// URL."
+  }
+}
+
+variable "watch" {
+  description = "Whether running jobs are watched, so that the product hears of their end. The same for bootstrap/ and infra/."
+  type        = bool
+  default     = false
+}
+
+variable "watch_interval_seconds" {
+  description = "The least time between two looks at a running job."
+  type        = number
+  default     = 300
+
+  validation {
+    condition     = var.watch_interval_seconds >= 0.1
+    error_message = "watch_interval_seconds must be at least 0.1."
   }
 }

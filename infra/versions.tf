@@ -17,5 +17,5 @@ terraform {
 provider "google" {
   project        = var.project_id
   region         = var.region
-  default_labels = { app = "archive-job-retry" }
+  default_labels = merge({ app = "archive-job-retry" }, var.labels)
 }

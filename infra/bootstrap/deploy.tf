@@ -1,31 +1,32 @@
-# What the pipeline may do in the project: make and change what infra/ declares. It holds no right to read a secret or
-# the ledger or to receive a message, it cannot delete the database, and the only rights on the project that
-# it can grant are the three roles that infra/ grants (which every grant's entry in the audit log shows). The resources
-# that a right could be tied to do not exist yet, hence rights on the project.
+# What the pipeline may do: make and change what infra/ declares, and nothing that would let it grant a right to anybody.
+# Everything that holds data or a right is made here instead, by a person. These rights are on the project, since what
+# they are for does not exist yet and IAM conditions do not know it: give this product a project of its own.
+# tests/infra/test_reach.py reckons from this what the account can reach, and fails when that grows.
 resource "google_project_iam_custom_role" "deploy" {
   role_id     = "archiveJobRetryDeploy"
   title       = "Archive job retry: deploy"
-  description = "Make and change the topics, the ledger's database, the schedule, metrics, alerts and dashboard, and who may call the functions"
+  description = "Make and change the functions, the push subscriptions, the schedule, metrics, alerts and dashboard"
 
   permissions = [
+    # whether the tests of this commit have passed
+    "cloudbuild.builds.get",
+    "cloudbuild.builds.list",
+    "cloudfunctions.functions.create",
+    "cloudfunctions.functions.delete",
+    "cloudfunctions.functions.get",
+    "cloudfunctions.functions.list",
+    "cloudfunctions.functions.sourceCodeSet",
+    "cloudfunctions.functions.update",
+    "cloudfunctions.operations.get",
+    "cloudfunctions.operations.list",
     "cloudscheduler.jobs.create",
     "cloudscheduler.jobs.delete",
     "cloudscheduler.jobs.enable",
+    "cloudscheduler.jobs.fullView", # without it each plan shows the schedule changed
     "cloudscheduler.jobs.get",
     "cloudscheduler.jobs.list",
     "cloudscheduler.jobs.pause",
     "cloudscheduler.jobs.update",
-    "datastore.databases.create",
-    "datastore.databases.getMetadata",
-    "datastore.databases.list",
-    "datastore.databases.update",
-    "datastore.indexes.create",
-    "datastore.indexes.delete",
-    "datastore.indexes.get",
-    "datastore.indexes.list",
-    "datastore.indexes.update",
-    "datastore.operations.get",
-    "datastore.operations.list",
     "logging.logMetrics.create",
     "logging.logMetrics.delete",
     "logging.logMetrics.get",
@@ -47,6 +48,7 @@ resource "google_project_iam_custom_role" "deploy" {
     "monitoring.dashboards.get",
     "monitoring.dashboards.list",
     "monitoring.dashboards.update",
+    "monitoring.notificationChannels.get", # to name one in an alert
     "monitoring.services.create",
     "monitoring.services.delete",
     "monitoring.services.get",
@@ -57,54 +59,46 @@ resource "google_project_iam_custom_role" "deploy" {
     "monitoring.slos.get",
     "monitoring.slos.list",
     "monitoring.slos.update",
-    "pubsub.schemas.attach",
     "pubsub.schemas.commit",
-    "pubsub.schemas.create",
-    "pubsub.schemas.delete",
     "pubsub.schemas.get",
-    "pubsub.schemas.list",
+    "pubsub.schemas.listRevisions",
     "pubsub.subscriptions.create",
     "pubsub.subscriptions.delete",
     "pubsub.subscriptions.get",
-    "pubsub.subscriptions.getIamPolicy",
     "pubsub.subscriptions.list",
-    "pubsub.subscriptions.setIamPolicy",
     "pubsub.subscriptions.update",
-    "pubsub.topics.attachSubscription",
-    "pubsub.topics.create",
-    "pubsub.topics.delete",
-    "pubsub.topics.detachSubscription",
-    "pubsub.topics.get",
-    "pubsub.topics.getIamPolicy",
-    "pubsub.topics.list",
-    "pubsub.topics.setIamPolicy",
-    "pubsub.topics.update",
-    "resourcemanager.projects.get",
     "run.services.get",
-    "run.services.getIamPolicy",
-    "run.services.setIamPolicy",
   ]
+
+  depends_on = [google_project_service.this]
 }
 
 resource "google_project_iam_member" "deploy" {
-  for_each = {
-    resources = google_project_iam_custom_role.deploy.name
-    functions = "roles/cloudfunctions.developer"
-  }
-
   project = var.project_id
-  role    = each.value
-  member  = google_service_account.this["deploy"].member
+  role    = "projects/${var.project_id}/roles/${google_project_iam_custom_role.deploy.role_id}"
+  member  = local.members["deploy"]
 }
 
-resource "google_project_iam_member" "deploy_grants" {
-  project = var.project_id
-  role    = "roles/resourcemanager.projectIamAdmin"
-  member  = google_service_account.this["deploy"].member
+# Attaches the push subscriptions. This role holds no right on the topics' other subscriptions.
+resource "google_pubsub_topic_iam_member" "deploy_attaches" {
+  for_each = toset(local.pushed)
 
-  condition {
-    title       = "the roles that infra/ grants"
-    description = "Without this, the pipeline could make itself the owner of the project"
-    expression  = "api.getAttribute(\"iam.googleapis.com/modifiedGrantsByRole\", []).hasOnly([\"roles/datastore.user\", \"roles/secretmanager.secretAccessor\", \"roles/telemetry.tracesWriter\"])"
-  }
+  topic  = google_pubsub_topic.this[each.key].name
+  role   = "roles/pubsub.subscriber"
+  member = local.members["deploy"]
+}
+
+# The smoke test's event, and the message that shows whether a topic takes a new revision of its schema
+resource "google_pubsub_topic_iam_member" "deploy_publishes" {
+  for_each = toset(concat(["archive-job-failed"], keys(local.schemas)))
+
+  topic  = google_pubsub_topic.this[each.key].name
+  role   = "roles/pubsub.publisher"
+  member = local.members["deploy"]
+}
+
+resource "google_pubsub_subscription_iam_member" "deploy_reads_smoke" {
+  subscription = google_pubsub_subscription.this["archive-job-retry-smoke"].name
+  role         = "roles/pubsub.subscriber"
+  member       = local.members["deploy"]
 }

@@ -3,12 +3,7 @@ output "accounts" {
   value       = { for name, account in google_service_account.this : name => account.email }
 }
 
-output "source_bucket" {
-  description = "Where the function's archives are kept."
-  value       = google_storage_bucket.this["source"].name
-}
-
-output "state_bucket" {
-  description = "Where the state of infra/ is kept."
-  value       = google_storage_bucket.this["state"].name
+output "buckets" {
+  description = "The buckets, by what they hold."
+  value       = { for name, bucket in google_storage_bucket.this : name => bucket.name }
 }

@@ -1,25 +1,34 @@
 """Deploy the archive in build/, verify it with a real event, and put the last verified one back if that fails.
 
+tested    wait for the tests of this commit (COMMIT_SHA), which are a build of their own, and fail if they do
 plan      upload the archive that `make package` made, and write what Terraform would change to build/plan
-apply     carry the plan out and verify; on failure put the last verified archive back, verify that, and exit with 1
+apply     commit revisions of schemas, carry the plan out and verify; on failure put the last verified archive back,
+          verify that, and exit with 1
 rollback  put the last verified archive back, or the one that is named
 
-Which archive was verified last is written beside the archives, in `verified`. Only the source is put back: other
-changes to infra/ stay as they are applied, and are undone by a commit.
+Only what was built is deployed: the object in the bucket is read back, has to have the content that its name says, and
+Terraform is given its generation. Which archive was verified last is written beside the archives, in `verified`. Only
+the source is put back: other changes to infra/ stay as they are applied, and are undone by a commit. A schema keeps its
+earlier revisions, so that what an earlier version of the function publishes stays valid.
 
 Needs `terraform` and `gcloud` on the path, and PROJECT_ID; REGION, SOURCE_BUCKET and STATE_BUCKET have the defaults of
-infra/bootstrap/.
+infra/bootstrap/. infra/<PROJECT_ID>.tfvars, where it is there, holds values for that project alone.
 """
 
 import argparse
 import contextlib
+import hashlib
+import json
 import os
 import shlex
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 INFRA = ROOT / "infra"
@@ -31,12 +40,32 @@ _TERRAFORM_SECONDS = 1500  # a first deployment builds an image and a database
 _SMOKE_SECONDS = 600
 _GCLOUD_SECONDS = 120
 _LOOK_SECONDS = 120
-_LAST_WORDS_SECONDS = 60
+_LAST_WORDS_SECONDS = 600  # Terraform waits for what it has begun, and only then gives its lock back
+_TESTS_SECONDS = 5400
+_PROBE_SECONDS = 600
+_PAUSE_SECONDS = float(os.environ.get("PAUSE_SECONDS", "10"))
+_LOCK = "-lock-timeout=600s"
 _NOTHING_THERE = "matched no objects"  # gcloud storage's words
+_CANARY = "deployment-smoke-test"  # no subscription shows messages of this user, but the smoke test's
 
 
 class Failed(Exception):
     """A step did not succeed. The text is for the person who deploys."""
+
+
+class Stopped(BaseException):
+    """This process was told to end (SIGTERM): a build that is cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """An object in the bucket, as it was when it was looked at."""
+
+    name: str
+    generation: str
+
+    def __str__(self) -> str:
+        return f"{self.name}#{self.generation}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,28 +78,51 @@ class Target:
     state_bucket: str
     smoke: tuple[str, ...]
 
+    def tested(self) -> None:
+        """Wait until the tests of this commit have passed. Raises Failed."""
+        commit = os.environ.get("COMMIT_SHA")
+        if not commit:
+            _say("Not started by a push: whether the tests pass is not looked at here.")
+            return
+        line = ["gcloud", "builds", "list", f"--region={self.region}", "--limit=1", "--format=json"]
+        line += [f"--filter=substitutions.TRIGGER_NAME=archive-job-retry-test AND substitutions.COMMIT_SHA={commit}"]
+        for _ in _until(_TESTS_SECONDS, f"The tests of {commit} have not passed"):
+            found, text = _read([*line, f"--project={self.project}"])
+            build = (json.loads(text) or [{}])[0] if found else {}
+            match build.get("status"):
+                case "SUCCESS":
+                    _say(f"The tests of {commit} have passed.")
+                    return
+                case None | "PENDING" | "QUEUED" | "WORKING":
+                    continue
+                case other:
+                    raise Failed(f"The tests of {commit}: {other}. {build.get('logUrl', '')}")
+
     def plan(self) -> None:
         """Upload the archive, initialise Terraform, and plan."""
-        archive = BUILD / _packaged()
-        self._gcloud("storage", "cp", str(archive), f"gs://{self.source_bucket}/{archive.name}", "--no-clobber")
+        path = BUILD / _packaged()
+        self._gcloud("storage", "cp", str(path), f"gs://{self.source_bucket}/{path.name}", "--no-clobber")
+        archive = self._looked_at(path.name)
+        (BUILD / "source_generation").write_text(f"{archive.generation}\n")
         self._init()
-        self._terraform("plan", *self._variables(archive.name), f"-out={BUILD / 'plan'}")
+        self._terraform("plan", _LOCK, *self._variables(archive), f"-out={BUILD / 'plan'}")
 
     def apply(self) -> None:
         """Carry out the plan and verify what runs then. Raises Failed, with the last verified archive put back."""
-        archive = _packaged()
+        archive = Archive(_packaged(), (BUILD / "source_generation").read_text().strip())
         self._init()
+        self._commit_schemas()
         try:
-            self._terraform("apply", "-lock-timeout=300s", str(BUILD / "plan"))
+            self._terraform("apply", _LOCK, str(BUILD / "plan"))
             self._verify()
         except Failed as failed:
             self._after(failed, archive)
         self._remember(archive)
         _say(f"{archive} is deployed and verified.")
 
-    def rollback(self, archive: str | None) -> None:
+    def rollback(self, name: str | None) -> None:
         """Put an archive back, the last verified one unless another is named. Raises Failed."""
-        archive = archive or self._last_verified()
+        archive = self._looked_at(name) if name else self._last_verified()
         if archive is None:
             raise Failed("No archive was ever verified here: name the one to put back.")
         self._init()
@@ -79,15 +131,53 @@ class Target:
         self._remember(archive)
         _say(f"{archive} is back, and verified.")
 
-    def _after(self, failed: Failed, archive: str) -> None:
+    def _looked_at(self, name: str, generation: str = "") -> Archive:
+        """The archive in the bucket, once it is certain that its content is what its name says. Raises Failed."""
+        address = f"gs://{self.source_bucket}/{name}"
+        if not generation:
+            line = ["gcloud", "storage", "objects", "describe", address, "--format=value(generation)"]
+            found, generation = _read([*line, f"--project={self.project}"])
+            if not found:
+                raise Failed(f"There is no archive {name} in gs://{self.source_bucket}: {generation}")
+        line = ["gcloud", "storage", "cat", f"{address}#{generation}", f"--project={self.project}"]
+        read = subprocess.run(line, capture_output=True, timeout=_GCLOUD_SECONDS, check=False)
+        if read.returncode:
+            raise Failed(f"{address}#{generation} cannot be read: {read.stderr.decode(errors='replace').strip()}")
+        if hashlib.sha256(read.stdout).hexdigest() not in name:
+            raise Failed(f"{address}#{generation} does not hold what its name says. Who has put it there?")
+        return Archive(name, generation)
+
+    def _commit_schemas(self) -> None:
+        """Commit the schemas that no revision has yet, and wait until their topics take messages of them."""
+        for path in sorted((INFRA / "schemas").glob("*.avsc")):
+            name, wanted = path.stem.replace("_", "-"), json.loads(path.read_text())
+            line = ["gcloud", "pubsub", "schemas", "list-revisions", name, "--view=full", "--format=json"]
+            found, text = _read([*line, f"--project={self.project}"])
+            if not found and "NOT_FOUND" in text:
+                continue  # the watch's, where there is no watch
+            if not found:
+                raise Failed(f"It cannot be told which revisions the schema {name} has: {text}")
+            if any(json.loads(revision["definition"]) == wanted for revision in json.loads(text)):
+                continue
+            self._gcloud("pubsub", "schemas", "commit", name, "--type=avro", f"--definition-file={path}")
+            message = {field["name"]: 0 if field["type"] == "int" else "" for field in wanted["fields"]}
+            line = ["gcloud", "pubsub", "topics", "publish", name, f"--message={json.dumps(message)}"]
+            line += [f"--attribute=eventType=schema-probe,userId={_CANARY}", f"--project={self.project}"]
+            for _ in _until(_PROBE_SECONDS, f"The topic {name} does not take messages of its new schema"):
+                taken, _ = _read(line)
+                if taken:
+                    _say(f"The topic {name} takes messages of its new schema.")
+                    break
+
+    def _after(self, failed: Failed, archive: Archive) -> None:
         """What follows a failed deployment. Never returns."""
         _say(f"DEPLOYMENT FAILED: {failed}")
         # A plan that another deployment has overtaken changes nothing; then there is nothing of ours to take back.
         known, deployed = _read([*_TERRAFORM, "output", "-no-color", "-raw", "source_object"])
-        if not known or deployed != archive:
+        if not known or deployed != archive.name:
             raise Failed(f"{failed}\nNothing to put back: {archive} did not get in place.")
         previous = self._last_verified()
-        if previous is None or previous == archive:
+        if previous is None or previous.name == archive.name:
             raise Failed(
                 f"{failed}\nThere is no other verified archive to put back: {archive} stays, to be looked into."
             )
@@ -100,21 +190,21 @@ class Target:
             ) from None
         raise Failed(f"{failed}\n{previous} is back, and verified.")
 
-    def _put_back(self, archive: str) -> None:
+    def _put_back(self, archive: Archive) -> None:
         _say(f"Putting {archive} back.")
-        self._terraform("apply", "-auto-approve", "-lock-timeout=300s", *self._variables(archive))
+        self._terraform("apply", "-auto-approve", _LOCK, *self._variables(archive))
 
     def _verify(self) -> None:
         _run([*self.smoke, "--project", self.project], _SMOKE_SECONDS)
 
-    def _remember(self, archive: str) -> None:
+    def _remember(self, archive: Archive) -> None:
         self._gcloud("storage", "cp", "-", self._verified, given=f"{archive}\n")
 
-    def _last_verified(self) -> str | None:
+    def _last_verified(self) -> Archive | None:
         found, text = _read(["gcloud", "storage", "cat", self._verified, f"--project={self.project}"])
         if not found and _NOTHING_THERE not in text:
             raise Failed(f"It cannot be told which archive was verified last: {text}")
-        return text if found else None
+        return self._looked_at(*text.split("#")) if found else None
 
     @property
     def _verified(self) -> str:
@@ -127,14 +217,16 @@ class Target:
         if not locked and lock.exists():
             _say("Commit infra/.terraform.lock.hcl, which the pipeline keeps with the build: it pins the provider.")
 
-    def _variables(self, archive: str) -> list[str]:
+    def _variables(self, archive: Archive) -> list[str]:
         values = {
             "project_id": self.project,
             "region": self.region,
             "source_bucket": self.source_bucket,
-            "source_object": archive,
+            "source_generation": archive.generation,
+            "source_object": archive.name,
         }
-        return [f"-var={name}={value}" for name, value in values.items()]
+        own = INFRA / f"{self.project}.tfvars"
+        return [f"-var-file={own}"] * own.exists() + [f"-var={name}={value}" for name, value in values.items()]
 
     def _terraform(self, command: str, *arguments: str) -> None:
         _run([*_TERRAFORM, command, "-input=false", "-no-color", *arguments], _TERRAFORM_SECONDS)
@@ -160,11 +252,13 @@ def _run(line: list[str], seconds: float, *, given: str | None = None) -> None:
         raise Failed(f"{line[0]} is not on the path.") from None
     try:
         process.communicate(given, timeout=seconds)
-    except subprocess.TimeoutExpired:
+    except (subprocess.TimeoutExpired, Stopped) as ended:
         process.send_signal(signal.SIGINT)  # so that Terraform gives its lock on the state back
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_LAST_WORDS_SECONDS)
         process.kill()
+        if isinstance(ended, Stopped):
+            raise
         raise Failed(f"{shlex.join(line)}: not done within {seconds:g} s.") from None
     if process.returncode:
         raise Failed(f"{shlex.join(line)}: exit code {process.returncode}, see above.")
@@ -176,6 +270,19 @@ def _read(line: list[str]) -> tuple[bool, str]:
     return done.returncode == 0, (done.stderr if done.returncode else done.stdout).strip()
 
 
+def _until(seconds: float, sentence: str) -> Iterator[None]:
+    """Try, and try again after a pause. Raises Failed with the sentence when the time is over."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        yield
+        time.sleep(_PAUSE_SECONDS)
+    raise Failed(f"{sentence} within {seconds:g} s.")
+
+
+def _stop(*_: Any) -> None:
+    raise Stopped
+
+
 def _say(text: str) -> None:
     if text.strip():
         sys.stdout.write(f"{text.rstrip()}\n")
@@ -184,7 +291,7 @@ def _say(text: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=["plan", "apply", "rollback"])
+    parser.add_argument("action", choices=["tested", "plan", "apply", "rollback"])
     parser.add_argument("archive", nargs="?", help="rollback: the archive to put back (default: the last verified one)")
     parser.add_argument("--smoke", default=shlex.join([sys.executable, str(SMOKE)]), help="the command that verifies")
     arguments = parser.parse_args()
@@ -198,8 +305,11 @@ def main() -> None:
         state_bucket=os.environ.get("STATE_BUCKET") or f"{project}-archive-job-retry-state",
         smoke=tuple(shlex.split(arguments.smoke)),
     )
+    signal.signal(signal.SIGTERM, _stop)
     try:
         match arguments.action:
+            case "tested":
+                target.tested()
             case "plan":
                 target.plan()
             case "apply":
@@ -208,6 +318,8 @@ def main() -> None:
                 target.rollback(arguments.archive)
     except Failed as failed:
         sys.exit(f"FAILED: {failed}")
+    except Stopped:
+        sys.exit("STOPPED. If the next run finds the state locked: docs/runbook.md, When a deployment was cut off.")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Put the function's source into an archive whose name carries its content's SHA-256; print that name.
 
-The same tree gives the same bytes, on any machine: entries are sorted, have no times or owners of their own, and are
-stored, not compressed, since two versions of zlib need not compress alike. The name goes to build/source_object too.
+What git knows goes in, and nothing else: a file that lies about in handlers/ is not deployed. The same tree gives the
+same bytes, on any machine: entries are sorted, have no times or owners of their own, and are stored, not compressed,
+since two versions of zlib need not compress alike. The name goes to build/source_object too.
 
 No bytecode goes in. The buildpack compiles every source anew, whatever lies beside it; what makes the result last
 is SOURCE_DATE_EPOCH in infra/function.tf.
@@ -9,6 +10,7 @@ is SOURCE_DATE_EPOCH in infra/function.tf.
 
 import hashlib
 import io
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -18,8 +20,25 @@ BUILD = ROOT / "build"
 
 
 def sources(root: Path = ROOT) -> list[Path]:
-    """What the function needs to run, and nothing else."""
-    return [root / "main.py", *sorted((root / "handlers").rglob("*.py")), root / "requirements.txt"]
+    """What the function needs to run, and nothing else. Raises LookupError where git does not know."""
+    line = [
+        "git",
+        "-c",
+        "safe.directory=*",
+        "-C",
+        str(root),
+        "ls-files",
+        "-z",
+        "--",
+        "main.py",
+        "handlers",
+        "requirements.txt",
+    ]
+    listed = subprocess.run(line, capture_output=True, text=True, check=False)
+    if listed.returncode or not listed.stdout:
+        raise LookupError(f"Only what git knows is packaged, and git knows nothing here: {listed.stderr.strip()}")
+    known = [root / name for name in listed.stdout.rstrip("\0").split("\0")]
+    return sorted(path for path in known if path.suffix == ".py" or path.name == "requirements.txt")
 
 
 def archive(root: Path = ROOT) -> bytes:
@@ -35,7 +54,10 @@ def archive(root: Path = ROOT) -> bytes:
 
 
 def main() -> None:
-    content = archive()
+    try:
+        content = archive()
+    except LookupError as wrong:
+        sys.exit(str(wrong))
     name = f"archive-job-retry-{hashlib.sha256(content).hexdigest()}.zip"
     BUILD.mkdir(exist_ok=True)
     (BUILD / name).write_bytes(content)

@@ -16,6 +16,7 @@ DOCUMENT_WRITES = 3  # the claim; the answer, and the new job's entry with it
 DOCUMENT_DELETES = 2  # both entries, when their time to live is over
 SECRET_ACCESSES = 1  # the user's refresh token; fewer when a user's jobs fail together
 LOG_BYTES = 2_000  # the function's line and Cloud Run's own, about
+AUDIT_BYTES = 1_500  # Secret Manager's entry for an access, about
 
 # What infra/ watches it with; tests/infra/test_prices.py counts it in the plan.
 ALERT_CONDITIONS = 9
@@ -78,7 +79,7 @@ def at_rest() -> list[Row]:
             f"{runs:,} x ({SCHEDULED_SECONDS} s of an instance, 1 request, 1 document read)",
             instance(runs * SCHEDULED_SECONDS) + cost(REQUEST, runs) + cost(DOCUMENT_READ, runs),
         ),
-        ("Secret Manager: the OAuth client", "1 version", cost(SECRET_VERSION, 1)),
+        ("Secret Manager: the OAuth client, the smoke test's", "2 versions", cost(SECRET_VERSION, 2)),
         ("Artifact Registry: images", "1 GiB, about", cost(IMAGE_GIB, 1)),
         ("Cloud Monitoring: alerts", f"{ALERT_CONDITIONS} conditions", cost(ALERT_CONDITION, ALERT_CONDITIONS)),
         (
@@ -86,7 +87,7 @@ def at_rest() -> list[Row]:
             f"{ALERT_SERIES} series x {MONTH_SECONDS // 60:,} minutes",
             cost(ALERT_READ, ALERT_SERIES * MONTH_SECONDS / 60),
         ),
-        ("function, topics, ledger", "nothing runs, nothing is stored", 0.0),
+        ("functions, topics, ledger and its backups", "nothing runs, nothing is stored", 0.0),
     ]
 
 
@@ -120,6 +121,7 @@ def report() -> str:
     """All of it, as it stands in infra/README.md."""
     sources = sorted({price.source for price in globals().values() if isinstance(price, Price)})
     tokens, build = cost(SECRET_VERSION, 1000), cost(BUILD_MINUTE, BUILD_MINUTES)
+    audit = cost(LOG_BYTE, MILLION * SECRET_ACCESSES * AUDIT_BYTES)
     return f"""\
 List prices of {AS_OF}, in USD, in us-central1, without the free tiers (which cover most small uses).
 
@@ -132,8 +134,10 @@ asks {SECRET_VERSION.usd:.2f} for each active version: destroy the versions that
 
 {table("a million events, busy (80 at once)", per_million(80))}
 
-Assumed: Google's answers take {LATENCY_SECONDS} s together. A deployment of {BUILD_MINUTES} build minutes would cost
-{build:.2f} (2,500 minutes a month are free). The Data Portability API costs nothing. Google's pages have the last word:
+Assumed: Google's answers take {LATENCY_SECONDS} s together. The log of accesses to secrets adds {audit:.2f} a million
+events. A deployment of {BUILD_MINUTES} build minutes would cost {build:.2f} (2,500 minutes a month are free; the tests' machine
+costs more). The watch adds the looks at each running job: a request, a write and messages each. The Data
+Portability API costs nothing. Google's pages have the last word:
 {", ".join(f"<{source}>" for source in sources)}.
 """
 

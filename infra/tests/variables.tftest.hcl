@@ -39,21 +39,33 @@ run "values_out_of_bounds" {
 
   variables {
     ambiguous_retry             = "hope"
+    doubt_pause_seconds         = 0
+    function_timeout_seconds    = 121 # an access token may be good for 120 seconds only
     log_level                   = "WARNING"
     max_delivery_attempts       = 5
+    min_instances               = 11 # more than the ten at most
     notification_channels       = ["ops@example.com"]
     refresh_token_secret_prefix = "data"         # would open other secrets
     retry_budget                = 4              # Google allows three
     source_object               = "function.zip" # no hash: a changed source would not be deployed
+    token_hosts                 = ["https://oauth.example.com"]
+    tracing                     = "on"
+    watch_interval_seconds      = 0
   }
 
   expect_failures = [
     var.ambiguous_retry,
+    var.doubt_pause_seconds,
+    var.function_timeout_seconds,
     var.log_level,
     var.max_delivery_attempts,
+    var.min_instances,
     var.notification_channels,
     var.refresh_token_secret_prefix,
     var.retry_budget,
     var.source_object,
+    var.token_hosts,
+    var.tracing,
+    var.watch_interval_seconds,
   ]
 }

@@ -2,8 +2,11 @@
 """Doubles of terraform, gcloud and the smoke test, by the name that this is called by.
 
 They keep a world in the folder $DOUBLES: `calls` (a JSON list a line), `deployed` (the archive that runs), `bucket/`,
-and what is wrong with it: `broken` (archives that do not pass the smoke test, a line each) and `fails` (commands that
-fail, by how they begin, a line each; `terraform apply!` fails after it has changed what is deployed).
+`revisions/` (of each schema, the definitions that Pub/Sub knows), and what is wrong with it: `broken` (archives that do
+not pass the smoke test, a line each), `fails` (commands that fail, by how they begin, a line each; `terraform apply!`
+fails after it has changed what is deployed), `builds` (what `gcloud builds list` prints, a line for each time), and
+`refused` (whether a topic refuses a message: yes or no, a line for each time). Where there is a file `facts`, it lists
+what has been done in the cloud, and a command fails that comes before what it needs.
 """
 
 import json
@@ -19,6 +22,9 @@ def main() -> int:
     with (WORLD / "calls").open("a") as calls:
         calls.write(json.dumps([name, *arguments]) + "\n")
     words = " ".join([name, *(argument for argument in arguments if not argument.startswith("-"))])
+    if (WORLD / "facts").exists() and (missing := _missing(" ".join([name, *arguments]))):
+        print(f"{words}: there is no {missing} yet", file=sys.stderr)
+        return 1
     failing = [wrong for wrong in _lines("fails") if words.startswith(wrong.rstrip("!"))]
     if failing and not failing[0].endswith("!"):
         print("not today", file=sys.stderr)
@@ -27,16 +33,47 @@ def main() -> int:
     return 1 if failing else code
 
 
+# how a command begins, what it needs, what there is after it
+NEEDS = (
+    ("gcloud services enable", (), "services"),
+    ("gcloud beta services identity create --service=pubsub", ("services",), "Pub/Sub agent"),
+    ("gcloud iam service-accounts create product", ("services",), "product"),
+    ("gcloud iam service-accounts add-iam-policy-binding product@", ("product",), "impersonation"),
+    ("gcloud storage buckets create", ("services",), "bucket"),
+    ("terraform -chdir=infra/bootstrap init", ("bucket",), "bootstrap state"),
+    ("terraform -chdir=infra/bootstrap apply", ("bootstrap state", "Pub/Sub agent", "product"), "bootstrap"),
+    ("gcloud secrets versions add", ("bootstrap",), "OAuth client"),
+    ("gcloud storage cp", ("bootstrap",), "archive"),
+    ("gcloud pubsub schemas", ("bootstrap",), ""),
+    ("gcloud secrets create dataportability-refresh-token", ("bootstrap", "impersonation"), "token"),
+    ("gcloud pubsub topics publish", ("OAuth client", "archive", "impersonation", "token"), "event"),
+    ("gcloud pubsub subscriptions pull", ("event",), ""),
+)
+
+
+def _missing(line: str) -> str:
+    facts = _lines("facts")
+    for begins, needs, gives in NEEDS:
+        if line.startswith(begins):
+            if missing := [need for need in needs if need not in facts]:
+                return missing[0]
+            with (WORLD / "facts").open("a") as file:
+                file.write(f"{gives}\n")
+    return ""
+
+
 def terraform(arguments: list[str]) -> int:
     command = next(argument for argument in arguments if not argument.startswith("-"))
     variables = dict(a.removeprefix("-var=").split("=", 1) for a in arguments if a.startswith("-var="))
     if command == "init":
         (WORLD / "infra" / ".terraform.lock.hcl").touch()
+    elif "-chdir=infra/bootstrap" in arguments:
+        print("Apply complete!")
     elif command == "plan":
         out = next(argument.removeprefix("-out=") for argument in arguments if argument.startswith("-out="))
-        Path(out).write_text(variables["source_object"])
+        Path(out).write_text(f"{variables['source_object']}#{variables['source_generation']}")
     elif command == "apply":
-        archive = variables.get("source_object") or Path(arguments[-1]).read_text()
+        archive = variables.get("source_object") or Path(arguments[-1]).read_text().partition("#")[0]
         if not (WORLD / "bucket" / archive).exists():
             print(f"no archive {archive}", file=sys.stderr)
             return 1
@@ -51,17 +88,58 @@ def terraform(arguments: list[str]) -> int:
 
 def gcloud(arguments: list[str]) -> int:
     words = [argument for argument in arguments if not argument.startswith("--")]
-    objects = WORLD / "bucket"
-    if words[1] == "cp":
-        content = sys.stdin.read() if words[2] == "-" else Path(words[2]).read_text()
-        (objects / words[3].rpartition("/")[2]).write_text(content)
-    elif words[1] == "cat":
-        found = objects / words[2].rpartition("/")[2]
-        if not found.exists():
-            print("ERROR: (gcloud.storage.cat) The following URLs matched no objects or files", file=sys.stderr)
-            return 1
-        print(found.read_text(), end="")
+    match words[:3]:
+        case ["storage", "cp", source]:
+            _copy(source, WORLD / "bucket" / words[3].rpartition("/")[2], "--no-clobber" in arguments)
+        case ["storage", "cat", address]:
+            return _print_object(address.rpartition("/")[2])
+        case ["storage", "objects", "describe"]:
+            found = WORLD / "bucket" / words[3].rpartition("/")[2]
+            print(GENERATION if found.exists() else "", end="")
+            return 0 if found.exists() else 1
+        case ["pubsub", "schemas", "list-revisions"]:
+            known = WORLD / "revisions" / words[3]
+            if not known.exists():
+                print("ERROR: (gcloud.pubsub.schemas.list-revisions) NOT_FOUND: Resource not found", file=sys.stderr)
+                return 1
+            print(json.dumps([{"definition": text} for text in known.read_text().splitlines()]))
+        case ["pubsub", "schemas", "commit"]:
+            definition = next(a.partition("=")[2] for a in arguments if a.startswith("--definition-file="))
+            with (WORLD / "revisions" / words[3]).open("a") as revisions:
+                revisions.write(json.dumps(json.loads(Path(definition).read_text())) + "\n")
+        case ["pubsub", "topics", "publish"]:
+            return int(_next("refused") == "yes")
+        case ["config", "get", "account"]:
+            print("you@example.com")
+        case ["builds", "list", *_]:
+            print(_next("builds") or "[]")
     return 0
+
+
+GENERATION = "1700000000000001"
+
+
+def _copy(source: str, target: Path, no_clobber: bool) -> None:
+    if not (no_clobber and target.exists()):
+        target.write_bytes(sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes())
+
+
+def _print_object(name: str) -> int:
+    name, _, generation = name.partition("#")
+    found = WORLD / "bucket" / name
+    if not found.exists() or generation not in ("", GENERATION):
+        print("ERROR: (gcloud.storage.cat) The following URLs matched no objects or files", file=sys.stderr)
+        return 1
+    sys.stdout.buffer.write(found.read_bytes())
+    return 0
+
+
+def _next(name: str) -> str:
+    """The first line of a file, which is taken off; the last one stays."""
+    lines = _lines(name)
+    if len(lines) > 1:
+        (WORLD / name).write_text("\n".join(lines[1:]))
+    return lines[0] if lines else ""
 
 
 def smoke(arguments: list[str]) -> int:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from handlers.outcomes import Reason
+from tests.infra.code import Reason
 from tests.infra.rules import Problems
 from tests.infra.terraform import Plan
 from tests.monitoring.google import GOOGLE, Kind, allows

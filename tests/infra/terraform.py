@@ -5,6 +5,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ class Module:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,  # the genuine provider is large, and takes its time to start
             check=False,
         )
 
@@ -50,20 +51,18 @@ class Module:
         assert text.count(old) == 1, f"{old!r} is in {file} {text.count(old)} times"
         path.write_text(text.replace(old, new))
 
-    def plan(self, within: str = ".") -> "Plan":
-        """The plan of the example, with a mocked provider that makes up what is known after apply only."""
-        done = self.run(
-            "test",
-            "-json",
-            "-verbose",
-            "-var-file=terraform.tfvars.example",
-            "-filter=tests/example.tftest.hcl",
-            within=within,
-        )
+    def plan(self, within: str = ".", test: str = "example") -> "Plan":
+        """The plan of a test, with a mocked provider that makes up what is known after apply only."""
+        line = ("-json", "-verbose", "-var-file=terraform.tfvars.example", f"-filter=tests/{test}.tftest.hcl")
+        done = self.run("test", *line, within=within)
         messages = [json.loads(line) for line in done.stdout.splitlines()]
         plan = next((message["test_plan"] for message in messages if message["type"] == "test_plan"), None)
         assert plan, "\n".join(message["@message"] for message in messages) + done.stderr
         return Plan(tuple(_resources(plan["resource_changes"])))
+
+    def whole_plan(self, test: str = "example") -> "Plan":
+        """What bootstrap/ and infra/ make together."""
+        return self.plan(".", test) + self.plan("bootstrap", test)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +78,9 @@ class Plan:
     """The resources (not the data sources) that are to be made."""
 
     resources: tuple[Resource, ...]
+
+    def __add__(self, other: "Plan") -> "Plan":
+        return Plan(self.resources + other.resources)
 
     def of(self, kind: str) -> list[Resource]:
         return [resource for resource in self.resources if resource.type == f"google_{kind}"]
@@ -109,7 +111,7 @@ def _resources(found: list[dict[str, Any]]) -> Iterator[Resource]:
 
 
 def _target(grant: Resource) -> str:
-    for key in ("topic", "subscription", "secret_id", "service", "bucket", "repository", "crypto_key_id"):
+    for key in ("topic", "subscription", "secret_id", "bucket", "repository", "crypto_key_id"):
         if key in grant.values:
             return f"{key.removesuffix('_id')} {grant.values[key]}"
     if "service_account_id" in grant.values:
@@ -130,6 +132,20 @@ def _condition(grant: Resource) -> str:
     return " ".join(condition["expression"] for condition in grant.values.get("condition") or [])
 
 
+def copied(infra: Path, folder: Path) -> Path:
+    """A copy of infra/ without what its users add: their values, their state, their provider's lock file."""
+    ignored = shutil.ignore_patterns(".terraform*", "*.tfstate*", "*.tfvars", "__pycache__")
+    return Path(shutil.copytree(infra, folder, ignore=ignored))
+
+
+def make_doubles(folder: Path, *names: str) -> None:
+    """Executables by these names that do what tests/infra/doubles.py says."""
+    _, _, text = Path(__file__).with_name("doubles.py").read_text().partition("\n")
+    for name in names:
+        (folder / name).write_text(f"#!{sys.executable} -IS\n{text}")
+        (folder / name).chmod(0o755)
+
+
 def prepare(folder: Path) -> Module:
     """Copy infra/ and initialise it. Skips where that is not possible; on CI that is a failure."""
     if shutil.which("terraform") is None:
@@ -145,9 +161,10 @@ def prepare(folder: Path) -> Module:
             check=True,
         )
         environment["TF_CLI_CONFIG_FILE"] = shlex.split(setup.stdout)[1].partition("=")[2]
-    ignored = shutil.ignore_patterns(".terraform*", "*.tfstate*", "__pycache__")
-    shutil.copytree(INFRA, folder / "infra", ignore=ignored)
-    module = Module(folder / "infra", environment)
+    else:  # the genuine provider is fetched once for both modules
+        (folder / "plugins").mkdir()
+        environment["TF_PLUGIN_CACHE_DIR"] = str(folder / "plugins")
+    module = Module(copied(INFRA, folder / "infra"), environment)
     for within in (".", "bootstrap"):
         done = module.run("init", "-input=false", "-backend=false", "-no-color", within=within)
         if done.returncode:

@@ -1,15 +1,14 @@
-"""The bootstrap gives the pipeline what it needs, and the means to nothing else."""
+"""The bootstrap turns on the services that are used, lets nobody in, and has the same inputs as infra/."""
 
-import json
 import re
 
-from tests.infra import rules
-from tests.infra.terraform import Plan
+import pytest
+
+from tests.infra.terraform import INFRA, Plan
 
 # what a resource type's name begins with → the services behind it
 _SERVICES = {
     "artifact_registry": {"artifactregistry"},
-    "cloud_run": {"run"},
     "cloud_scheduler": {"cloudscheduler"},
     "cloudbuild": {"cloudbuild"},
     "cloudfunctions2": {"cloudfunctions", "cloudbuild", "run", "artifactregistry"},
@@ -24,83 +23,53 @@ _SERVICES = {
     "storage": {"storage"},
 }
 _USED_BY_CODE = {"cloudtrace", "dataportability", "logging", "telemetry"}
-_WITH_TRACES = {"roles/telemetry.tracesWriter"}  # infra/traces.tf; they are off in the example
 
 
-def test_it_enables_the_services_that_are_used_and_no_others(plan: Plan, bootstrap_plan: Plan) -> None:
+def test_it_enables_the_services_that_are_used_and_no_others(plan: Plan) -> None:
     used = set(_USED_BY_CODE)
-    for resource in (*plan.resources, *bootstrap_plan.resources):
+    for resource in plan.resources:
         kind = resource.type.removeprefix("google_")
         if kind == "terraform_data":  # Terraform's own
             continue
         used |= next(services for start, services in _SERVICES.items() if kind.startswith(start))
-    enabled = {service.values["service"] for service in bootstrap_plan.of("project_service")}
+    enabled = {service.values["service"] for service in plan.of("project_service")}
     assert enabled == {f"{service}.googleapis.com" for service in used}
 
 
-def test_it_has_no_broad_role(bootstrap_plan: Plan) -> None:
-    assert list(rules.no_broad_role(bootstrap_plan)) == []
-
-
-def test_nothing_is_public(bootstrap_plan: Plan) -> None:
-    assert not {member for _, member, _, _ in bootstrap_plan.grants()} & {"allUsers", "allAuthenticatedUsers"}
+def test_no_bucket_is_public(bootstrap_plan: Plan) -> None:
     for bucket in bootstrap_plan.of("storage_bucket"):
         assert bucket.values["public_access_prevention"] == "enforced"
         assert bucket.values["uniform_bucket_level_access"]
+        assert bucket.values["versioning"][0]["enabled"]
 
 
-def test_the_pipeline_can_read_no_secret_no_ledger_and_no_message(bootstrap_plan: Plan) -> None:
-    permissions = bootstrap_plan.one("project_iam_custom_role")["permissions"]
-    told = re.compile(r"^secretmanager|^datastore\.entities|\.publish$|\.consume$|actAs|^iam|^resourcemanager.*set")
-    assert [permission for permission in permissions if told.search(permission)] == []
-
-
-# what infra/ makes → what the pipeline may do to it, and to nothing else of these services
-_RIGHTS = {
-    "logging_metric": "logging.logMetrics",
-    "monitoring_alert_policy": "monitoring.alertPolicies",
-    "monitoring_custom_service": "monitoring.services",
-    "monitoring_dashboard": "monitoring.dashboards",
-    "monitoring_slo": "monitoring.slos",
-}
-
-
-def test_the_pipeline_can_make_metrics_alerts_and_dashboards_and_read_no_log(plan: Plan, bootstrap_plan: Plan) -> None:
-    made = {resource.type.removeprefix("google_") for resource in plan.resources}
-    watching = {kind for kind in made if kind.startswith(("logging_", "monitoring_"))}
-    assert any("condition_matched_log" in json.dumps(policy.values) for policy in plan.of("monitoring_alert_policy"))
-    kinds = [*(_RIGHTS[kind] for kind in watching), "logging.notificationRules"]
-    wanted = {f"{kind}.{verb}" for kind in kinds for verb in ("create", "delete", "get", "list", "update")}
-    permissions = bootstrap_plan.one("project_iam_custom_role")["permissions"]
-    assert wanted == {right for right in permissions if right.startswith(("logging.", "monitoring."))}
-
-
-def test_the_pipeline_can_grant_the_roles_that_infra_grants_on_the_project_and_no_others(
-    plan: Plan, bootstrap_plan: Plan
-) -> None:
-    granted = {role for target, _, role, _ in plan.grants() if target == "project"}
-    administrators = [grant for grant in bootstrap_plan.grants() if grant[2] == "roles/resourcemanager.projectIamAdmin"]
-    assert [member for _, member, _, _ in administrators] == ["deploy"]
-    condition = administrators[0][3]
-    assert condition.startswith('api.getAttribute("iam.googleapis.com/modifiedGrantsByRole", []).hasOnly([')
-    assert set(re.findall(r'"(roles/[^"]+)"', condition)) == granted | _WITH_TRACES
-
-
-def test_the_pipeline_can_act_as_the_accounts_that_infra_uses_and_no_others(bootstrap_plan: Plan) -> None:
-    acts_as = {target for target, member, role, _ in bootstrap_plan.grants() if role == "roles/iam.serviceAccountUser"}
-    assert acts_as == {"account build", "account invoke", "account resume", "account run"}
-
-
-def test_the_function_can_read_the_oauth_client(bootstrap_plan: Plan) -> None:
-    readers = {grant for grant in bootstrap_plan.grants() if grant[0].startswith("secret ")}
-    assert readers == {("secret dataportability-oauth-client", "run", "roles/secretmanager.secretAccessor", "")}
-    assert bootstrap_plan.one("secret_manager_secret")["deletion_protection"]
-
-
-def test_what_builds_the_image_can_write_images_and_logs_and_read_sources(bootstrap_plan: Plan) -> None:
-    rights = {(target, role) for target, member, role, _ in bootstrap_plan.grants() if member == "build"}
-    assert rights == {
-        ("project", "roles/logging.logWriter"),
-        ("project", "roles/storage.objectViewer"),
-        ("repository archive-job-retry", "roles/artifactregistry.writer"),
+def test_the_oauth_clients_secret_is_protected_and_accesses_to_secrets_are_logged(bootstrap_plan: Plan) -> None:
+    protected = {
+        s.values["secret_id"]: s.values["deletion_protection"] for s in bootstrap_plan.of("secret_manager_secret")
     }
+    assert protected["dataportability-oauth-client"]
+    logged = bootstrap_plan.one("project_iam_audit_config")
+    assert logged["service"] == "secretmanager.googleapis.com"
+    assert {"DATA_READ", "DATA_WRITE"} < {log["log_type"] for log in logged["audit_log_config"]}
+
+
+def test_whatever_needs_a_service_waits_for_it() -> None:
+    """On an empty project, what is made beside the enabling of its service is refused."""
+    waiting = re.compile(r"depends_on += \[[^\]]*google_project_service\.this")
+    first = ("service_account", "project_iam_custom_role", "pubsub_schema", "storage_bucket", "secret_manager_secret")
+    for path in (INFRA / "bootstrap").glob("*.tf"):
+        for kind, body in re.findall(
+            r'^resource "google_(\w+)" .*?\n(.*?)^}', path.read_text(), re.DOTALL | re.MULTILINE
+        ):
+            if kind in first:
+                assert waiting.search(body), f"{path.name}: {kind}"
+
+
+def _variables(folder: str) -> dict[str, str]:
+    text = (INFRA / folder / "variables.tf").read_text()
+    return dict(re.findall(r'^variable "(\w+)" (\{.*?^\})', text, re.DOTALL | re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", sorted(_variables(".").keys() & _variables("bootstrap").keys()))
+def test_an_input_of_both_modules_is_the_same_in_both(name: str) -> None:
+    assert _variables(".")[name] == _variables("bootstrap")[name]

@@ -1,20 +1,28 @@
 """Deploying, verifying and putting back, with recording doubles of terraform, gcloud and the smoke test."""
 
+import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.infra.gcloud import wrong_commands
-from tests.infra.terraform import ROOT
+from tests.infra.terraform import ROOT, make_doubles
 
-OLD, GOOD, BAD = (f"archive-job-retry-{digit * 64}.zip" for digit in "0ab")
+_CONTENT = {
+    f"archive-job-retry-{hashlib.sha256(text.encode()).hexdigest()}.zip": text for text in ("old", "good", "bad")
+}
+OLD, GOOD, BAD = _CONTENT
+PLANTED = "somebody else's"
+GENERATION = "1700000000000001"  # of every object: tests/infra/doubles.py
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +34,13 @@ class World:
             "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
             "DOUBLES": str(self.folder),
             "PROJECT_ID": "my-portability-project",
+            "PAUSE_SECONDS": "0.01",
             **more,
         }
         script = self.folder / "infra" / "delivery" / "deploy.py"
         smoke = shlex.join([str(self.folder / "bin" / "smoke")])
         return subprocess.run(
-            [sys.executable, script, *arguments, "--smoke", smoke],
+            [sys.executable, "-IS", script, *arguments, "--smoke", smoke],  # it needs no package
             env={name: value for name, value in environment.items() if value},
             capture_output=True,
             text=True,
@@ -41,13 +50,17 @@ class World:
 
     def packaged(self, archive: str) -> "World":
         (self.folder / "build" / "source_object").write_text(f"{archive}\n")
-        (self.folder / "build" / archive).write_text("source")
+        (self.folder / "build" / archive).write_text(_CONTENT[archive])
         return self
 
     def deployed_before(self, archive: str) -> "World":
-        (self.folder / "bucket" / archive).write_text("source")
-        (self.folder / "bucket" / "verified").write_text(f"{archive}\n")
+        self.put(archive)
+        (self.folder / "bucket" / "verified").write_text(f"{archive}#{GENERATION}\n")
         (self.folder / "deployed").write_text(archive)
+        return self
+
+    def put(self, archive: str, content: str = "") -> "World":
+        (self.folder / "bucket" / archive).write_text(content or _CONTENT[archive])
         return self
 
     def wrong(self, what: str, *lines: str) -> "World":
@@ -65,20 +78,20 @@ class World:
     @property
     def verified(self) -> str:
         path = self.folder / "bucket" / "verified"
-        return path.read_text().strip() if path.exists() else ""
+        return path.read_text().strip().removesuffix(f"#{GENERATION}") if path.exists() else ""
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    for name in ("bin", "bucket", "build", "infra/delivery"):
+    for name in ("bin", "bucket", "build", "infra/delivery", "revisions"):
         (tmp_path / name).mkdir(parents=True)
+    shutil.copytree(ROOT / "infra" / "schemas", tmp_path / "infra" / "schemas")
+    for path in (tmp_path / "infra" / "schemas").iterdir():
+        if path.stem != "archive_job_ended":  # which there is with the watch only
+            known = tmp_path / "revisions" / path.stem.replace("_", "-")
+            known.write_text(json.dumps(json.loads(path.read_text())) + "\n")
     shutil.copy(ROOT / "infra" / "delivery" / "deploy.py", tmp_path / "infra" / "delivery")
-    for name in ("terraform", "gcloud", "smoke"):
-        double = tmp_path / "bin" / name
-        double.write_text(
-            (Path(__file__).with_name("doubles.py")).read_text().replace("env python3", f"env {sys.executable}")
-        )
-        double.chmod(0o755)
+    make_doubles(tmp_path / "bin", "terraform", "gcloud", "smoke")
     return World(tmp_path)
 
 
@@ -86,7 +99,7 @@ def test_a_plan_uploads_the_archive_and_is_made_for_it(world: World) -> None:
     done = world.packaged(GOOD).deploy("plan", REGION="europe-west1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert (world.folder / "bucket" / GOOD).exists()
-    assert (world.folder / "build" / "plan").read_text() == GOOD
+    assert (world.folder / "build" / "plan").read_text() == f"{GOOD}#{GENERATION}"
     plan = next(call for call in world.calls if "plan" in call)
     assert {"-var=project_id=my-portability-project", "-var=region=europe-west1", "-input=false"} < set(plan)
     init = next(call for call in world.calls if "init" in call)
@@ -106,7 +119,7 @@ def test_a_deployment_that_fails_the_smoke_test_is_put_back_and_fails(world: Wor
     done = world.deploy("apply")
     assert done.returncode == 1
     assert (world.deployed, world.verified) == (OLD, OLD)
-    assert f"{OLD} is back, and verified." in done.stderr
+    assert f"{OLD}#{GENERATION} is back, and verified." in done.stderr
     assert [call[0] for call in world.calls].count("smoke") == 2
 
 
@@ -116,7 +129,7 @@ def test_an_apply_that_fails_half_way_is_put_back_and_fails(world: World) -> Non
     done = world.wrong("fails", f"terraform apply {world.folder / 'build' / 'plan'}!").deploy("apply")
     assert done.returncode == 1
     assert (world.deployed, world.verified) == (OLD, OLD)
-    assert f"{OLD} is back, and verified." in done.stderr
+    assert f"{OLD}#{GENERATION} is back, and verified." in done.stderr
 
 
 def test_an_apply_that_changes_nothing_leaves_what_another_deployment_made(world: World) -> None:
@@ -152,8 +165,7 @@ def test_a_bucket_that_cannot_be_read_is_not_taken_for_an_empty_one(world: World
 
 def test_a_rollback_by_hand_takes_the_archive_that_is_named(world: World) -> None:
     world.deployed_before(GOOD)
-    (world.folder / "bucket" / OLD).write_text("source")
-    done = world.deploy("rollback", OLD)
+    done = world.put(OLD).deploy("rollback", OLD)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (world.deployed, world.verified) == (OLD, OLD)
 
@@ -162,8 +174,14 @@ def test_gcloud_is_given_commands_that_it_knows(world: World, tmp_path: Path) ->
     world.deployed_before(OLD).packaged(BAD).wrong("broken", BAD).deploy("plan")
     world.deploy("apply")
     world.deploy("rollback")
-    commands = [shlex.join(call) for call in world.calls if call[0] == "gcloud"]
-    assert {call.split()[2] for call in commands} == {"cp", "cat"}
+    (world.folder / "revisions" / "archive-job-retried").write_text("{}\n")
+    world.deploy("apply")
+    world.wrong("builds", '[{"status": "SUCCESS"}]').deploy("tested", COMMIT_SHA="abc")
+    # its own linter stumbles over a generation
+    commands = [re.sub(r"#\d+", "", shlex.join(call)) for call in world.calls if call[0] == "gcloud"]
+    told = {" ".join(call.split()[1:4]) for call in commands if "storage" not in call}
+    assert {"pubsub schemas list-revisions", "pubsub schemas commit", "pubsub topics publish"} < told
+    assert any("builds list" in call for call in commands)
     assert wrong_commands(commands, tmp_path) == {}
 
 
@@ -171,3 +189,109 @@ def test_nothing_is_done_without_a_project_or_an_archive(world: World) -> None:
     assert "PROJECT_ID has to be set" in world.deploy("plan", PROJECT_ID="").stderr
     assert "make package" in world.deploy("plan").stderr
     assert not (world.folder / "calls").exists()
+
+
+def test_a_planted_archive_is_not_deployed(world: World) -> None:
+    """Whoever can write to the bucket could put another archive there under the name that is about to be uploaded."""
+    done = world.deployed_before(OLD).packaged(GOOD).put(GOOD, PLANTED).deploy("plan")
+    assert done.returncode == 1
+    assert "does not hold what its name says" in done.stderr
+    assert not any("terraform" in call for call in world.calls)
+
+
+def test_a_verified_archive_that_was_replaced_is_not_put_back(world: World) -> None:
+    world.deployed_before(OLD).packaged(BAD).wrong("broken", BAD).deploy("plan")
+    done = world.put(OLD, PLANTED).deploy("apply")
+    assert done.returncode == 1
+    assert "does not hold what its name says" in done.stderr
+    assert world.deployed == BAD
+
+
+def test_terraform_is_given_the_generation_that_was_looked_at(world: World) -> None:
+    world.deployed_before(OLD).packaged(BAD).wrong("broken", BAD).deploy("plan")
+    world.deploy("apply")
+    given = [
+        call for call in world.calls if call[0] == "terraform" and any("-var=source_object" in word for word in call)
+    ]
+    assert [True, True] == [f"-var=source_generation={GENERATION}" in call for call in given]
+
+
+def test_values_of_the_project_are_used_where_there_are_some(world: World) -> None:
+    own = world.folder / "infra" / "my-portability-project.tfvars"
+    own.touch()
+    world.packaged(GOOD).deploy("plan")
+    assert f"-var-file={own}" in next(call for call in world.calls if "plan" in call)
+
+
+def test_a_new_revision_of_a_schema_is_taken_before_the_function_is_deployed(world: World) -> None:
+    known = world.folder / "revisions" / "archive-job-retry-rejected"
+    known.write_text('{"fields": []}\n')
+    world.packaged(GOOD).wrong("refused", "yes", "yes", "no").deploy("plan")
+    done = world.deploy("apply")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(known.read_text().splitlines()) == 2
+    order = [" ".join(call[:4]) for call in world.calls]
+    probes = [at for at, call in enumerate(order) if call == "gcloud pubsub topics publish"]
+    assert len(probes) == 3
+    committed = order.index("gcloud pubsub schemas commit")
+    applied = next(at for at, call in enumerate(world.calls) if call[0] == "terraform" and "apply" in call)
+    assert committed < probes[0] < probes[-1] < applied
+    [message] = {word.removeprefix("--message=") for word in world.calls[probes[0]] if word.startswith("--message=")}
+    assert json.loads(message).items() > {"reason": "", "callsInDoubt": 0}.items()
+    assert "--attribute=eventType=schema-probe,userId=deployment-smoke-test" in world.calls[probes[0]]
+
+
+def test_a_schema_that_has_the_revision_is_left_alone(world: World) -> None:
+    """An earlier one, too: after a commit is taken back, its function is deployed with the schema that it knows."""
+    known = world.folder / "revisions" / "archive-job-retried"
+    known.write_text(known.read_text() + '{"fields": []}\n')
+    world.packaged(GOOD).deploy("plan")
+    assert world.deploy("apply").returncode == 0
+    assert not any("commit" in call or "publish" in call for call in world.calls)
+
+
+def test_the_deployment_waits_for_the_tests_of_its_commit(world: World) -> None:
+    waiting = ("[]", '[{"status": "QUEUED"}]', '[{"status": "WORKING"}]', '[{"status": "SUCCESS"}]')
+    done = world.wrong("builds", *waiting).deploy("tested", COMMIT_SHA="abc")
+    assert done.returncode == 0, done.stderr
+    assert len(world.calls) == 4
+    assert any("substitutions.COMMIT_SHA=abc" in word for word in world.calls[0])
+
+
+def test_tests_that_fail_stop_the_deployment(world: World) -> None:
+    done = world.wrong("builds", '[{"status": "FAILURE", "logUrl": "https://console"}]').deploy(
+        "tested", COMMIT_SHA="abc"
+    )
+    assert (done.returncode, "The tests of abc: FAILURE. https://console" in done.stderr) == (1, True)
+
+
+def test_a_deployment_by_hand_waits_for_no_tests(world: World) -> None:
+    assert world.deploy("tested").returncode == 0
+    assert not (world.folder / "calls").exists()
+
+
+def test_a_build_that_is_cancelled_lets_terraform_give_its_lock_back(world: World) -> None:
+    world.packaged(GOOD).deploy("plan")
+    slow = world.folder / "bin" / "terraform"
+    said = world.folder / "said"
+    slow.write_text(
+        f"#!{sys.executable}\nimport pathlib, signal, sys, time\n"
+        f"said = pathlib.Path({str(said)!r})\n"
+        "if 'apply' not in sys.argv: sys.exit()\n"
+        "def end(*_): said.write_text('unlocked'); sys.exit(1)\n"
+        "signal.signal(signal.SIGINT, end)\nsaid.write_text('working')\ntime.sleep(60)\n"
+    )
+    script = world.folder / "infra" / "delivery" / "deploy.py"
+    environment = {
+        "PATH": f"{world.folder / 'bin'}:{os.environ['PATH']}",
+        "DOUBLES": str(world.folder),
+        "PROJECT_ID": "my-portability-project",
+    }
+    process = subprocess.Popen([sys.executable, script, "apply"], env=environment, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 30
+    while not said.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.terminate()
+    _, printed = process.communicate(timeout=30)
+    assert (process.returncode, said.read_text()) == (1, "unlocked")
+    assert "STOPPED" in printed

@@ -23,32 +23,42 @@ class Mistake:
     round: int = 1
 
 
-_PUBLISHES = 'each.key].name\n  role   = "roles/pubsub.publisher"\n  member = data.google_service_account.run.member'
 _DEAD_LETTERS = """  dead_letter_policy {
-    dead_letter_topic     = "projects/${var.project_id}/topics/${google_pubsub_topic.this["archive-job-dead"].name}"
+    dead_letter_topic     = "projects/${var.project_id}/topics/${each.value.dead}"
     max_delivery_attempts = var.max_delivery_attempts
   }
 """
 _OIDC = """
     oidc_token {
-      service_account_email = data.google_service_account.invoke.email
-      audience              = google_cloudfunctions2_function.retry.service_config[0].uri
+      service_account_email = local.accounts["invoke"]
+      audience              = google_cloudfunctions2_function.this[each.value.function].service_config[0].uri
     }
+"""
+_CLIENT = """  secret_id = google_secret_manager_secret.this["client"].secret_id
+  role      = "roles/secretmanager.secretAccessor"
 """
 _TOKENS = """
   condition {
     title       = "refresh tokens only"
-    description = "Secrets whose id begins with ${var.refresh_token_secret_prefix}"
-    expression  = "resource.name.startsWith(\\"projects/${data.google_project.this.number}/secrets/\
-${var.refresh_token_secret_prefix}\\")"
+    description = "Secrets whose id begins with ${local.tokens.id}"
+    expression  = "resource.name.startsWith(\\"${local.tokens_begin}\\")"
   }
+}
 """
-
 MISTAKES = (
     Mistake("dead letters dropped", "subscriptions.tf", _DEAD_LETTERS, "", rules.nothing_is_lost, "no dead-letter"),
     Mistake(
-        "dead letters that nobody can read",
+        "dead letters of another topic",
         "subscriptions.tf",
+        'dead = "archive-job-dead"',
+        'dead = "archive-job-deaf"',
+        rules.attached_to_topics_that_are_made,
+        "no topic archive-job-deaf",
+        round=2,
+    ),
+    Mistake(
+        "dead letters that nobody can read",
+        "bootstrap/subscriptions.tf",
         'archive-job-dead           = { topic = "archive-job-dead", filter = "" }',
         "",
         rules.nothing_is_lost,
@@ -75,49 +85,94 @@ MISTAKES = (
     ),
     Mistake(
         "allUsers may invoke",
-        "function.tf",
-        "member   = data.google_service_account.invoke.member",
-        'member   = "allUsers"',
+        "bootstrap/accounts.tf",
+        'member  = local.members["invoke"]',
+        'member  = "allUsers"',
         rules.private,
         "granted to the public",
     ),
-    Mistake("condition on the tokens dropped", "secrets.tf", _TOKENS, "", rules.no_broad_role, "secretAccessor"),
+    Mistake(
+        "condition on the tokens dropped",
+        "bootstrap/secrets.tf",
+        _TOKENS,
+        "}\n",
+        rules.nothing_on_the_whole_project_without_a_reason,
+        "run has roles/secretmanager.secretAccessor on the whole project",
+    ),
     Mistake(
         "condition on the tokens widened",
-        "secrets.tf",
-        '${var.refresh_token_secret_prefix}\\")',
-        '\\")',
+        "bootstrap/secrets.tf",
+        'secrets/${local.tokens.id}"',
+        'secrets/"',
         rules.grants_are_what_is_used,
         "Too much: ('project', 'run', 'roles/secretmanager.secretAccessor'",
         round=2,
     ),
     Mistake(
-        "an editor", "firestore.tf", "roles/datastore.user", "roles/editor", rules.no_broad_role, "primitive", round=2
+        "an editor",
+        "bootstrap/accounts.tf",
+        "roles/logging.logWriter",
+        "roles/editor",
+        rules.nothing_on_the_whole_project_without_a_reason,
+        "deploy has roles/editor",
+        round=2,
     ),
     Mistake(
         "a right that nothing uses",
-        "topics.tf",
-        "for_each = local.schemas\n\n  topic ",
-        "for_each = local.topics\n\n  topic ",
+        "bootstrap/topics.tf",
+        'name == "run" ? ["archive-job-retried", ',
+        'name == "run" ? ["archive-job-dead", "archive-job-retried", ',
         rules.grants_are_what_is_used,
         "Too much: ('topic archive-job-dead', 'run'",
     ),
     Mistake(
         "the right to write traces that are off",
-        "traces.tf",
-        'count = var.tracing == "cloud_trace" ? 1 : 0',
-        "count = 1",
+        "bootstrap/accounts.tf",
+        "var.cloud_trace ? local.functions : []",
+        "local.functions",
         rules.grants_are_what_is_used,
         "Too much: ('project', 'run', 'roles/telemetry.tracesWriter'",
     ),
     Mistake(
         "a right dropped",
-        "topics.tf",
-        _PUBLISHES,
-        _PUBLISHES.replace("publisher", "viewer"),
+        "bootstrap/secrets.tf",
+        _CLIENT,
+        _CLIENT.replace("secretAccessor", "viewer"),
         rules.grants_are_what_is_used,
-        "Missing: ('topic archive-job-retried', 'run', 'roles/pubsub.publisher'",
+        "Missing: ('secret dataportability-oauth-client', 'run', 'roles/secretmanager.secretAccessor'",
         round=2,
+    ),
+    Mistake(
+        "writers of tokens who can read them",
+        "bootstrap/people.tf",
+        "roles/secretmanager.secretVersionManager",
+        "roles/secretmanager.secretAccessor",
+        rules.grants_are_what_is_used,
+        "Too much: ('project', 'product', 'roles/secretmanager.secretAccessor'",
+    ),
+    Mistake(
+        "messages anywhere",
+        "bootstrap/topics.tf",
+        "allowed_persistence_regions = local.storage_regions",
+        'allowed_persistence_regions = ["us-east1"]',
+        rules.data_stays_in_its_regions,
+        "archive-job-failed may rest anywhere",
+    ),
+    Mistake(
+        "archives for ever",
+        "bootstrap/buckets.tf",
+        "for_each = each.value.days[*]",
+        "for_each = []",
+        rules.what_is_old_is_deleted,
+        "archive-job-retry-source grows for ever",
+    ),
+    Mistake(
+        "images for ever",
+        "bootstrap/images.tf",
+        'action = "DELETE"',
+        'action = "KEEP"',
+        rules.what_is_old_is_deleted,
+        "Images grow for ever",
     ),
     Mistake(
         "the lease shortened in the function alone",
@@ -154,37 +209,63 @@ MISTAKES = (
         round=2,
     ),
     Mistake(
+        "another canary",
+        "function.tf",
+        'canary = "deployment-smoke-test"',
+        'canary = "deployment-smoke-tests"',
+        rules.settings_name_what_is_made,
+        "refresh-token-deployment-smoke-tests, which is not made",
+    ),
+    Mistake(
         "no time to live",
-        "firestore.tf",
-        'each.key == "expireAt"',
-        'each.key == "never"',
+        "bootstrap/firestore.tf",
+        'each.value.field == "expireAt"',
+        'each.value.field == "never"',
         rules.the_ledger_is_kept_and_forgotten,
         "do not expire",
     ),
     Mistake(
         "the query without its index",
-        "firestore.tf",
-        'each.key == "notBefore"',
-        'each.key == "never"',
+        "bootstrap/firestore.tf",
+        'each.value.field == "notBefore"',
+        'each.value.field == "never"',
         rules.the_ledger_is_kept_and_forgotten,
         "asks for notBefore",
         round=2,
     ),
     Mistake(
-        "a field that is not exempted",
-        "firestore.tf",
-        ' "fence",',
-        "",
+        "all fields indexed",
+        "bootstrap/firestore.tf",
+        '["*", "expireAt",',
+        '["expireAt",',
         rules.the_ledger_is_kept_and_forgotten,
-        "field fence is indexed",
+        "ledger's * has no setting",
+    ),
+    Mistake(
+        "a ledger without its past",
+        "bootstrap/firestore.tf",
+        '"POINT_IN_TIME_RECOVERY_${',
+        '"POINT_IN_TIME_RECOVERY_DISABLED${0 == 1 ? "" : ""}" #${',
+        rules.the_ledger_is_kept_and_forgotten,
+        "cannot be read as it was",
+        round=2,
     ),
     Mistake(
         "a topic without its schema",
-        "topics.tf",
-        "each.value == null ? [] : [google_pubsub_schema.this[each.key].name]",
+        "bootstrap/topics.tf",
+        'each.value == null ? [] : ["projects/${var.project_id}/schemas/${google_pubsub_schema.this[each.key].name}"]',
         "[]",
         rules.schemas_are_enforced,
         "messages of any form",
+    ),
+    Mistake(
+        "a topic that takes one revision alone",
+        "bootstrap/topics.tf",
+        'encoding = "JSON"',
+        'encoding = "JSON"\n first_revision_id = "abc"',
+        rules.schemas_are_enforced,
+        "no putting back",
+        round=2,
     ),
     Mistake(
         "the ack deadline lowered",
@@ -272,7 +353,7 @@ def wrong_plans(module: Module, tmp_path_factory: pytest.TempPathFactory) -> dic
         for mistake in MISTAKES:
             if mistake.round == made:
                 copy.replace(mistake.file, mistake.old, mistake.new)
-        plans[made] = copy.plan()
+        plans[made] = copy.whole_plan()
     return plans
 
 

@@ -46,7 +46,14 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (copy / "handlers" / "__pycache__").mkdir()
     (copy / "handlers" / "__pycache__" / "old.cpython-313.pyc").write_bytes(b"stale")
     (copy / ".env").write_text("SOMETHING=private")
+    _git(copy, "init", "--quiet")
+    _git(copy, "add", "main.py", "requirements.txt", "handlers/*.py")
+    (copy / "handlers" / "scratch.py").write_text("STRAY = True\n")
     return copy
+
+
+def _git(tree: Path, *arguments: str) -> None:
+    subprocess.run(["git", "-C", tree, *arguments], capture_output=True, text=True, check=True)
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +97,17 @@ def test_the_same_tree_gives_the_same_bytes_under_the_same_name(tree: Path) -> N
 def test_another_tree_gives_another_name(tree: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(tree, other)
-    (other / "handlers" / "rpc.py").write_text("changed = True\n")
+    (other / "handlers" / "__init__.py").write_text("changed = True\n")
     assert _package(other).name != _package(tree).name
+
+
+def test_without_git_nothing_is_packaged(tree: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(tree, other, ignore=shutil.ignore_patterns(".git", "build"))
+    script = other / "infra" / "delivery" / "package.py"
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert (done.returncode, "Only what git knows is packaged" in done.stderr) == (1, True)
+    assert not (other / "build").exists()
 
 
 def test_it_holds_the_function_and_nothing_else(unpacked: Path) -> None:

@@ -1,8 +1,9 @@
-"""cloudbuild.yaml fits Cloud Build's schema, and its steps are what the project and the bootstrap have."""
+"""Both builds fit Cloud Build's schema, and their steps are what the project and the bootstrap have."""
 
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,36 @@ from infra.delivery import deploy
 from tests.infra.terraform import INFRA, ROOT, Plan
 
 _TOOLS = ROOT / ".venv-tools" / "bin"
-_BUILD = ROOT / "cloudbuild.yaml"
+_DEPLOYS = ROOT / "cloudbuild.yaml"
+_TESTS = INFRA / "delivery" / "test.yaml"
 _TO_JSON = (
     "import json, sys, ruamel.yaml as y; print(json.dumps(y.YAML(typ='safe', pure=True).load(open(sys.argv[1]))))"
 )
 
 
-@pytest.fixture(scope="module")
-def build() -> dict[str, Any]:
-    done = subprocess.run([_TOOLS / "python", "-c", _TO_JSON, _BUILD], capture_output=True, text=True, check=True)
-    parsed: dict[str, Any] = json.loads(done.stdout)
+Build = dict[str, Any]
+
+
+def _read(path: Path) -> Build:
+    done = subprocess.run([_TOOLS / "python", "-c", _TO_JSON, path], capture_output=True, text=True, check=True)
+    parsed: Build = json.loads(done.stdout)
     return parsed
+
+
+@pytest.fixture(scope="module")
+def deploys() -> Build:
+    return _read(_DEPLOYS)
+
+
+@pytest.fixture(scope="module")
+def tests() -> Build:
+    return _read(_TESTS)
+
+
+@pytest.fixture(params=["deploys", "tests"])
+def build(request: pytest.FixtureRequest) -> Build:
+    found: Build = request.getfixturevalue(request.param)
+    return found
 
 
 def _seconds(duration: str) -> int:
@@ -34,22 +54,37 @@ def _targets(step: dict[str, Any]) -> list[str]:
     return list(step["args"][1:]) if step["args"][0] == "infra/delivery/pipeline.sh" else []
 
 
-def test_it_fits_cloud_builds_schema_and_a_broken_one_does_not(tmp_path: Path) -> None:
+def test_they_fit_cloud_builds_schema_and_a_broken_one_does_not(tmp_path: Path) -> None:
     broken = tmp_path / "broken.yaml"
-    broken.write_text(_BUILD.read_text().replace("entrypoint: sh", "entry-point: sh", 1))
+    broken.write_text(_DEPLOYS.read_text().replace("entrypoint: sh", "entry-point: sh", 1))
     line = [str(_TOOLS / "check-jsonschema"), "--builtin-schema", "vendor.cloudbuild", "--output-format", "json"]
-    done = subprocess.run([*line, str(_BUILD), str(broken)], capture_output=True, text=True, check=False)
+    done = subprocess.run([*line, str(_DEPLOYS), str(_TESTS), str(broken)], capture_output=True, text=True, check=False)
     wrong = {Path(error["filename"]).name for error in json.loads(done.stdout)["errors"]}
     assert wrong == {"broken.yaml"}
 
 
-def test_it_tests_before_it_packages_and_audits_before_it_deploys(build: dict[str, Any]) -> None:
-    order = [target for step in build["steps"] for target in _targets(step)]
-    assert order == ["test", "package", "sbom", "audit", "plan", "deploy"]
-    assert not any(step.get("allowFailure") or step.get("allowExitCodes") for step in build["steps"])
+def test_it_deploys_what_has_been_tested_and_audited(deploys: Build, tests: Build) -> None:
+    assert [target for step in tests["steps"] for target in _targets(step)] == ["test", "sbom", "audit"]
+    order = [target for step in deploys["steps"] for target in _targets(step)]
+    assert order == ["tested", "package", "plan", "deploy"]
+    steps = [*deploys["steps"], *tests["steps"]]
+    assert not any(step.get("allowFailure") or step.get("allowExitCodes") for step in steps)
 
 
-def test_each_step_is_a_make_target_that_exists(build: dict[str, Any]) -> None:
+def test_what_runs_with_rights_in_the_cloud_needs_no_package_of_others() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in ("package", "tested", "plan", "deploy", "smoke", "rollback"):
+        rule = re.search(rf"^{target}:(.*)\n((?:\t.*\n)+)", makefile, re.MULTILINE)
+        assert rule, target
+        assert "$(READY)" not in rule[1]
+        assert rule[2].startswith("\t@$(PYTHON) infra/delivery/")
+    for name in ("package", "deploy", "smoke"):
+        code = (INFRA / "delivery" / f"{name}.py").read_text()
+        imported = set(re.findall(r"^(?:from|import) (\w+)", code, re.MULTILINE))
+        assert imported <= sys.stdlib_module_names
+
+
+def test_each_step_is_a_make_target_that_exists(build: Build) -> None:
     for target in (target for step in build["steps"] for target in _targets(step)):
         listed = subprocess.run(
             ["make", "--question", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=False
@@ -65,51 +100,67 @@ def test_the_script_of_the_steps_runs_here_too() -> None:
     assert "rollback" in done.stdout
 
 
-def test_every_image_is_pinned_to_an_exact_version(build: dict[str, Any]) -> None:
+def test_every_image_is_pinned_to_an_exact_version(build: Build) -> None:
     for step in build["steps"]:
         assert re.search(r":\d+\.\d+\.\d+(-[a-z-]+)?(@sha256:[0-9a-f]{64})?$", step["name"]), step["name"]
 
 
-def test_its_tools_are_the_projects_own_versions(build: dict[str, Any]) -> None:
-    installed = re.search(r"uv==([0-9.]+)", str(build["steps"]))
-    pinned = re.search(r"^uv==([0-9.]+)", (ROOT / "requirements-dev.txt").read_text(), re.MULTILINE)
-    assert installed
-    assert pinned
-    assert installed[1] == pinned[1]
+def test_uv_is_installed_as_it_is_pinned_with_its_hashes(build: Build) -> None:
+    script = (INFRA / "delivery" / "python.sh").read_text()
+    assert any(step["args"] == ["infra/delivery/python.sh"] for step in build["steps"])
+    command = re.search(r"^(sed .*?) >", script, re.MULTILINE)
+    assert command
+    taken = subprocess.run(["sh", "-c", command[1]], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    lines = [line for line in taken.splitlines() if not line.lstrip().startswith("#")]
+    assert re.fullmatch(r"uv==[0-9.]+ \\", lines[0])
+    assert len(lines) > 5
+    assert all(re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}( \\)?", line) for line in lines[1:])
+    assert "--require-hashes" in script
 
 
-def test_everything_has_a_time_limit_and_the_deployment_enough_of_it_to_be_put_back(build: dict[str, Any]) -> None:
-    steps = {step["id"]: _seconds(step["timeout"]) for step in build["steps"]}
-    assert sum(steps.values()) <= _seconds(build["timeout"]) <= 86_400
-    once = deploy._TERRAFORM_SECONDS + deploy._SMOKE_SECONDS
-    assert 2 * once < steps["deploy"]
+def test_no_image_comes_from_docker_hub_itself(build: Build) -> None:
+    assert [] == [step["name"] for step in build["steps"] if not re.match(r"(mirror\.)?gcr\.io/", step["name"])]
+
+
+def test_everything_has_a_time_limit_and_the_deployment_enough_of_it_to_be_put_back(
+    build: Build, deploys: Build, tests: Build
+) -> None:
+    assert sum(_seconds(step["timeout"]) for step in build["steps"]) <= _seconds(build["timeout"]) <= 86_400
+    steps = {step["id"]: _seconds(step["timeout"]) for step in deploys["steps"]}
+    once = deploy._TERRAFORM_SECONDS + deploy._LAST_WORDS_SECONDS + deploy._SMOKE_SECONDS
+    schemas = len(list((INFRA / "schemas").glob("*.avsc")))
+    assert 2 * once + schemas * deploy._PROBE_SECONDS < steps["deploy"]
+    assert _seconds(tests["timeout"]) <= deploy._TESTS_SECONDS < steps["tested"]
     smoke = re.search(r'"--seconds", type=float, default=(\d+)', deploy.SMOKE.read_text())
     assert smoke
     assert int(smoke[1]) + 60 < deploy._SMOKE_SECONDS
 
 
-def test_its_defaults_are_what_the_bootstrap_makes(build: dict[str, Any], bootstrap_plan: Plan) -> None:
+def test_their_defaults_are_what_the_bootstrap_makes(deploys: Build, tests: Build, bootstrap_plan: Plan) -> None:
     project = "my-portability-project"
-    given = {name: value.replace("${PROJECT_ID}", project) for name, value in build["substitutions"].items()}
+    both = {**deploys["substitutions"], **tests["substitutions"]}
+    given = {name: value.replace("${PROJECT_ID}", project) for name, value in both.items()}
     buckets = {bucket.values["name"] for bucket in bootstrap_plan.of("storage_bucket")}
-    assert {given["_SOURCE_BUCKET"], given["_STATE_BUCKET"]} == buckets
+    assert {given["_SOURCE_BUCKET"], given["_STATE_BUCKET"], given["_SUBMITTED_BUCKET"]} == buckets
     accounts = {account.values["account_id"] for account in bootstrap_plan.of("service_account")}
-    assert given["_DEPLOY_ACCOUNT"] in accounts
-    trigger = bootstrap_plan.one("cloudbuild_trigger")
-    assert trigger["filename"] == _BUILD.name
-    assert set(trigger["substitutions"]) <= set(given)
-    assert "/archive-job-retry-deploy@" in trigger["service_account"]
-    assert build["serviceAccount"] == (
-        "projects/$PROJECT_ID/serviceAccounts/${_DEPLOY_ACCOUNT}@$PROJECT_ID.iam.gserviceaccount.com"
-    )
+    for name, build, path in (("deploy", deploys, _DEPLOYS), ("test", tests, _TESTS)):
+        assert given[f"_{name.upper()}_ACCOUNT"] in accounts
+        trigger = bootstrap_plan.one("cloudbuild_trigger", f"archive-job-retry-{name}")
+        assert trigger["filename"] == path.relative_to(ROOT).as_posix()
+        assert set(trigger["substitutions"] or {}) <= set(build["substitutions"])
+        assert f"/archive-job-retry-{name}@" in trigger["service_account"]
+        account = f"${{_{name.upper()}_ACCOUNT}}@$PROJECT_ID.iam.gserviceaccount.com"
+        assert build["serviceAccount"] == f"projects/$PROJECT_ID/serviceAccounts/{account}"
+    assert deploys["serviceAccount"] != tests["serviceAccount"]
+    assert "TRIGGER_NAME=archive-job-retry-test" in (INFRA / "delivery" / "deploy.py").read_text()
 
 
-def test_every_substitution_is_declared_and_used(build: dict[str, Any]) -> None:
+def test_every_substitution_is_declared_and_used(build: Build) -> None:
     used = set(re.findall(r"\$\{?(_[A-Z_]+)", json.dumps({k: v for k, v in build.items() if k != "substitutions"})))
     assert used == set(build["substitutions"])
 
 
-def test_it_logs_to_cloud_logging_which_an_account_of_its_own_needs(build: dict[str, Any]) -> None:
+def test_it_logs_to_cloud_logging_which_an_account_of_its_own_needs(build: Build) -> None:
     assert build["options"]["logging"] == "CLOUD_LOGGING_ONLY"
 
 

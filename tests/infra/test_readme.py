@@ -1,18 +1,35 @@
 """What infra/README.md says can be done: its commands exist, its figures are printed, its files are there."""
 
+import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.infra.gcloud import wrong_commands
-from tests.infra.terraform import INFRA, ROOT, Module
+from tests.infra.pubsub import PubSub
+from tests.infra.rules import SCHEMAS
+from tests.infra.terraform import INFRA, ROOT, copied, make_doubles
 
 README = (INFRA / "README.md").read_text()
 _BLOCKS = re.findall(r"^```sh\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 _COMMANDS = [line for block in _BLOCKS for line in block.splitlines()]
+_COMMANDS += [said for said in re.findall(r"`([^`\n]+)`", README) if "gcloud " in said and "--" in said]
 # what stands for a value in them
-_VALUES = {"$PROJECT": "my-portability-project", "$REGION": "europe-west1", "$service": "pubsub", "$secret": "secret"}
+_VALUES = {
+    "$PROJECT": "my-portability-project",
+    "$REGION": "europe-west1",
+    "$role": "run.invoker",
+    "$service": "pubsub",
+    "$secret": "secret",
+}
+_WITHIN = re.compile(r"\$\(((?:[^()']|'[^']*')*)\)")  # $(a command)
+_STEPS = README[README.index("## From an empty project") : README.index("## Deploy by Cloud Build")]
+STEPS = re.findall(r"^\*\*(\d+)\. .*?(?:^```sh\n(.*?)^```)", _STEPS, re.DOTALL | re.MULTILINE)
 
 
 def _gcloud_commands() -> list[str]:
@@ -20,21 +37,88 @@ def _gcloud_commands() -> list[str]:
     text = "\n".join(_COMMANDS)
     for name, value in _VALUES.items():
         text = text.replace(name, value)
+    text = "\n".join([_WITHIN.sub("value", text), *_WITHIN.findall(text)])
     return re.findall(r"gcloud (?:[^;|)\n']|'[^']*')+", text)
 
 
-def test_the_first_job_is_retried_within_ten_commands() -> None:
-    first = [line for line in _BLOCKS[0].splitlines() if not line.startswith("export ")]
-    assert 0 < len(first) < 10
+def test_the_steps_are_numbered_and_each_has_commands_and_says_how_long_it_takes() -> None:
+    assert [str(number) for number in range(1, 11)] == [number for number, _ in STEPS]
+    for step in re.split(r"^(?=\*\*\d+\. )", _STEPS, flags=re.MULTILINE)[1:]:
+        assert re.search(r"[Ss]econds|[Mm]inute|[Hh]our", step), step
+        assert re.search(r"print|ends with|show", step), step
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the steps need of the project, in a git repository, with doubles of gcloud and terraform."""
+    folder = tmp_path_factory.mktemp("newcomer") / "project"
+    copied(INFRA, folder / "infra")
+    shutil.copytree(ROOT / "handlers", folder / "handlers", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "local").mkdir()
+    for name in ("Makefile", "main.py", "requirements.txt", "local/find-python.sh"):
+        shutil.copy(ROOT / name, folder / name)
+    for arguments in (["init", "--quiet"], ["add", "."]):
+        subprocess.run(["git", "-C", folder, *arguments], check=True)
+    return folder
+
+
+def _walk(project: Path, world: Path, pubsub: PubSub, left_out: str = "") -> subprocess.CompletedProcess[str]:
+    """The commands of all steps, one after the other in one shell that stops at the first that fails."""
+    for name in ("bin", "bucket", "infra", "revisions"):
+        (world / name).mkdir(parents=True)
+    (world / "facts").touch()
+    make_doubles(world / "bin", "gcloud", "terraform")
+    for name, schema in SCHEMAS.items():
+        definition = json.dumps(json.loads(schema.read_text()))
+        (world / "revisions" / name.replace("_", "-")).write_text(f"{definition}\n")
+    script = "\n".join(["set -eu", *(commands for number, commands in STEPS if number != left_out)])
+    environment = {
+        "PATH": f"{world / 'bin'}:{os.environ['PATH']}",
+        "HOME": str(world),
+        "DOUBLES": str(world),
+        "PUBSUB_EMULATOR_HOST": pubsub.address,
+        "PYTHON": sys.executable,
+        "REFRESH_TOKEN": "1//made-up",
+    }
+    line = ["bash", "-c", script.replace("export PROJECT_ID", f"export PYTHON={sys.executable} PROJECT_ID")]
+    return subprocess.run(line, cwd=project, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_newcomer_gets_from_the_first_command_to_the_last(project: Path, tmp_path: Path, pubsub: PubSub) -> None:
+    pubsub.rejection = {"reason": "REAUTHORIZATION_REQUIRED", "cause": "INVALID_GRANT"}
+    done = _walk(project, tmp_path / "world", pubsub)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^archive-job-retry-[0-9a-f]{64}\.zip#\d+ is deployed and verified\.$", done.stdout, re.MULTILINE)
+    calls = [json.loads(line) for line in (tmp_path / "world" / "calls").read_text().splitlines()]
+    product = "--impersonate-service-account=product@my-portability-project.iam.gserviceaccount.com"
+    assert [True, True, True] == [product in call for call in calls[-3:]]
+    assert ["publish", "pull"] == [call[3] for call in calls[-2:]]
+    values = (project / "infra" / "bootstrap" / "terraform.tfvars").read_text()
+    assert 'operators     = ["user:you@example.com"]' in values
+    declared = (INFRA / "bootstrap" / "variables.tf").read_text()
+    assert [] == [name for name in re.findall(r"^(\w+) ", values, re.MULTILINE) if f'variable "{name}"' not in declared]
+
+
+@pytest.mark.parametrize(
+    ("step", "missing"), [("3", "services"), ("4", "product"), ("6", "bootstrap"), ("7", "OAuth client")]
+)
+def test_a_newcomer_who_leaves_a_step_out_does_not(
+    step: str, missing: str, project: Path, tmp_path: Path, pubsub: PubSub
+) -> None:
+    """Shows that the doubles notice."""
+    pubsub.rejection = {"reason": "REAUTHORIZATION_REQUIRED", "cause": "INVALID_GRANT"}
+    done = _walk(project, tmp_path / "world", pubsub, left_out=step)
+    assert done.returncode != 0
+    assert f"there is no {missing} yet" in done.stderr
 
 
 def test_every_gcloud_command_is_one(tmp_path: Path) -> None:
     commands = _gcloud_commands()
-    assert len(commands) > 8
+    assert len(commands) > 20
     assert wrong_commands(commands, tmp_path) == {}
 
 
-def test_every_variable_that_terraform_is_given_is_one(module: Module) -> None:
+def test_every_variable_that_terraform_is_given_is_one() -> None:
     for line in _COMMANDS:
         folder = re.search(r"-chdir=infra(/bootstrap)?", line)
         declared = (INFRA / "variables.tf").read_text()
@@ -42,8 +126,6 @@ def test_every_variable_that_terraform_is_given_is_one(module: Module) -> None:
             declared = (INFRA / "bootstrap" / "variables.tf").read_text()
         for name in re.findall(r"(?:-var=|TF_VAR_)(\w+)=", line):
             assert f'variable "{name}"' in declared, name
-    for name in ("project_id", "region", "deletion_protection"):  # exported for both
-        assert f'variable "{name}"' in (INFRA / "bootstrap" / "variables.tf").read_text()
 
 
 def test_the_python_snippet_is_python() -> None:
@@ -67,5 +149,5 @@ def test_every_file_that_it_links_to_is_there_and_every_terraform_file_is_linked
 
 def test_every_make_target_that_it_names_is_there() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"`make ([a-z]+)", README):
+    for target in re.findall(r"(?:^|`)make ([a-z]+)", README, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target

@@ -2,16 +2,15 @@
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
-from tests.infra.terraform import INFRA, ROOT
+from tests.infra.terraform import INFRA, ROOT, copied
 
 
 def test_it_passes_infra_and_finds_a_bucket_in_the_open(tmp_path: Path) -> None:
     """One run for both: the scanner takes seconds to start."""
-    shutil.copytree(INFRA, tmp_path / "infra", ignore=shutil.ignore_patterns(".terraform*"))
+    copied(INFRA, tmp_path / "infra")
     (tmp_path / "wrong").mkdir()
     right = (INFRA / "bootstrap" / "buckets.tf").read_text()
     (tmp_path / "wrong" / "buckets.tf").write_text(right.replace('"enforced"', '"inherited"'))

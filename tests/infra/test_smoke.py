@@ -1,24 +1,41 @@
-"""The smoke test, against Google's emulators and the real function: whole, broken, and not there at all."""
+"""The smoke test: against Google's emulator and the real function, and against a double of Pub/Sub that misbehaves."""
 
 import asyncio
+import base64
 import json
 import os
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 from google.pubsub_v1 import PublisherAsyncClient, PubsubMessage, SubscriberAsyncClient
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcAsyncIOTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcAsyncIOTransport
 from grpc.aio import insecure_channel
 
+from infra.delivery import smoke
 from local.stage import Stage
+from tests.infra.code import RetryRejected
+from tests.infra.pubsub import PubSub
 from tests.infra.terraform import ROOT, Plan
 
-_SUBSCRIPTION = "archive-job-retry-smoke"
-
-
 Clients = tuple[PublisherAsyncClient, SubscriberAsyncClient]
+_TELLS_CAUSES = "cause" in {found.name for found in msgspec.structs.fields(RetryRejected)}
+
+
+def _smoke(project: str, emulator: str, seconds: float) -> tuple[int, str]:
+    """Run the script as the pipeline does, without any package; gives its exit code and what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-IS", ROOT / "infra" / "delivery" / "smoke.py", f"--seconds={seconds}"],
+        env={**os.environ, "PROJECT_ID": project, "BUILD_ID": "build-1", "PUBSUB_EMULATOR_HOST": emulator},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
 
 
 @pytest.fixture
@@ -30,80 +47,80 @@ async def clients(pubsub_emulator: str) -> AsyncIterator[Clients]:
         )
 
 
-@pytest.fixture
-async def stage(pubsub_emulator: str, firestore_emulator: str, clients: Clients) -> AsyncIterator[Stage]:
+async def test_a_function_that_works_passes_and_others_rejections_are_left_alone(
+    pubsub_emulator: str, firestore_emulator: str, clients: Clients
+) -> None:
+    """Google's emulator does not filter, so what is somebody else's really does come along here."""
     async with Stage(pubsub=pubsub_emulator, firestore=firestore_emulator) as stage:
-        await clients[1].create_subscription(name=_subscription(stage), topic=_topic(stage), timeout=10)
-        yield stage
-
-
-def _topic(stage: Stage) -> str:
-    return f"projects/{stage.project}/topics/archive-job-retry-rejected"
-
-
-def _subscription(stage: Stage) -> str:
-    return f"projects/{stage.project}/subscriptions/{_SUBSCRIPTION}"
-
-
-async def _smoke(stage: Stage, seconds: float) -> tuple[int, str]:
-    """Run the script as the pipeline does; gives its exit code and what it printed."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        ROOT / "infra" / "delivery" / "smoke.py",
-        f"--seconds={seconds}",
-        env={
-            **os.environ,
-            "PROJECT_ID": stage.project,
-            "BUILD_ID": "build-1",
-            "PUBSUB_EMULATOR_HOST": stage.environment["PUBSUB_EMULATOR_HOST"],
-        },
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    async with asyncio.timeout(60):
-        printed, _ = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, printed.decode()
-
-
-async def test_a_function_that_works_passes(stage: Stage) -> None:
-    await stage.start_function()
-    code, printed = await _smoke(stage, seconds=30)
-    assert (code, stage.google.counts.total()) == (0, 0), printed
+        topic = f"projects/{stage.project}/topics/archive-job-retry-rejected"
+        subscription = f"projects/{stage.project}/subscriptions/{smoke.SUBSCRIPTION}"
+        await clients[1].create_subscription(name=subscription, topic=topic, timeout=10)
+        theirs = PubsubMessage(data=b'{"archiveJobId": "theirs"}', attributes={"userId": "somebody"})
+        await clients[0].publish(topic=topic, messages=[theirs], timeout=10)
+        stage.add_user(smoke.CANARY, consents=False)
+        await stage.start_function()
+        code, printed = await asyncio.to_thread(_smoke, stage.project, stage.environment["PUBSUB_EMULATOR_HOST"], 30)
+        left = await clients[1].pull(subscription=subscription, max_messages=10, timeout=10)
+    assert [json.loads(received.message.data)["archiveJobId"] for received in left.received_messages] == ["theirs"]
     assert "smoke-test-build-1-" in printed
-    assert "REAUTHORIZATION_REQUIRED after" in printed
+    if _TELLS_CAUSES:
+        assert code == 0, printed
+        assert "REAUTHORIZATION_REQUIRED INVALID_GRANT after" in printed
+    else:
+        assert "was answered with REAUTHORIZATION_REQUIRED, not REAUTHORIZATION_REQUIRED INVALID_GRANT" in printed
 
 
-async def test_a_function_that_gives_another_answer_fails(stage: Stage) -> None:
-    await stage.start_function(settings={"EVENT_MAX_AGE_DAYS": "0.0000001"})
-    code, printed = await _smoke(stage, seconds=30)
-    assert code == 1
-    assert "was answered with EVENT_EXPIRED, not REAUTHORIZATION_REQUIRED" in printed
+_RIGHT = {"reason": "REAUTHORIZATION_REQUIRED", "cause": "INVALID_GRANT"}
 
 
-async def test_a_function_that_gives_none_fails_in_time_and_says_where_to_look(stage: Stage) -> None:
-    code, printed = await _smoke(stage, seconds=2)
+def test_the_answer_that_google_gives_to_the_canary_passes(pubsub: PubSub) -> None:
+    pubsub.rejection = _RIGHT
+    code, printed = _smoke("p", pubsub.address, 20)
+    assert code == 0, printed
+    event = json.loads(base64.b64decode(pubsub.calls[0][1]["messages"][0]["data"]))
+    assert (event["userId"], event["credentialId"]) == (smoke.CANARY, smoke.CANARY)
+    assert pubsub.calls[-1] == ("/v1/projects/p/subscriptions/archive-job-retry-smoke:acknowledge", {"ackIds": ["a"]})
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ({"reason": "EVENT_EXPIRED", "cause": "", "detail": "Too old."}, "EVENT_EXPIRED, not REAUTHORIZATION_REQUIRED"),
+        ({**_RIGHT, "cause": "NO_SECRET"}, "REAUTHORIZATION_REQUIRED NO_SECRET, not"),
+    ],
+)
+def test_another_answer_fails(answer: dict[str, object], said: str, pubsub: PubSub) -> None:
+    pubsub.rejection = answer
+    code, printed = _smoke("p", pubsub.address, 20)
+    assert (code, said in printed) == (1, True)
+
+
+def test_no_answer_fails_in_time_and_says_where_to_look(pubsub: PubSub) -> None:
+    code, printed = _smoke("p", pubsub.address, 1)
     assert code == 1
     assert "No answer" in printed
     assert "gcloud logging read" in printed
 
 
-async def test_the_rejections_of_real_users_are_left_alone(stage: Stage, clients: Clients) -> None:
-    """Google's emulator does not filter, so what is somebody else's really does come along here."""
-    theirs = PubsubMessage(data=json.dumps({"archiveJobId": "theirs"}).encode(), attributes={"userId": "somebody"})
-    await clients[0].publish(topic=_topic(stage), messages=[theirs], timeout=10)
-    await stage.start_function()
-    code, printed = await _smoke(stage, seconds=30)
-    assert code == 0, printed
-    left = await clients[1].pull(subscription=_subscription(stage), max_messages=10, timeout=10)
-    assert [json.loads(received.message.data)["archiveJobId"] for received in left.received_messages] == ["theirs"]
+def test_rights_that_are_minutes_old_are_waited_for(pubsub: PubSub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smoke, "_PAUSE_SECONDS", 0.01)
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", pubsub.address)
+    pubsub.rejection, pubsub.refusals = _RIGHT, 3
+    assert "as it should be" in smoke.check("p", "build-1", 20)
+    assert ["publish"] * 4 == [path.rpartition(":")[2] for path, _ in pubsub.calls[:4]]
 
 
-def test_it_uses_the_user_the_topic_and_the_subscription_that_infra_makes(plan: Plan) -> None:
-    source = (ROOT / "infra" / "delivery" / "smoke.py").read_text()
-    smoke = plan.one("pubsub_subscription", _SUBSCRIPTION)
-    user = smoke["filter"].partition('"')[2].rstrip('"')
-    assert f'USER = "{user}"' in source
-    assert f'SUBSCRIPTION = "{_SUBSCRIPTION}"' in source
-    assert plan.one("pubsub_subscription", "archive-job-retry-rejected")["filter"] == f"NOT {smoke['filter']}"
-    assert f'TOPIC = "{plan.one("pubsub_subscription", "archive-job-failed-push")["topic"]}"' in source
+def test_rights_that_never_come_fail_with_pub_subs_words(pubsub: PubSub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smoke, "_PAUSE_SECONDS", 0.01)
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", pubsub.address)
+    pubsub.refusals = 1_000_000
+    with pytest.raises(smoke.Failed, match="not authorized"):
+        smoke.check("p", "build-1", 0.3)
+
+
+def test_it_uses_the_credential_the_topic_and_the_subscription_that_are_made(plan: Plan) -> None:
+    assert smoke.CANARY == plan.function()["environment_variables"]["CANARY_CREDENTIAL"]
+    assert smoke.TOPIC == plan.one("pubsub_subscription", "archive-job-failed-push")["topic"]
+    own = plan.one("pubsub_subscription", smoke.SUBSCRIPTION)
+    assert own["filter"] == f'attributes.userId = "{smoke.CANARY}"'
+    assert plan.one("pubsub_subscription", "archive-job-retry-rejected")["filter"] == f"NOT {own['filter']}"

@@ -101,7 +101,7 @@ def _axes(
         y = y0 - share * ch
         yield f'<line x1="{x0}" x2="{x0 + cw}" y1="{y:.1f}" y2="{y:.1f}" stroke="{_LINE}"/>'
         yield _text(x0 - 6, y + 3, f"{top * share:g}", fill=_FAINT, anchor="end")
-    yield _text(x0 + cw, _TOP - 14, chart["yAxis"]["label"], fill=_FAINT, anchor="end")
+    yield _text(x0 + cw, _TOP - 14, chart["yAxis"].get("label", ""), fill=_FAINT, anchor="end")
     for quarter in range(5):
         anchor = "middle" if quarter < 4 else "end"
         yield _text(x0 + cw * quarter / 4, y0 + 12, f"{seconds * quarter / 4:.0f} s", fill=_FAINT, anchor=anchor)

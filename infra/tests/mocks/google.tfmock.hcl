@@ -1,12 +1,5 @@
 # What a mocked provider would make up in a form that is refused downstream
 
-mock_data "google_service_account" {
-  defaults = {
-    email  = "any@my-portability-project.iam.gserviceaccount.com"
-    member = "serviceAccount:any@my-portability-project.iam.gserviceaccount.com"
-  }
-}
-
 mock_resource "google_cloudfunctions2_function" {
   defaults = {
     service_config = { uri = "https://archive-job-retry-example-ew.a.run.app" }

@@ -1,0 +1,62 @@
+# What the inputs change, beside the example.
+
+mock_provider "google" {
+  source = "./tests/mocks"
+}
+
+variables {
+  project_id    = "my-portability-project"
+  region        = "europe-west1"
+  source_object = "archive-job-retry-0000000000000000000000000000000000000000000000000000000000000000.zip"
+}
+
+run "traces_to_google_cloud" {
+  command = plan
+
+  variables {
+    tracing = "cloud_trace"
+  }
+
+  assert {
+    condition     = google_cloudfunctions2_function.this["retry"].service_config[0].environment_variables["OTEL_TRACES_EXPORTER"] == "otlp"
+    error_message = "Traces must be on."
+  }
+
+  assert {
+    condition     = google_cloudfunctions2_function.this["retry"].service_config[0].environment_variables["OTEL_EXPORTER_OTLP_ENDPOINT"] == "https://telemetry.googleapis.com"
+    error_message = "Traces must go to Google."
+  }
+}
+
+run "other_values" {
+  command = plan
+
+  variables {
+    kms_key_name      = "projects/p/locations/europe-west1/keyRings/r/cryptoKeys/k"
+    labels            = { team = "privacy" }
+    min_instances     = 1
+    source_generation = 1700000000000001
+    token_hosts       = ["oauth.example.com", "localhost:8080"]
+    tracing           = "https://collector.example:4318"
+  }
+
+  assert {
+    condition     = google_cloudfunctions2_function.this["retry"].service_config[0].environment_variables["OTEL_EXPORTER_OTLP_ENDPOINT"] == "https://collector.example:4318"
+    error_message = "Traces must go to the collector."
+  }
+
+  assert {
+    condition     = google_cloudfunctions2_function.this["retry"].service_config[0].environment_variables["TOKEN_HOSTS"] == "oauth.example.com,localhost:8080"
+    error_message = "Hosts must be handed on."
+  }
+
+  assert {
+    condition     = alltrue([for function in google_cloudfunctions2_function.this : function.kms_key_name == var.kms_key_name && function.build_config[0].source[0].storage_source[0].generation == var.source_generation])
+    error_message = "Functions must be encrypted with the key, and made of the very object that was verified."
+  }
+
+  assert {
+    condition     = google_cloudfunctions2_function.this["retry"].service_config[0].min_instance_count == 1 && google_cloudfunctions2_function.this["resume"].service_config[0].min_instance_count == 0
+    error_message = "Instances must be kept of the retrying function, and of no other."
+  }
+}

@@ -1,0 +1,14 @@
+# The same with the watch; tests/infra/ reads this plan too.
+
+mock_provider "google" {
+  override_during = plan
+  source          = "./tests/mocks"
+}
+
+run "watch" {
+  command = plan
+
+  variables {
+    watch = true
+  }
+}
