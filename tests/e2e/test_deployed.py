@@ -105,8 +105,8 @@ async def test_a_metadata_server_that_does_not_answer_is_waited_for(step: Step, 
             await asyncio.sleep(0.05)
     answered = await delivering
     assert {503} == {answer.status for answer in answered.values()}
-    assert max(answer.seconds for answer in answered.values()) < 9
-    assert longest < 1  # the loop is free
+    assert max(answer.seconds for answer in answered.values()) < 12
+    assert longest < 2  # the loop is free
 
     stage.metadata.script(ANY, [])
     for job in jobs:
@@ -161,7 +161,7 @@ async def test_an_error_with_large_trailers_is_told_at_once(stage: DeployedStage
         answered |= await deliver(server, name)
         front_end.script(ANY, [])
     assert dict.fromkeys(answered, 500) == {name: answer.status for name, answer in answered.items()}
-    assert max(answer.seconds for answer in answered.values()) < 3
+    assert max(answer.seconds for answer in answered.values()) < 4
 
 
 async def test_a_service_that_fails_once_costs_no_retry(stage: DeployedStage) -> None:

@@ -72,11 +72,12 @@ async def test_a_hostile_answer_costs_one_delivery_and_tells_nothing(google_clou
             first = await deliver(server, *jobs, "good")
             assert first.pop("good").status == 204
             assert {} == {job: answer.status for job, answer in first.items() if answer.status not in (500, 503)}
-            assert max(answer.seconds for answer in first.values()) < 8
+            assert max(answer.seconds for answer in first.values()) < 10
             assert [] == stage.rejections
-            await asyncio.sleep(0.2)
-            again = await deliver(server, *jobs)
-            assert {204} == {answer.status for answer in again.values()}
+            again = jobs
+            while again:  # 503 while a call in doubt waits
+                answered = await deliver(server, *again)
+                again = [job for job, answer in answered.items() if answer.status != 204]
             cost = await attempts(stage, *jobs)
             assert {job: 2 if job in of_api else 1 for job in jobs} == {job: cost[job] for job in jobs}
             assert memory_mib(server) < MOST_MIB
