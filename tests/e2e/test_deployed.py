@@ -17,7 +17,7 @@ from local.function_server import FunctionServer
 from local.scripted import ANY, Answer, Drop, Silence, Step
 from local.secrets import Fault
 from local.stage import RESUME
-from tests.e2e.pushing import Answered, attempts, deliver
+from tests.e2e.pushing import Answered, attempts, deliver, until_done
 
 EVENT = {"archiveJobId": "job", "userId": "job"}
 SERVICES = {SECRET_MANAGER, PUBSUB, FIRESTORE, OAUTH, DATA_PORTABILITY}
@@ -29,13 +29,6 @@ async def stage(google_cloud: Any) -> AsyncIterator[DeployedStage]:
     async with DeployedStage(**google_cloud, settings=SHORT) as stage:
         stage.add_user("job")
         yield stage
-
-
-async def until_done(server: FunctionServer, job: str = "job") -> None:
-    """Deliver until it is done."""
-    async with asyncio.timeout(30):
-        while (await deliver(server, job))[job].status != 204:  # noqa: ASYNC110 it is another process that gets ready
-            await asyncio.sleep(0.2)
 
 
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy"])
