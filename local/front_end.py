@@ -22,10 +22,9 @@ GrpcStep = Fault | Silence | Drop
 
 _UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_metadata_size", 4 << 20)]
 _OF_ONE_HOP = frozenset({"authorization", "user-agent"})
-_NO_TOKEN = Refused(
-    grpc.StatusCode.UNAUTHENTICATED,
+_NO_TOKEN = (
     "Request had invalid authentication credentials. Expected OAuth 2 access token, login cookie or other valid"
-    " authentication credential. See https://developers.google.com/identity/sign-in/web/devconsole-project.",
+    " authentication credential. See https://developers.google.com/identity/sign-in/web/devconsole-project."
 )
 
 
@@ -79,8 +78,7 @@ class FrontEnd(AbstractAsyncContextManager["FrontEnd"]):
         self.counts[method] += 1
         metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         try:
-            if not self._vouched(metadata.get("authorization", "")):
-                raise _NO_TOKEN
+            self._check_token(metadata)
             first = await anext(aiter(requests), None)
             if step := self._scripts.next(method):
                 await self._carry_out(step, context)
@@ -90,6 +88,10 @@ class FrontEnd(AbstractAsyncContextManager["FrontEnd"]):
             self.refusals.append(f"{method}: {refused}")
             await context.abort(refused.code, str(refused))
         await self._pass_on(path, metadata, first, requests, context)
+
+    def _check_token(self, metadata: Mapping[str, str]) -> None:
+        if not self._vouched(metadata.get("authorization", "")):
+            raise Refused(grpc.StatusCode.UNAUTHENTICATED, _NO_TOKEN)
 
     async def _carry_out(self, step: GrpcStep, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         if isinstance(step, Fault):

@@ -41,6 +41,13 @@ async def deliver(server: FunctionServer, *jobs: str) -> dict[str, Answered]:
         return dict(zip(jobs, await asyncio.gather(*(one(http, job) for job in jobs)), strict=True))
 
 
+async def until_done(server: FunctionServer, job: str = "job") -> None:
+    """Deliver this job until it is done."""
+    async with asyncio.timeout(30):
+        while (await deliver(server, job))[job].status != 204:  # noqa: ASYNC110 it is another process that gets ready
+            await asyncio.sleep(0.2)
+
+
 async def attempts(stage: Stage, *jobs: str) -> dict[str, int]:
     """Of these jobs' follow-ups, once they are all there."""
     await stage.until(lambda: {*jobs} <= {message.data["retriedArchiveJobId"] for message in stage.follow_ups})

@@ -17,7 +17,7 @@ from local.function_server import FunctionServer
 from local.scripted import ANY, Answer, Drop, Silence, Step
 from local.secrets import Fault
 from local.stage import RESUME
-from tests.e2e.pushing import Answered, attempts, deliver
+from tests.e2e.pushing import Answered, attempts, deliver, until_done
 
 EVENT = {"archiveJobId": "job", "userId": "job"}
 SERVICES = {SECRET_MANAGER, PUBSUB, FIRESTORE, OAUTH, DATA_PORTABILITY}
@@ -29,13 +29,6 @@ async def stage(google_cloud: Any) -> AsyncIterator[DeployedStage]:
     async with DeployedStage(**google_cloud, settings=SHORT) as stage:
         stage.add_user("job")
         yield stage
-
-
-async def until_done(server: FunctionServer, job: str = "job") -> None:
-    """Deliver until it is done."""
-    async with asyncio.timeout(30):
-        while (await deliver(server, job))[job].status != 204:  # noqa: ASYNC110 it is another process that gets ready
-            await asyncio.sleep(0.2)
 
 
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy"])
@@ -105,8 +98,8 @@ async def test_a_metadata_server_that_does_not_answer_is_waited_for(step: Step, 
             await asyncio.sleep(0.05)
     answered = await delivering
     assert {503} == {answer.status for answer in answered.values()}
-    assert max(answer.seconds for answer in answered.values()) < 9
-    assert longest < 1  # the loop is free
+    assert max(answer.seconds for answer in answered.values()) < 12
+    assert longest < 2  # the loop is free
 
     stage.metadata.script(ANY, [])
     for job in jobs:
@@ -161,7 +154,7 @@ async def test_an_error_with_large_trailers_is_told_at_once(stage: DeployedStage
         answered |= await deliver(server, name)
         front_end.script(ANY, [])
     assert dict.fromkeys(answered, 500) == {name: answer.status for name, answer in answered.items()}
-    assert max(answer.seconds for answer in answered.values()) < 3
+    assert max(answer.seconds for answer in answered.values()) < 4
 
 
 async def test_a_service_that_fails_once_costs_no_retry(stage: DeployedStage) -> None:
