@@ -35,7 +35,7 @@ from handlers.web.shutdown import Shutdown
 
 # A message can be redelivered, or redriven from the dead letters, for as long as Pub/Sub keeps any: 31 days.
 _LONGEST_RETENTION = timedelta(days=31)
-_MAX_RESUMED = 10_000  # entries in one run of the schedule; what is left is due again at the next one
+MAX_RESUMED = 10_000  # entries in one run of the schedule; what is left is due again at the next one
 WATCH_SUFFIX = "Watch"  # of the watch's collection
 _TOKEN_RESERVE = 30.0  # seconds that a token outlives the delivery that uses it
 
@@ -55,6 +55,11 @@ def policy_of(settings: Settings) -> RetryPolicy:
         park_ambiguous=settings.ambiguous_retry == "park",
         doubt_pause=settings.doubt_pause_seconds,
     )
+
+
+def token_margin(settings: Settings) -> float:
+    """Seconds before its end at which an access token counts as over: one delivery has to fit in."""
+    return settings.handler_deadline_seconds + _TOKEN_RESERVE
 
 
 def google_clients(settings: Settings, account: Account) -> GoogleClients:
@@ -168,7 +173,7 @@ class Container:
             runs.append((self.watch_ledger, settings.started_topic))
         deadline = settings.handler_deadline_seconds
         return [
-            ResumeDeferred(ledger=ledger, topic=self.topic(topic), limit=_MAX_RESUMED, deadline=deadline)
+            ResumeDeferred(ledger=ledger, topic=self.topic(topic), limit=MAX_RESUMED, deadline=deadline)
             for ledger, topic in runs
         ]
 
@@ -225,7 +230,7 @@ class Container:
             client_secret=settings.oauth_client_secret,
             canary=settings.canary_credential,
             token_hosts=settings.token_host_names,
-            margin=settings.handler_deadline_seconds + _TOKEN_RESERVE,
+            margin=token_margin(settings),
         )
 
     @cached_property

@@ -27,7 +27,7 @@ from handlers.google.secret_manager import NoVersion, Secrets
 from handlers.ports import AccessToken
 from handlers.telemetry.logging import log
 
-_MAX_CACHED_TOKENS = 10_000  # about 2 KB each
+MAX_CACHED_TOKENS = 10_000  # about 2 KB each
 
 
 class SingleFlight:
@@ -75,7 +75,7 @@ class UserTokens:
         self._margin = margin
         self._client: OAuthClient | None = None
         self._proven: OAuthClient | None = None  # a client that has got a token for somebody
-        self._cache: LRUCache[str, AccessToken] = LRUCache(_MAX_CACHED_TOKENS)
+        self._cache: LRUCache[str, AccessToken] = LRUCache(MAX_CACHED_TOKENS)
         self._flights = SingleFlight()
 
     def cached(self, credential_id: str) -> AccessToken | None:

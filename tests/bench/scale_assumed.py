@@ -31,7 +31,7 @@ class Assumed:
     portability: int = _of(6_000, "calls a minute that the Data Portability API lets a project make: not published")
     firestore: float = _of(500.0, f"operations a second of a new collection; half more every five minutes: {RAMP}")
     jobs_a_user: float = _of(1.0, "jobs of one user that fail in the run: not known")
-    remembered: int = _of(10_000, "credentials that an instance keeps: handlers/user_credentials.py")
+    remembered: int = _of(10_000, "credentials that an instance keeps: handlers/google/user_tokens.py")
     window_first: float = _of(5.0, f"pushes at once that Pub/Sub begins with, a small single digit: {PUSH}")
     window_most: float = _of(3_000.0, f"pushes at once up to which it doubles, here each second: {PUSH}")
     window_least: float = _of(5.0, "pushes at once down to which it halves, each second in which most fail: not known")

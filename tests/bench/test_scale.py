@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from handlers.composition import _RESUMED_AT_MOST
-from handlers.user_credentials import _REMEMBERED
+from handlers.bootstrap import MAX_RESUMED
+from handlers.google.user_tokens import MAX_CACHED_TOKENS
 from infra.delivery.prices import per_million
 from tests.bench.scale import RATES, Found, Quotas, run, told
 from tests.bench.scale_assumed import Assumed, distinct
@@ -43,7 +43,7 @@ def test_what_it_calls_a_setting_of_infra_is_what_terraform_sets() -> None:
 
 
 def test_an_instance_remembers_as_many_credentials_as_the_function_keeps() -> None:
-    assert _REMEMBERED == Assumed().remembered
+    assert MAX_CACHED_TOKENS == Assumed().remembered
 
 
 @pytest.mark.parametrize("rate", RATES)
@@ -282,5 +282,5 @@ def test_every_table_of_runs_in_the_document_has_its_command() -> None:
 
 def test_a_run_of_the_schedule_puts_back_as_many_deferrals_as_the_document_says() -> None:
     every = _in_terraform("variables.tf", r'variable "resume_schedule" {.*?default\s+= "\*/(\d+) \* \* \* \*"')
-    said = f"{_RESUMED_AT_MOST:,} a run, which is {_RESUMED_AT_MOST / every:,.0f} a minute"
+    said = f"{MAX_RESUMED:,} a run, which is {MAX_RESUMED / every:,.0f} a minute"
     assert said in " ".join(DOCUMENT.split())

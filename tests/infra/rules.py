@@ -45,8 +45,8 @@ def times_are_ordered(plan: Plan) -> Problems:
             yield f"The handler deadline ({deadline:g} s) is not below the function's timeout ({timeout} s)."
         if not timeout <= lease:
             yield f"The function's timeout ({timeout} s) is above the claim's lease ({lease:g} s)."
-        if not code.TOKEN_MARGIN >= timeout:
-            yield f"A token may run out within a delivery ({timeout} s): its margin is {code.TOKEN_MARGIN:g} s."
+        if not (margin := code.token_margin(settings)) >= timeout:
+            yield f"A token may run out within a delivery ({timeout} s): its margin is {margin:g} s."
     for push in _pushes(plan):
         if not lease <= push["ack_deadline_seconds"]:
             yield f"The claim's lease ({lease:g} s) is above the ack deadline ({push['ack_deadline_seconds']} s)."

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from handlers.telemetry import FIELDS
+from handlers.telemetry.logging import FIELDS
 from ops.__main__ import main as ops
 from tests.infra.gcloud import wrong_commands
 from tests.infra.terraform import ROOT, Plan

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from handlers.telemetry import FIELDS
+from handlers.telemetry.logging import FIELDS
 from local.stage import Stage
 from tests.infra.terraform import Plan
 from tests.monitoring.logs import Entry, LogMetric, Unreadable, matches, value_at

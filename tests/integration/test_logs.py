@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from handlers.telemetry import FIELDS
+from handlers.telemetry.logging import FIELDS
 from local.every_kind import KINDS
 from local.function_server import ROOT
 from local.google_apis import MARK
@@ -21,8 +21,8 @@ SPECIAL = {"severity", "message", "time", "@type", "context"}
 BUG = f"""
 import importlib.util, sys
 sys.path.insert(0, {str(ROOT)!r})
-from handlers.user_credentials import UserCredentials
-UserCredentials.begin = lambda self, credential_id, refused=None: {{}}["no such key"]
+from handlers.google.user_tokens import UserTokens
+UserTokens.cached = lambda self, credential_id: {{}}["no such key"]
 spec = importlib.util.spec_from_file_location("real", {str(ROOT / "main.py")!r})
 real = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(real)
@@ -66,7 +66,7 @@ async def test_a_bug_is_one_line_with_its_stack_trace_beside_a_short_message(tmp
         line: dict[str, Any] = stage.deliveries[0]
         other = server.other_output
     assert ("ERROR", "fault", REPORTED) == (line["severity"], line["outcome"], line["@type"])
-    assert "KeyError, which nobody expected" == line["message"]
+    assert "unexpected KeyError" == line["message"]
     assert line["stack_trace"].startswith("Traceback (most recent call last):")
     assert line["stack_trace"].endswith("KeyError: 'no such key'")
     assert "context" not in line
