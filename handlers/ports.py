@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from handlers.domain.answers import Answer, JobState, Unauthorized
 from handlers.domain.ledger_entry import LedgerEntry
-from handlers.domain.outcomes import RedactedRepr, Rejection
+from handlers.domain.outcomes import Misconfigured, RedactedRepr, Rejection
 
 
 class Publisher(Protocol):
@@ -76,6 +76,10 @@ class Unreadable(Struct, frozen=True):
     detail: str
 
 
+class UnreadableEntry(Misconfigured):
+    """The entry that was asked for is Unreadable. No other entry is concerned."""
+
+
 class Conflict(Exception):
     """The write was refused: the stored entry is not at the version that it expected, or its link is there already."""
 
@@ -84,7 +88,7 @@ class Store(Protocol):
     """Where entries are kept. The methods raise Transient or Misconfigured where the store cannot be used."""
 
     async def load(self, job_id: str) -> VersionedEntry | None:
-        """Raises Misconfigured for an entry that cannot be read, too."""
+        """Raises UnreadableEntry, too."""
 
     async def due(self, before: datetime, limit: int) -> list[VersionedEntry | Unreadable]:
         """Entries whose `not_before` is not after this time, the longest due first."""

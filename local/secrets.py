@@ -1,4 +1,4 @@
-"""Secret Manager as far as reading goes: `AccessSecretVersion` over gRPC, scripted and recording.
+"""Secret Manager over gRPC, as far as the function and its operators use it: scripted and recording.
 
 https://cloud.google.com/secret-manager/docs/reference/rpc/google.cloud.secretmanager.v1
 """
@@ -17,6 +17,7 @@ from typing import Any, Self
 import google_crc32c
 import grpc
 from google.cloud.secretmanager_v1 import types
+from google.protobuf.empty_pb2 import Empty
 
 from local.grpc_service import Methods, Refused, service
 from local.scripted import Scripts, Silence
@@ -99,7 +100,12 @@ class SecretManager(AbstractAsyncContextManager["SecretManager"]):
     async def __aenter__(self) -> Self:
         """Serve on a free port of the loopback interface."""
         self._server = grpc.aio.server()
-        methods: Methods = {"AccessSecretVersion": (types.AccessSecretVersionRequest, self._access)}
+        methods: Methods = {
+            "AccessSecretVersion": (types.AccessSecretVersionRequest, self._access),
+            "ListSecrets": (types.ListSecretsRequest, self._list),
+            "GetSecret": (types.GetSecretRequest, self._get),
+            "DeleteSecret": (types.DeleteSecretRequest, self._delete),
+        }
         self._server.add_generic_rpc_handlers((service("google.cloud.secretmanager.v1.SecretManagerService", methods),))
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         await self._server.start()
@@ -147,6 +153,21 @@ class SecretManager(AbstractAsyncContextManager["SecretManager"]):
         if step.checksum:
             response.payload.data_crc32c = google_crc32c.value(payload)
         return response
+
+    def _list(self, request: Any) -> Any:
+        part = request.filter.removeprefix("name:")
+        named = (f"projects/{PROJECT_NUMBER}/secrets/{secret_id}" for secret_id in list(self._versions))
+        return types.ListSecretsResponse.pb()(secrets=[{"name": name} for name in named if part in name])
+
+    def _get(self, request: Any) -> Any:
+        secret_id = request.name.rpartition("/")[2]
+        if not self._versions.get(secret_id):
+            raise Refused(grpc.StatusCode.NOT_FOUND, f"Secret [{request.name}] not found.")
+        return types.Secret.pb()(name=f"projects/{PROJECT_NUMBER}/secrets/{secret_id}")
+
+    def _delete(self, request: Any) -> Empty:
+        del self._versions[self._get(request).name.rpartition("/")[2]]
+        return Empty()
 
     def _enabled_version(self, asked: str) -> tuple[str, bytes]:
         name = _NAME.fullmatch(asked)

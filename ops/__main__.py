@@ -1,22 +1,29 @@
 """`python -m ops`: the commands for the people who run the function."""
 
 import asyncio
+import functools
 import os
 import re
 import signal
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import click
 import msgspec
 
-from handlers.events import JobId, plain_job_id
-from handlers.outcomes import Fault, Reason
-from handlers.settings import Settings, WrongSettings, from_environment
-from ops.cloud import Trouble, account, explained
-from ops.commands import INTERRUPTED, SUBSCRIPTIONS, look_and_redrive, tell
-from ops.letters import UNDELIVERED, Wanted
+from handlers.bootstrap import export_proxies
+from handlers.domain.events import JobId, UserId, plain_job_id
+from handlers.domain.outcomes import Fault, Reason
+from handlers.telemetry.logging import configure_logs
+from handlers.web.settings import Settings, WrongSettings, from_environment
+from ops import commands
+from ops.cloud import CliError, explain
+from ops.commands import INTERRUPTED, SUBSCRIPTIONS, Selection
+from ops.listing import STATES
+from ops.messages import UNDELIVERED, UNREADABLE, Filter
+from ops.report import printable
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -33,14 +40,23 @@ class _Span(click.ParamType[timedelta]):
         return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
-class _Job(click.ParamType[str]):
-    name = "job_id"
+class _Id(click.ParamType[str]):
+    """An id by the contract's form: it becomes a document's or a secret's name."""
+
+    def __init__(self, name: str, form: Any, said: str) -> None:
+        self.name = name
+        self._form = form
+        self._said = said
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         try:
-            return plain_job_id(msgspec.convert(value, JobId))
+            return plain_job_id(msgspec.convert(value, self._form))
         except msgspec.ValidationError:
-            self.fail("an archive job's id: letters, digits and . _ ~ -", param, ctx)
+            self.fail(self._said, param, ctx)
+
+
+_JOB = _Id("job_id", JobId, "an archive job's id: letters, digits and . _ ~ -")
+_USER = _Id("id", UserId, "a user's or a credential's id: letters, digits, _ and -")
 
 
 def _where(command: Callable[..., None]) -> Callable[..., None]:
@@ -54,14 +70,92 @@ def _where(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def _go(done: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option("--go/--dry-run", "go", help=f"{done}, or change nothing.", show_default=True)
+
+
+def _which(reasons: list[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The options that say which messages; the command gets a Selection."""
+    options = (
+        click.argument("source", type=click.Choice(list(SUBSCRIPTIONS))),
+        click.option(
+            "--reason",
+            "reasons",
+            multiple=True,
+            type=click.Choice(reasons),
+            metavar="REASON",
+            help="Only these: a rejection's reason; of dead letters UNDELIVERED, EVENT_EXPIRED or MALFORMED_EVENT.",
+        ),
+        click.option("--user", "users", multiple=True, type=_USER, help="Only of these users."),
+        click.option("--job", "jobs", multiple=True, type=_JOB, help="Only of these jobs."),
+        click.option("--older-than", type=_Span(), help="Only what came earlier, say 30m, 12h or 7d."),
+        click.option("--newer-than", type=_Span(), help="Only what came since."),
+        click.option("--limit", type=click.IntRange(1, 100_000), default=10_000, show_default=True, help="At most."),
+        click.option("--show", type=click.IntRange(0), default=20, show_default=True, help="How many to list."),
+        click.option(
+            "--wait",
+            type=click.FloatRange(0.2, 60),
+            default=5,
+            show_default=True,
+            help="Seconds for something new to come.",
+        ),
+        click.option("--subscription", metavar="NAME", help=f"Another than {' or '.join(SUBSCRIPTIONS.values())}."),
+    )
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def with_selection(
+            *,
+            source: str,
+            reasons: tuple[str, ...],
+            users: tuple[str, ...],
+            jobs: tuple[str, ...],
+            older_than: timedelta | None,
+            newer_than: timedelta | None,
+            subscription: str | None,
+            limit: int,
+            show: int,
+            wait: float,
+            as_json: bool,
+            **others: Any,
+        ) -> None:
+            wanted = Filter(
+                reasons=frozenset(reasons),
+                users=frozenset(users),
+                jobs=frozenset(jobs),
+                older_than=timedelta.min if older_than is None else older_than,
+                newer_than=timedelta.max if newer_than is None else newer_than,
+            )
+            selection = Selection(
+                source=source,
+                subscription=subscription or SUBSCRIPTIONS[source],
+                wanted=wanted,
+                limit=limit,
+                show=show,
+                wait=wait,
+                as_json=as_json,
+            )
+            command(selection, **others)
+
+        for option in reversed(options):
+            with_selection = option(with_selection)
+        return with_selection
+
+    return decorate
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def main() -> None:
-    """See what became of a failed archive job, and give it another try.
+    """See what became of failed archive jobs, and give them another try.
 
     \b
+      python -m ops check                           what stands between an event and its follow-up
+      python -m ops list                            the ledger: counted, and what nobody has answered yet
       python -m ops story JOB_ID                    what happened to a job, and what comes next
       python -m ops redrive rejected                what was rejected, counted by reason
       python -m ops redrive dead --go               put what Pub/Sub gave up on back
+      python -m ops discard dead --job JOB_ID --go  throw a message away
+      python -m ops forget --user ID                what there is of a user; with --go, delete it
 
     The function's settings are taken from the same environment variables as its own, and Google
     Cloud is used with your own account: gcloud auth application-default login. With
@@ -70,52 +164,16 @@ def main() -> None:
 
 
 @main.command(short_help="Put events back on the failed topic.")
-@click.argument("source", type=click.Choice(list(SUBSCRIPTIONS)))
-@click.option("--go/--dry-run", "go", help="Put them back, or change nothing.", show_default=True)
-@click.option(
-    "--reason",
-    "reasons",
-    multiple=True,
-    type=click.Choice([UNDELIVERED, *Reason]),
-    metavar="REASON",
-    help="Only these: a rejection's reason; of dead letters UNDELIVERED, EVENT_EXPIRED or MALFORMED_EVENT.",
-)
-@click.option("--user", "users", multiple=True, metavar="ID", help="Only of these users.")
-@click.option("--job", "jobs", multiple=True, type=_Job(), help="Only of these jobs.")
-@click.option("--older-than", type=_Span(), default=timedelta(0), help="Only what came earlier, say 30m, 12h or 7d.")
-@click.option("--newer-than", type=_Span(), default=timedelta.max, help="Only what came since.")
-@click.option("--limit", type=click.IntRange(1, 100_000), default=10_000, show_default=True, help="How many at most.")
+@_which([UNDELIVERED, *Reason])
+@_go("Put them back")
 @click.option("--rate", type=click.FloatRange(0.01, 1000), default=20, show_default=True, help="How many a second.")
-@click.option("--show", type=click.IntRange(0), default=20, show_default=True, help="How many to list one by one.")
-@click.option(
-    "--wait", type=click.FloatRange(0.2, 60), default=5, show_default=True, help="Seconds for something new to come."
-)
-@click.option("--subscription", metavar="NAME", help="Another than archive-job-dead or archive-job-retry-rejected.")
 @_where
-@click.pass_context
-def redrive(
-    context: click.Context,
-    /,
-    source: str,
-    *,
-    go: bool,
-    reasons: tuple[str, ...],
-    users: tuple[str, ...],
-    jobs: tuple[str, ...],
-    older_than: timedelta,
-    newer_than: timedelta,
-    as_json: bool,
-    subscription: str | None,
-    project: str | None,
-    database: str | None,
-    **numbers: Any,
-) -> None:
+def redrive(selection: Selection, *, go: bool, rate: float, project: str | None, database: str | None) -> None:
     """Put events back on the failed topic: from the dead letters, or from the rejections.
 
     It looks through the subscription (until nothing new came for --wait seconds), counts by reason,
     and lists what the options match. With --go it puts these back, each acknowledged when Pub/Sub has
-    accepted its event. A rejection that was final is reopened in the ledger first. Everything else is
-    available again at once, also when you stop it.
+    accepted its event. Everything else is available again at once, also when you stop it.
 
     \b
       python -m ops redrive rejected --reason ACCESS_DENIED --newer-than 12h
@@ -125,33 +183,109 @@ def redrive(
     Three reasons are matched only by name: MALFORMED_EVENT, since such an event is malformed still;
     OUTCOME_UNKNOWN, since a person has to find out first whether a retry is running; and
     RETRY_BUDGET_EXHAUSTED, since a job's calls in doubt are forgiven with it, as after an outage of
-    Google's.
+    Google's. For the last two, the ledger's entry is reopened first.
     """
     settings = _settings(project, database)
-    wanted = Wanted(
-        reasons=frozenset(reasons),
-        users=frozenset(users),
-        jobs=frozenset(jobs),
-        older_than=older_than,
-        newer_than=newer_than,
-    )
-    name = subscription or SUBSCRIPTIONS[source]
-    work = look_and_redrive(settings, _account(settings), source, name, wanted, go=go, as_json=as_json, **numbers)
-    context.exit(_run(work, settings))
+    _exit(commands.redrive(settings, selection, go=go, rate=rate), settings)
+
+
+@main.command(short_help="Throw messages away.")
+@_which([UNDELIVERED, UNREADABLE, *Reason])
+@_go("Throw them away")
+@_where
+def discard(selection: Selection, *, go: bool, project: str | None, database: str | None) -> None:
+    """Throw away dead letters or rejections that nobody needs any more.
+
+    Only what at least one option names: a reason, a user, a job or an age. They are gone for good,
+    and no event of theirs is delivered again.
+
+    \b
+      python -m ops discard dead --job 7f0c5a52-8d4e-4b7a-9d6e-2f1f7a3a9c10 --go
+      python -m ops discard rejected --reason MALFORMED_EVENT --older-than 1d
+    """
+    if selection.wanted == Filter():
+        raise click.UsageError("Name what is to go: --reason, --user, --job, --older-than or --newer-than.")
+    selection = replace(selection, wanted=replace(selection.wanted, only_by_name=frozenset()))
+    settings = _settings(project, database)
+    _exit(commands.discard(settings, selection, go=go), settings)
 
 
 @main.command(short_help="What happened to a job, and what comes next.")
-@click.argument("job_id", type=_Job())
+@click.argument("job_id", type=_JOB)
 @_where
-@click.pass_context
-def story(context: click.Context, /, job_id: str, *, as_json: bool, project: str | None, database: str | None) -> None:
+def story(job_id: str, *, as_json: bool, project: str | None, database: str | None) -> None:
     """What happened to a job: its chain of retries as the ledger knows it, and what comes next.
 
     \b
       python -m ops story 7f0c5a52-8d4e-4b7a-9d6e-2f1f7a3a9c10
     """
     settings = _settings(project, database)
-    context.exit(_run(tell(settings, _account(settings), job_id, as_json=as_json), settings))
+    _exit(commands.story(settings, job_id, as_json=as_json), settings)
+
+
+@main.command("list", short_help="The ledger: counted, and what nobody has answered yet.")
+@click.option("--state", "states", multiple=True, type=click.Choice(list(STATES)), help="Jobs in these states.")
+@click.option("--user", "users", multiple=True, type=_USER, help="Jobs of these users.")
+@click.option("--reason", "reasons", multiple=True, type=click.Choice([*Reason, "COOLDOWN"]), help="For these reasons.")
+@_where
+def list_jobs(
+    states: tuple[str, ...],
+    users: tuple[str, ...],
+    reasons: tuple[str, ...],
+    *,
+    as_json: bool,
+    project: str | None,
+    database: str | None,
+) -> None:
+    """How many jobs are in which state, and the oldest thousand of those that an option names.
+
+    Without an option: jobs with a call in doubt, claimed ones, and deferred ones. An open job waits
+    for its next delivery, or was made by a retry and nobody has reported it as failed.
+
+    \b
+      python -m ops list --user user-4711
+      python -m ops list --state rejected --reason ACCESS_DENIED
+    """
+    settings = _settings(project, database)
+    _exit(commands.list_jobs(settings, states, users, reasons, as_json=as_json), settings)
+
+
+@main.command(short_help="What stands between an event and its follow-up.")
+@click.option("--user", type=_USER, help="And this credential's grant, scopes and access type.")
+@click.option("--region", default="", envvar="REGION", metavar="ID", help="Where the schedule's job is.  [env: REGION]")
+@_where
+def check(user: str | None, region: str, *, as_json: bool, project: str | None, database: str | None) -> None:
+    """Look at all that the function needs, with your own rights. Nothing is changed, no retry is spent.
+
+    A line each: ✓ is as it should be; ✗ is not, and what to do about it; ? could not be checked.
+    Exits with 1 if there is a ✗.
+
+    \b
+      python -m ops check --user user-4711 --region europe-west1
+    """
+    settings = _settings(project, database)
+    _exit(commands.check(settings, user or "", region, as_json=as_json), settings)
+
+
+@main.command(short_help="What there is of a user, and away with it.")
+@click.option("--user", required=True, type=_USER, help="Whose data.")
+@click.option("--credential", "credentials", multiple=True, type=_USER, help="Further credentials of this user.")
+@_go("Delete it for good")
+@_where
+def forget(
+    user: str, credentials: tuple[str, ...], *, go: bool, as_json: bool, project: str | None, database: str | None
+) -> None:
+    """Delete the refresh tokens of a user, and the ledger's entries. It says what lives on, and where.
+
+    Stop the producer for this user first: an event that comes afterwards is answered anew, and a job
+    whose entry is gone is retried once more if its event is delivered again.
+
+    \b
+      python -m ops forget --user user-4711
+      python -m ops forget --user user-4711 --credential user-4711-work --go
+    """
+    settings = _settings(project, database)
+    _exit(commands.forget_user(settings, user, credentials, go=go, as_json=as_json), settings)
 
 
 def _settings(project: str | None, database: str | None) -> Settings:
@@ -162,14 +296,7 @@ def _settings(project: str | None, database: str | None) -> Settings:
         raise click.ClickException(str(wrong)) from None
 
 
-def _account(settings: Settings) -> Any:
-    try:
-        return account(settings)
-    except Trouble as trouble:
-        raise click.ClickException(str(trouble)) from None
-
-
-def _run(work: Coroutine[Any, Any, int], settings: Settings) -> int:
+def _exit(work: Coroutine[Any, Any, int], settings: Settings) -> None:
     """Run it to its exit code, or until it is stopped by Ctrl-C, SIGTERM or the end of the terminal."""
 
     async def stoppable() -> int:
@@ -178,14 +305,17 @@ def _run(work: Coroutine[Any, Any, int], settings: Settings) -> int:
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         return await task
 
+    export_proxies(os.environ)
+    configure_logs("ERROR")
     try:
-        return asyncio.run(stoppable())
+        code = asyncio.run(stoppable())
     except Fault as fault:
-        raise click.ClickException(str(explained(fault, settings))) from None
-    except Trouble as trouble:
-        raise click.ClickException(str(trouble)) from None
+        raise click.ClickException(printable(explain(fault, settings))) from None
+    except CliError as error:
+        raise click.ClickException(str(error)) from None
     except (KeyboardInterrupt, asyncio.CancelledError):
-        return INTERRUPTED
+        code = INTERRUPTED
+    click.get_current_context().exit(code)
 
 
 if __name__ == "__main__":

@@ -1,78 +1,157 @@
-"""What the commands do, from looking to saying how it went. Each gives its exit code."""
+"""What the commands do, from looking to saying how it went. Each gives its exit code.
+
+All of them raise CliError, Transient or Misconfigured.
+"""
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
-from handlers.composition import rules_of
-from handlers.settings import Settings
-from ops.cloud import Trouble, connected
+from handlers.bootstrap import policy_of
+from handlers.ports import Unreadable
+from handlers.web.settings import Settings
+from ops.checks import State
+from ops.checks.doctor import examine
+from ops.cloud import CliError, Cloud, connected
+from ops.forget import find_traces, forget
 from ops.leases import Leases
-from ops.letters import Wanted, dead_letter_reader, read_rejection
-from ops.redrive import Found, Redrive
-from ops.screen import Screen, summary
-from ops.story import chain_of, told
+from ops.listing import list_ledger
+from ops.messages import Filter, dead_letter_reader, read_rejection
+from ops.redrive import Discard, Redrive, ScanResult, scan
+from ops.report import Report, Work, run_as_json
+from ops.story import chain_of, tell
 
-SUBSCRIPTIONS = {"dead": "archive-job-dead", "rejected": "archive-job-retry-rejected"}  # infra/subscriptions.tf
+SUBSCRIPTIONS = {"dead": "archive-job-dead", "rejected": "archive-job-retry-rejected"}  # infra/bootstrap
 INTERRUPTED = 130  # as a shell has it after Ctrl-C
 
 
-async def look_and_redrive(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which messages of which subscription, and how they are shown. `wait` is in seconds."""
+
+    source: str
+    subscription: str
+    wanted: Filter
+    limit: int
+    show: int
+    wait: float
+    as_json: bool
+
+
+async def redrive(settings: Settings, selection: Selection, *, go: bool, rate: float) -> int:
+    topic = settings.failed_topic.rpartition("/")[2]
+
+    def work(leases: Leases, cloud: Cloud) -> Work:
+        return Redrive(leases, cloud.failed_topic, cloud.store, _now, rate)
+
+    return await _work(settings, selection, work, go=go, done=(f"put back on {topic}", "putBack"))
+
+
+async def discard(settings: Settings, selection: Selection, *, go: bool) -> int:
+    return await _work(settings, selection, lambda leases, _: Discard(leases), go=go, done=("discarded", "discarded"))
+
+
+async def _work(
     settings: Settings,
-    credentials: Any,
-    source: str,
-    name: str,
-    wanted: Wanted,
+    selection: Selection,
+    make: Callable[[Leases, Cloud], Work],
     *,
     go: bool,
-    as_json: bool,
-    limit: int,
-    rate: float,
-    show: int,
-    wait: float,
+    done: tuple[str, str],
 ) -> int:
-    """One run. Raises Unavailable or Misconfigured, once it has said what it did until then."""
-    screen, found, end = Screen(), Found(), "failed"
-    read = dead_letter_reader(_now(), settings.event_max_age) if source == "dead" else read_rejection
-    async with connected(settings, credentials) as cloud:
-        leases = Leases(cloud.subscriber, settings.google_cloud_project, name)
-        run = Redrive(leases, read, cloud.failed, cloud.store, _now)
+    """Says what it did until then, whatever ends it. `done`: what becomes of the messages, for people and for JSON."""
+    report, result, end = Report(), ScanResult(), "failed"
+    is_dead = selection.source == "dead"
+    read = dead_letter_reader(_now(), settings.event_max_age) if is_dead else read_rejection
+    async with connected(settings) as cloud:
+        leases = Leases(await cloud.subscriber(), settings.google_cloud_project, selection.subscription)
+        work = make(leases, cloud)
         try:
             async with leases:
-                with screen.progress(f"looking into {name}") as seen:
-                    found = await run.look(wanted, limit=limit, patience=wait, seen=seen)
-                if not as_json:
-                    screen.found(found, leases.subscription, _now(), show)
+                with report.progress(f"looking into {selection.subscription}") as seen:
+                    result = await scan(
+                        leases, read, selection.wanted, _now, limit=selection.limit, patience=selection.wait, seen=seen
+                    )
+                if not selection.as_json:
+                    report.scanned(result, leases.subscription, _now(), selection.show)
                 if go:
-                    with screen.progress("putting back", len(found.letters)) as done:
-                        await run.run(found.letters, rate=rate, done=done)
+                    with report.progress("at work", len(result.messages)) as handled:
+                        await work.run(result.messages, handled)
             end = "done" if go else "looked"
         except asyncio.CancelledError:
             end = "stopped"
         finally:
-            if as_json:
-                screen.json(summary(run, found, leases.subscription, end))
+            if selection.as_json:
+                report.json(run_as_json(work, result, leases.subscription, done[1], end))
             else:
-                screen.end(run, found, cloud.failed.name, end)
-    return INTERRUPTED if end == "stopped" else int(bool(run.left))
+                report.ended(work, result, done[0], end)
+    return INTERRUPTED if end == "stopped" else int(bool(work.skipped))
 
 
-async def tell(settings: Settings, credentials: Any, job_id: str, *, as_json: bool) -> int:
-    """A job's story. Raises Trouble where the ledger has none, Unavailable or Misconfigured."""
-    screen = Screen()
-    async with connected(settings, credentials) as cloud:
-        if cloud.store is None:
-            raise Trouble("With RETRY_LEDGER=memory the ledger is in the function's own process: nobody can read it.")
-        with screen.progress("reading the ledger"):
-            chain = await chain_of(cloud.store, job_id)
+async def story(settings: Settings, job_id: str, *, as_json: bool) -> int:
+    """Exits with 1 where an entry of the chain cannot be read."""
+    report = Report()
+    async with connected(settings) as cloud:
+        with report.progress("reading the ledger"):
+            chain = await chain_of(cloud.ledger(), job_id)
     if not chain:
-        raise Trouble(_unknown(job_id, settings))
-    tale = [told(stored, rules_of(settings), _now()) for stored in chain]
+        raise CliError(_unknown(job_id, settings))
+    policy, now = policy_of(settings), _now()
+    told = [found if isinstance(found, Unreadable) else tell(found, policy, now) for found in chain]
+    unreadable = [one for one in told if isinstance(one, Unreadable)]
     if as_json:
-        screen.json({"archiveJobId": job_id, "jobs": [one.as_json() for one in tale]})
+        jobs = [
+            {"jobId": one.job_id, "unreadable": one.detail} if isinstance(one, Unreadable) else one.as_json()
+            for one in told
+        ]
+        report.json({"archiveJobId": job_id, "jobs": jobs})
     else:
-        screen.story(tale, job_id, settings.retry_budget)
-        screen.say(f"\nWhat the function logged of it:\n  {_logs(job_id, settings)}")
+        report.story(told, job_id, settings.retry_budget)
+        report.say("")
+        report.say("What the function logged of it:")
+        report.say(f"  {_logs(job_id, settings)}")
+    return int(bool(unreadable))
+
+
+async def list_jobs(
+    settings: Settings, states: tuple[str, ...], users: tuple[str, ...], reasons: tuple[str, ...], *, as_json: bool
+) -> int:
+    report = Report()
+    async with connected(settings) as cloud:
+        with report.progress("reading the ledger"):
+            listing = await list_ledger(cloud, states, users, reasons)
+    if as_json:
+        report.json(listing.as_json())
+    else:
+        report.listing(listing, _now())
+    return 0
+
+
+async def check(settings: Settings, user: str, region: str, *, as_json: bool) -> int:
+    """Exits with 1 where something is not as it should be."""
+    report = Report()
+    async with connected(settings) as cloud:
+        with report.progress("looking"):
+            lines = await examine(cloud, _now(), user=user, region=region)
+    if as_json:
+        report.json([line.as_json() for line in lines])
+    else:
+        report.checked(lines)
+    return int(any(line.state is State.FAILED for line in lines))
+
+
+async def forget_user(settings: Settings, user: str, credentials: tuple[str, ...], *, go: bool, as_json: bool) -> int:
+    report = Report()
+    async with connected(settings) as cloud:
+        with report.progress("looking"):
+            traces = await find_traces(cloud, user, credentials)
+            if go:
+                await forget(cloud, traces)
+    if as_json:
+        report.json(traces.as_json(gone=go))
+    else:
+        report.traces(traces, gone=go)
     return 0
 
 

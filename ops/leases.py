@@ -5,7 +5,8 @@
                   └─ on leaving, however that comes about, what is left is released
 
 Held messages are out of everybody else's sight, a second run's too. Should this process be killed, Pub/Sub hands them
-out again when their lease ends, LEASE_SECONDS later at most.
+out again when their lease ends, LEASE_SECONDS later at most. Google's SubscriberClient does not do it: at its end it
+nacks what no callback has begun on, and leaves what callbacks hold to the ack deadline.
 """
 
 import asyncio
@@ -14,35 +15,34 @@ from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
 from typing import Any, Self
 
-from google.api_core.exceptions import DeadlineExceeded, GoogleAPICallError, GoogleAPIError
+from google.api_core.exceptions import DeadlineExceeded, GoogleAPIError
 from google.api_core.retry_async import AsyncRetry
-from google.pubsub_v1.services.subscriber.async_client import SubscriberAsyncClient
 from google.pubsub_v1.types.pubsub import PubsubMessage, PullRequest
 
-from handlers.outcomes import Fault
-from handlers.rpc import PASSING, fault_of
+from handlers.domain.outcomes import Fault
+from handlers.google.grpc_errors import is_transient, to_fault
 
 LEASE_SECONDS = 60
-_AT_ONCE = 1000  # messages in one request; it may have 512 KiB, and an ack id takes about 200 bytes
+MAX_ACK_IDS = 1000  # in one request; it may have 512 KiB, and an ack id takes about 200 bytes
 _CALL_SECONDS = 10.0
 _PAUSE_SECONDS = 0.1
 _RELEASE_SECONDS = 20.0
 
 
-def _passes(error: Exception) -> bool:
-    late = isinstance(error, DeadlineExceeded)
-    return isinstance(error, GoogleAPICallError) and error.grpc_status_code in PASSING and not late
+def _is_retryable(error: Exception) -> bool:
+    return is_transient(error) and not isinstance(error, DeadlineExceeded)
 
 
-_RETRY: Any = AsyncRetry(predicate=_passes, initial=0.2, maximum=2.0, timeout=30.0)
+_RETRY: Any = AsyncRetry(predicate=_is_retryable, initial=0.2, maximum=2.0, timeout=30.0)
 
 
 class Leases(AbstractAsyncContextManager["Leases"]):
-    """The messages of one subscription that are in hand. All methods raise Unavailable or Misconfigured."""
+    """The messages of one subscription that are in hand. `client` is a SubscriberAsyncClient.
 
-    def __init__(
-        self, client: SubscriberAsyncClient, project: str, subscription: str, renewed_every: float = LEASE_SECONDS / 3
-    ) -> None:
+    All methods raise Transient or Misconfigured.
+    """
+
+    def __init__(self, client: Any, project: str, subscription: str, renewed_every: float = LEASE_SECONDS / 3) -> None:
         self._renewed_every = renewed_every  # seconds
         self._client = client
         self.subscription = subscription if "/" in subscription else f"projects/{project}/subscriptions/{subscription}"
@@ -87,11 +87,13 @@ class Leases(AbstractAsyncContextManager["Leases"]):
             await asyncio.sleep(_PAUSE_SECONDS)  # the service may find nothing at once, and something a moment later
         return []
 
-    async def acknowledge(self, message_id: str) -> None:
-        """Be done with a message for good."""
-        await self._call(self._client.acknowledge, ack_ids=[self._held[message_id]])
-        del self._held[message_id]
-        self._done.add(message_id)
+    async def acknowledge(self, message_ids: Collection[str]) -> None:
+        """Be done with messages for good."""
+        for some in _batches(list(message_ids)):
+            await self._call(self._client.acknowledge, ack_ids=[self._held[message_id] for message_id in some])
+            for message_id in some:
+                del self._held[message_id]
+            self._done.update(some)
 
     async def release(self, message_ids: Collection[str]) -> None:
         """Make messages available again, to everybody and at once."""
@@ -104,13 +106,13 @@ class Leases(AbstractAsyncContextManager["Leases"]):
 
     async def _pull(self, seconds: float) -> list[PubsubMessage]:
         """Messages that are not in hand yet."""
-        request = PullRequest(subscription=self.subscription, max_messages=_AT_ONCE)
+        request = PullRequest(subscription=self.subscription, max_messages=MAX_ACK_IDS)
         try:
             pulled = (await self._client.pull(request, retry=_RETRY, timeout=seconds)).received_messages
         except DeadlineExceeded:
             return []
         except GoogleAPIError as error:
-            raise fault_of(error, f"reading {self.subscription}") from None
+            raise to_fault(error, f"reading {self.subscription}") from None
         ack_ids = {received.message.message_id: received.ack_id for received in pulled}
         again = ack_ids.keys() & self._done
         if again:  # an acknowledgement can be lost
@@ -137,8 +139,8 @@ class Leases(AbstractAsyncContextManager["Leases"]):
         try:
             await method(subscription=self.subscription, **arguments, retry=_RETRY, timeout=_CALL_SECONDS)
         except GoogleAPIError as error:
-            raise fault_of(error, f"giving an answer to {self.subscription}") from None
+            raise to_fault(error, f"giving an answer to {self.subscription}") from None
 
 
 def _batches(ids: list[str]) -> Iterator[list[str]]:
-    return (ids[start : start + _AT_ONCE] for start in range(0, len(ids), _AT_ONCE))
+    return (ids[start : start + MAX_ACK_IDS] for start in range(0, len(ids), MAX_ACK_IDS))

@@ -1,9 +1,9 @@
-"""The redrive: what was given up on, or rejected, goes back on the failed topic for another try.
+"""The redrive: what was given up on, or rejected, goes back on the failed topic for another try, or away for good.
 
-look: pull everything, count it, keep what is wanted in hand
+scan: pull everything, count it, keep what matches in hand
       │
 put back, one by one:
-      reopen the ledger's entry, if the job would only be rejected again ─► publish ─► acknowledge
+      reopen the ledger's entry, where it would only repeat its rejection ─► publish ─► acknowledge
 
 Whatever ends it, nothing is lost: a message is acknowledged when Pub/Sub has accepted its event, and is available again
 otherwise. An event that was put back twice, by two runs at once or one that died, is one more delivery of a job that
@@ -16,165 +16,201 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from handlers.entries import REVISABLE
-from handlers.events import timestamp
-from handlers.ledger import Conflict, Store, reopen
-from handlers.outcomes import Unavailable
-from handlers.ports import Publisher
-from ops.leases import Leases
-from ops.letters import Letter, Read, Wanted
+from handlers.domain.events import timestamp
+from handlers.domain.outcomes import Misconfigured, Reason, Transient
+from handlers.ledger import reopen
+from handlers.ports import Conflict, Publisher, Store, UnreadableEntry
+from ops.leases import MAX_ACK_IDS, Leases
+from ops.messages import Filter, PendingMessage, Read
 
-MOST_LOOKED_AT = 100_000  # messages in one run: each is in hand until all were seen
-MOST_BYTES = 200_000_000  # of events in hand
-_AT_ONCE = 50  # events on their way at the same time
-_PATIENCE_SECONDS = 60.0  # with the ledger and the topic, for one event
+MAX_SCANNED = 100_000  # messages in one run: each is in hand until all were seen
+MAX_BYTES = 200_000_000  # of events in hand
+_MAX_CONCURRENCY = 50  # events on their way at the same time
+_MAX_FAULTS = 5  # after so many it is not for single messages that they cannot be published
+_TIMEOUT = 60.0  # seconds with the ledger and the topic, for one event
 _PAUSE_SECONDS = 0.5
 
 
 @dataclass(slots=True)
-class Tally:
-    """The letters of one reason."""
+class Count:
+    """The messages of one reason. `by_name` would match if the reason were named."""
 
     found: int = 0
-    wanted: int = 0
+    matching: int = 0
+    by_name: int = 0
     users: set[str] = field(default_factory=set)
     oldest: datetime | None = None
     newest: datetime | None = None
 
-    def count(self, letter: Letter, *, wanted: bool) -> None:
+    def add(self, message: PendingMessage, *, matches: bool, fits: bool) -> None:
         self.found += 1
-        self.wanted += wanted
-        self.users |= {letter.user_id} - {""}
-        self.oldest = min(self.oldest or letter.arrived_at, letter.arrived_at)
-        self.newest = max(self.newest or letter.arrived_at, letter.arrived_at)
+        self.matching += matches
+        self.by_name += fits and not matches
+        self.users |= {message.user_id} - {""}
+        self.oldest = min(self.oldest or message.arrived_at, message.arrived_at)
+        self.newest = max(self.newest or message.arrived_at, message.arrived_at)
 
 
 @dataclass(slots=True)
-class Found:
-    """What a look brought. `complete` is False where there was too much to see it all."""
+class ScanResult:
+    """What a scan brought. `complete` is False where there was too much to see it all."""
 
-    letters: list[Letter] = field(default_factory=list)  # the wanted ones up to the limit, the oldest first
-    tallies: dict[tuple[str, str], Tally] = field(default_factory=lambda: defaultdict(Tally))  # by reason and source
-    looked_at: int = 0
+    messages: list[PendingMessage] = field(default_factory=list)  # what matches, up to the limit, the oldest first
+    counts: dict[tuple[str, str], Count] = field(default_factory=lambda: defaultdict(Count))  # by reason and source
+    scanned: int = 0
     complete: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Left:
-    """A letter that was not put back, and why."""
+async def scan(
+    leases: Leases,
+    read: Read,
+    wanted: Filter,
+    now: Callable[[], datetime],
+    *,
+    limit: int,
+    patience: float,
+    seen: Callable[[int], object],
+) -> ScanResult:
+    """See what is there, until nothing new came for `patience` seconds. Raises Transient or Misconfigured.
 
-    letter: Letter
+    What does not match stays in hand until all was seen, or it would be handed out again and again instead of what lies
+    behind it; then it is released at once.
+    """
+    result, size = ScanResult(), 0
+    while pulled := await leases.pull(patience):
+        for message in map(read, pulled):
+            matches, fits = wanted.matches(message, now()), wanted.fits(message, now())
+            result.counts[message.reason, message.source].add(message, matches=matches, fits=fits)
+            if matches and len(result.messages) < limit and size < MAX_BYTES:
+                result.messages.append(message)
+                size += len(message.data)
+        result.scanned += len(pulled)
+        seen(result.scanned)
+        if result.scanned >= MAX_SCANNED:
+            result.complete = False
+            break
+    result.messages.sort(key=lambda message: message.arrived_at)
+    await leases.release(leases.held - {message.message_id for message in result.messages})
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A message that was not put back, and why."""
+
+    message: PendingMessage
     why: str
 
 
 @dataclass(slots=True)
-class Redrive:
-    """One run over one subscription. What it has done stands in `put_back` and `left` at any time."""
+class Discard:
+    """Acknowledges messages, and nothing else: they are gone."""
 
     leases: Leases
-    read: Read
+    handled: list[PendingMessage] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+
+    async def run(self, messages: list[PendingMessage], done: Callable[[int], object]) -> None:
+        """Raises Transient or Misconfigured."""
+        for start in range(0, len(messages), MAX_ACK_IDS):
+            some = messages[start : start + MAX_ACK_IDS]
+            await self.leases.acknowledge([message.message_id for message in some])
+            self.handled += some
+            done(len(self.handled))
+
+
+@dataclass(slots=True)
+class Redrive:
+    """One run over one subscription, `rate` messages in a second at most.
+
+    What it has put back stands in `handled`, and what not in `skipped`, at any time.
+    """
+
+    leases: Leases
     failed: Publisher
     store: Store | None
     now: Callable[[], datetime]
-    put_back: list[Letter] = field(default_factory=list)
-    left: list[Left] = field(default_factory=list)
+    rate: float
+    handled: list[PendingMessage] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
     grace: float = 10.0  # seconds for what is on its way when the run is stopped
+    faults: list[Misconfigured] = field(default_factory=list)
 
-    async def look(self, wanted: Wanted, *, limit: int, patience: float, seen: Callable[[int], object]) -> Found:
-        """See what is there, until nothing new came for `patience` seconds. Raises Unavailable or Misconfigured.
-
-        What is not wanted stays in hand until all was seen, or it would be handed out again and again instead of what
-        lies behind it; then it is released at once.
-        """
-        found, size = Found(), 0
-        while messages := await self.leases.pull(patience):
-            for letter in map(self.read, messages):
-                meant = wanted(letter, self.now())
-                found.tallies[letter.reason, letter.source].count(letter, wanted=meant)
-                if meant and len(found.letters) < limit and size < MOST_BYTES:
-                    found.letters.append(letter)
-                    size += len(letter.data)
-            found.looked_at += len(messages)
-            seen(found.looked_at)
-            if found.looked_at >= MOST_LOOKED_AT:
-                found.complete = False
-                break
-        found.letters.sort(key=lambda letter: letter.arrived_at)
-        await self.leases.release(self.leases.held - {letter.message_id for letter in found.letters})
-        return found
-
-    async def run(self, letters: list[Letter], *, rate: float, done: Callable[[int], object]) -> None:
-        """Put these back, `rate` in a second at most. Raises Unavailable or Misconfigured, at the first such fault.
+    async def run(self, messages: list[PendingMessage], done: Callable[[int], object]) -> None:
+        """Put these back. Raises Transient or Misconfigured where it cannot go on.
 
         When it is cancelled, what is on its way gets there first.
         """
         clock = asyncio.get_running_loop().time
         turn, under_way = clock(), set[asyncio.Task[None]]()
         try:
-            for letter in letters:
+            for message in messages:
                 await asyncio.sleep(turn - clock())
-                turn = max(turn, clock()) + 1 / rate
-                if len(under_way) >= _AT_ONCE:
+                turn = max(turn, clock()) + 1 / self.rate
+                if len(under_way) >= _MAX_CONCURRENCY:
                     await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
                 for task in [task for task in under_way if task.done()]:
                     under_way.remove(task)
                     task.result()
-                done(len(self.put_back) + len(self.left))
-                under_way.add(asyncio.create_task(self._one(letter)))
+                done(len(self.handled) + len(self.skipped))
+                under_way.add(asyncio.create_task(self._put_back(message)))
             if under_way:
                 await asyncio.wait(under_way)
             for task in under_way:
                 task.result()
+            if self.faults and not self.handled:
+                raise self.faults[0]
         finally:
             if under_way:
                 _, late = await asyncio.wait(under_way, timeout=self.grace)
                 for task in late:
                     task.cancel()
                 await asyncio.gather(*under_way, return_exceptions=True)
-            done(len(self.put_back) + len(self.left))
+            done(len(self.handled) + len(self.skipped))
 
-    async def _one(self, letter: Letter) -> None:
-        if why := self._hopeless(letter):
-            self.left.append(Left(letter, why))
-            return
+    async def _put_back(self, message: PendingMessage) -> None:
         try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                known = await self._reopened(letter)
-                if known:
-                    await self.failed.publish(letter.data, letter.attributes)
+            async with asyncio.timeout(_TIMEOUT):
+                why = message.obstacle or await self._reopen(message)
+                if not why:
+                    await self.failed.publish(message.data, message.attributes)
         except TimeoutError:
-            raise Unavailable(f"no answer within {_PATIENCE_SECONDS:g} s") from None
-        if not known:
-            self.left.append(Left(letter, "the ledger knows no such job: is this the function's database?"))
+            raise Transient(f"no answer within {_TIMEOUT:g} s") from None
+        except UnreadableEntry as error:
+            why = str(error)
+        except Misconfigured as fault:  # perhaps this very message's
+            self.faults.append(fault)
+            if len(self.faults) >= _MAX_FAULTS:
+                raise
+            why = str(fault)
+        if why:
+            self.skipped.append(Skipped(message, why))
             return
-        self.put_back.append(letter)
-        await self.leases.acknowledge(letter.message_id)
+        self.handled.append(message)
+        await self.leases.acknowledge([message.message_id])
 
-    def _hopeless(self, letter: Letter) -> str:
-        if not letter.data and not letter.attributes:
-            return "it is empty, and Pub/Sub takes no empty message"
-        if letter.closed and self.store is None:
+    async def _reopen(self, message: PendingMessage) -> str:
+        """Let the function decide on this job anew. Gives why that is not to be had."""
+        if message.reopens and self.store is None:
             return "its job is answered for good in the function's own memory (RETRY_LEDGER=memory)"
-        return ""
-
-    async def _reopened(self, letter: Letter) -> bool:
-        """Whether the function will now look at this job again. False if it is unknown to a ledger that must know it.
-
-        A job that was claimed or answered anew since this rejection needs no reopening: it has had its other try.
-        """
-        while letter.closed and self.store:
+        while message.reopens and self.store:
             try:
-                stored = await self.store.load(letter.job_id)
-                if stored is None:
-                    return False
-                entry = stored.entry
-                # of a job that was rejected again and again for the same reason, any of the letters stands for all
-                same = letter.reason in REVISABLE or timestamp(entry.updated_at) == letter.rejected_at
-                if entry.state == "rejected" and entry.reason == letter.reason and same:
-                    await reopen(self.store, stored, self.now())
-                return True
+                found = await self.store.load(message.job_id)
+                if found is None:
+                    return (
+                        "the ledger knows no such job: is this the function's database? Or the event's own "
+                        "`attempt` uses up the budget: publish it with the right one"
+                    )
+                entry = found.entry
+                # a budget that is used up is rejected anew at each event, so any of its rejections stands for all
+                same = message.reason == Reason.RETRY_BUDGET_EXHAUSTED
+                same = same or timestamp(entry.updated_at) == message.rejected_at
+                if entry.state == "rejected" and entry.reason == message.reason and same:
+                    await reopen(self.store, found, self.now())
             except Conflict:
                 continue
-            except Unavailable:
+            except Transient:
                 await asyncio.sleep(_PAUSE_SECONDS)
-        return True
+                continue
+            return ""  # reopened; or claimed or answered anew since, so it has had its other try
+        return ""

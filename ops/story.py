@@ -1,7 +1,7 @@
 """What happened to a job: the ledger's entries of its chain, and what each of them means for what comes next.
 
 A chain is found by its links alone: an entry names the chain's root and the job that came after it, and entries are
-looked up by their name. (Searching for a root would need an index that the ledger does not keep.)
+looked up by their name.
 """
 
 import asyncio
@@ -11,94 +11,114 @@ from typing import Any
 
 import msgspec
 
-from handlers.entries import Entry
-from handlers.events import timestamp
-from handlers.ledger import Store, Stored
-from handlers.outcomes import Reason, Unavailable
-from handlers.retry_failed_job import Rules
+from handlers.domain.decisions import RetryPolicy
+from handlers.domain.events import JobId, timestamp
+from handlers.domain.ledger_entry import LedgerEntry
+from handlers.domain.outcomes import Reason, Transient
+from handlers.ports import Store, Unreadable, UnreadableEntry, VersionedEntry
 
 _LONGEST_CHAIN = 100  # the largest RETRY_BUDGET
 _SECONDS = 30.0  # for the whole chain, tries again included
 _PAUSE_SECONDS = 0.5
 _LONGEST_BACK_OFF = 600.0  # seconds between two deliveries (infra/subscriptions.tf)
-_HIDDEN = ("event", "attributes", "holder")  # a producer's own data, and a word of no meaning
+_HIDDEN = ("event", "attributes", "lease_owner")  # a producer's own data, and a word of no meaning
+
+Found = VersionedEntry | Unreadable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
     """One job's entry with what it means. `lease_ends_at` is by this machine's clock, of a claim only."""
 
-    entry: Entry
+    entry: LedgerEntry
     lease_ends_at: datetime | None
     next: str
 
     def as_json(self) -> dict[str, Any]:
-        fields = {name: value for name, value in msgspec.structs.asdict(self.entry).items() if name not in _HIDDEN}
-        counts = {"used": self.entry.used, "calls_in_doubt": self.entry.calls_in_doubt}
-        told = fields | counts | {"lease_ends_at": self.lease_ends_at, "next": self.next}
-        return {
-            _camel(name): timestamp(value) if isinstance(value, datetime) else value for name, value in told.items()
-        }
+        names = {field.name: field.encode_name for field in msgspec.structs.fields(LedgerEntry)}
+        fields = msgspec.structs.asdict(self.entry)
+        told: dict[str, Any] = {names[name]: fields[name] for name in fields if name not in _HIDDEN}
+        told |= {"used": self.entry.retries_used, "callsInDoubt": self.entry.calls_in_doubt}
+        told |= {"leaseEndsAt": self.lease_ends_at, "next": self.next}
+        return {name: timestamp(value) if isinstance(value, datetime) else value for name, value in told.items()}
 
 
-async def chain_of(store: Store, job_id: str) -> list[Stored]:
+def is_job_id(text: str) -> bool:
+    try:
+        return "/" not in msgspec.convert(text, JobId)
+    except msgspec.ValidationError:
+        return False
+
+
+async def chain_of(store: Store, job_id: str) -> list[Found]:
     """The entries of a job's chain, in its order; none if the ledger does not know the job.
 
-    Where links are missing, what is known before the gap and after it. Raises Unavailable or Misconfigured.
+    Where links are missing or broken, what is known before the gap and after it. Raises Transient or Misconfigured.
     """
     try:
         async with asyncio.timeout(_SECONDS):
-            stored = await _load(store, job_id)
-            if stored is None:
+            asked = await _load(store, job_id)
+            if asked is None:
                 return []
-            chain = await _from(store, stored.entry.root_job_id)
-            known = [one.entry.job_id for one in chain]
-            return chain if job_id in known else chain + await _from(store, job_id)
+            if isinstance(asked, Unreadable):
+                return [asked]
+            chain = await _from(store, asked.entry.root_job_id)
+            return chain if job_id in map(job_id_of, chain) else chain + await _from(store, job_id)
     except TimeoutError:
-        raise Unavailable(f"reading the ledger: no answer within {_SECONDS:g} s") from None
+        raise Transient(f"reading the ledger: no answer within {_SECONDS:g} s") from None
 
 
-async def _from(store: Store, job_id: str) -> list[Stored]:
-    chain: list[Stored] = []
+def job_id_of(found: Found) -> str:
+    return found.job_id if isinstance(found, Unreadable) else found.entry.job_id
+
+
+async def _from(store: Store, job_id: str) -> list[Found]:
+    chain: list[Found] = []
     seen = {""}
-    while job_id not in seen and len(chain) <= _LONGEST_CHAIN and (stored := await _load(store, job_id)):
-        chain.append(stored)
+    while job_id not in seen and len(chain) <= _LONGEST_CHAIN and (found := await _load(store, job_id)):
+        chain.append(found)
         seen.add(job_id)
-        job_id = stored.entry.new_job_id
+        job_id = "" if isinstance(found, Unreadable) else found.entry.new_job_id
     return chain
 
 
-async def _load(store: Store, job_id: str) -> Stored | None:
+async def _load(store: Store, job_id: str) -> Found | None:
+    if not is_job_id(job_id):  # it would be another document's path
+        return Unreadable(job_id, f"{job_id!a} stands in the ledger where a job's id should: was it edited by hand?")
     while True:
         try:
             return await store.load(job_id)
-        except Unavailable:
+        except UnreadableEntry as error:
+            return Unreadable(job_id, str(error))
+        except Transient:
             await asyncio.sleep(_PAUSE_SECONDS)
 
 
-def told(stored: Stored, rules: Rules, now: datetime) -> Told:
-    """What an entry means."""
-    entry, left = stored.entry, timedelta(seconds=stored.entry.lease_seconds - stored.age)  # on the store's clock
+def tell(found: VersionedEntry, policy: RetryPolicy, now: datetime) -> Told:
+    """What an entry means. Leases and pauses are on the store's clock."""
+    entry, left = found.entry, timedelta(seconds=found.entry.lease_seconds - found.age)
     ends_at = now + left if entry.state == "claimed" else None
-    following = _next(entry, rules, now, left)
-    unheld = left < timedelta() if entry.state == "claimed" else entry.state == "open" and entry.fence
-    if unheld and not entry.not_before and stored.age > _LONGEST_BACK_OFF:
+    following = _next(found, policy, now, left)
+    unheld = left < timedelta() if entry.state == "claimed" else entry.state == "open" and entry.claim_count
+    pause = policy.pause_before(entry)
+    if unheld and not entry.not_before and found.age > _LONGEST_BACK_OFF + pause:
         following += f" If Pub/Sub has given it up: python -m ops redrive dead --job {entry.job_id}"
     return Told(entry=entry, lease_ends_at=ends_at, next=following)
 
 
-def _next(entry: Entry, rules: Rules, now: datetime, left: timedelta) -> str:
+def _next(found: VersionedEntry, policy: RetryPolicy, now: datetime, left: timedelta) -> str:
+    entry = found.entry
     match entry.state:
         case "open" if entry.not_before:
             return "The scheduled run puts its event back."
-        case "open" if not entry.fence:
+        case "open" if not entry.claim_count:
             return "Made by a retry; nobody has reported it as failed."
         case "open":
-            return f"The next delivery {_claims(entry, 0, rules, now)}."
+            return f"The next delivery {_claims(found, 0, policy, now)}."
         case "claimed" if left >= timedelta():
             return f"Held by a delivery until {clock(now + left)} ({span(left)} from now) at the latest."
         case "claimed":
-            takes_over = f"takes it over, counts one call in doubt and {_claims(entry, 1, rules, now)}"
+            takes_over = f"takes it over, counts one call in doubt and {_claims(found, 1, policy, now)}"
             return (
                 f"Its delivery died or was cut off, and the lease lapsed {span(-left)} ago: the next one {takes_over}."
             )
@@ -114,27 +134,33 @@ def _next(entry: Entry, rules: Rules, now: datetime, left: timedelta) -> str:
             return _after_rejection(entry)
 
 
-def _claims(entry: Entry, lapsed: int, rules: Rules, now: datetime) -> str:
+def _claims(found: VersionedEntry, lapsed: int, policy: RetryPolicy, now: datetime) -> str:
     """What the delivery that claims it does."""
-    if now - entry.updated_at > rules.event_max_age:
-        days = rules.event_max_age / timedelta(days=1)
+    entry = found.entry
+    pause = timedelta(seconds=policy.pause_before(entry) - found.age)
+    waits = f"waits until {clock(now + pause)}, since a call had no answer, and then " if pause > timedelta() else ""
+    if now - entry.updated_at > policy.event_max_age:
+        days = policy.event_max_age / timedelta(days=1)
         return f"rejects it as EVENT_EXPIRED, unless its event says that it failed within {days:g} days"
-    if reason := rules.forbids(used=entry.used + lapsed, in_doubt=entry.calls_in_doubt + lapsed):
-        return f"rejects it as {reason}"
-    return f"asks Google to retry it, as retry {entry.used + lapsed + 1} of {rules.budget}"
+    doubted = msgspec.structs.replace(entry, state="open", calls_made=entry.calls_made + lapsed)
+    if rejection := policy.judge_entry(doubted):
+        return f"{waits}rejects it as {rejection.reason}"
+    return f"{waits}asks Google to retry it, as retry {doubted.retries_used + 1} of {policy.budget}"
 
 
-def _after_rejection(entry: Entry) -> str:
+def _after_rejection(entry: LedgerEntry) -> str:
     redrive = f"python -m ops redrive rejected --job {entry.job_id} --go"
+    by_name = redrive.replace("--job", f"--reason {entry.reason} --job")
     match entry.reason:
+        case Reason.OUTCOME_UNKNOWN:
+            return f"Waits for a person: an export may be running. If none is: {by_name}"
         case Reason.RETRY_BUDGET_EXHAUSTED if entry.calls_in_doubt:
-            by_name = redrive.replace("--job", "--reason RETRY_BUDGET_EXHAUSTED --job")
-            return f"Done. If Google carried out none of its calls in doubt (an outage): {by_name}"
+            return f"Done. An export may be running. If Google carried out none of its calls in doubt: {by_name}"
         case Reason.EVENT_EXPIRED | Reason.RETRY_BUDGET_EXHAUSTED:
             return "Done. The user needs a new export."
         case Reason.REAUTHORIZATION_REQUIRED:
             return f"Done, until the user has consented again and the new token is stored; then: {redrive}"
-    return f"Done for good. If you have put right what stood behind it: {redrive}"
+    return f"Done, until its event is published again. If you have fixed the cause: {redrive}"
 
 
 def clock(moment: datetime) -> str:
@@ -149,8 +175,3 @@ def span(length: timedelta) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{max(seconds, 0):.0f} s"
-
-
-def _camel(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(word.capitalize() for word in rest)

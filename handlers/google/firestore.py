@@ -21,11 +21,11 @@ from google.cloud.firestore_v1.types import (
 )
 
 from handlers.domain.ledger_entry import LedgerEntry
-from handlers.domain.outcomes import Misconfigured, Transient
+from handlers.domain.outcomes import Transient
 from handlers.google.batching import MAX_LATENCY, Batcher
 from handlers.google.clients import Client
 from handlers.google.grpc_errors import is_rejection, to_fault
-from handlers.ports import Conflict, Unreadable, VersionedEntry
+from handlers.ports import Conflict, Unreadable, UnreadableEntry, VersionedEntry
 
 _TIMEOUT = 10.0  # seconds for one call; the ledger tries again within its caller's deadline
 _RESERVED = re.compile(r"\.|\.\.|__.*__")  # https://cloud.google.com/firestore/quotas#limits
@@ -70,27 +70,26 @@ class FirestoreStore:
             return None
         found = self._entry(answers[0].found, answers[0].read_time)
         if isinstance(found, Unreadable):
-            raise Misconfigured(found.detail)
+            raise UnreadableEntry(found.detail)
         return found
 
     async def due(self, before: datetime, limit: int) -> list[VersionedEntry | Unreadable]:
         # Only what was deferred has a `notBefore`, so its own index finds it.
         not_before = {"field_path": "notBefore"}
-        query: dict[str, Any] = {
-            "from_": [{"collection_id": self._collection}],
-            "where": {
-                "field_filter": {"field": not_before, "op": "LESS_THAN_OR_EQUAL", "value": {"timestamp_value": before}}
-            },
-            "order_by": [{"field": not_before}],
-            "limit": limit,
-        }
-        request = RunQueryRequest(parent=self._documents, structured_query=query)
+        is_due = {"field": not_before, "op": "LESS_THAN_OR_EQUAL", "value": {"timestamp_value": before}}
+        query = {"where": {"field_filter": is_due}, "order_by": [{"field": not_before}], "limit": limit}
+        return await self.query(query, "finding what is due")
+
+    async def query(self, query: dict[str, Any], action: str) -> list[VersionedEntry | Unreadable]:
+        """The entries that a StructuredQuery selects."""
+        structured = {"from_": [{"collection_id": self._collection}], **query}
+        request = RunQueryRequest(parent=self._documents, structured_query=structured)
         try:
             client = await self._client()
             stream = await client.run_query(request, retry=None, timeout=_TIMEOUT, metadata=self._metadata)
             answers = [RunQueryResponse.pb(answer) async for answer in stream]
         except GoogleAPIError as error:
-            raise to_fault(error, "finding what is due") from None
+            raise to_fault(error, action) from None
         return [self._entry(answer.document, answer.read_time) for answer in answers if answer.HasField("document")]
 
     async def write(self, entry: LedgerEntry, version: Any, link: LedgerEntry | None = None) -> VersionedEntry:
@@ -127,6 +126,7 @@ class FirestoreStore:
                 fields[name].timestamp_value.FromMicroseconds((value - _EPOCH) // _MICROSECOND)
             else:
                 setattr(fields[name], _KINDS[type(value)], value)
+        fields["state"].string_value = entry.state  # its default, too: a query finds no field that is left out
         if version is None:
             write.current_document.exists = False
         else:

@@ -116,13 +116,14 @@ class Verdict(Enum):
 
 
 class TokenAnswer(RedactedRepr, Struct, frozen=True):
-    """`lifetime` is in seconds. `detail` is fit for logs."""
+    """`lifetime` is in seconds; `scope` has spaces in between. `detail` is fit for logs."""
 
     verdict: Verdict | Rejection
     detail: str = ""
     access_token: str = ""
     lifetime: float = 0.0
     new_refresh_token: str = ""
+    scope: str = ""
 
 
 _TRANSIENT = ("internal_failure", "rate_limit_exceeded", "server_error", "temporarily_unavailable")
@@ -169,17 +170,19 @@ def judge(status: int, body: bytes, said: str) -> TokenAnswer:
     said = f"{said} {code}".rstrip()
     access_token = content.get("access_token")
     if status == 200 and not error and isinstance(access_token, str) and _ACCESS_TOKEN.fullmatch(access_token):
-        scope = content.get("scope")
-        if isinstance(scope, str) and scope and not any(one.startswith(_SCOPE) for one in scope.split()):
+        scope, new = (_text(content.get(name)) for name in ("scope", "refresh_token"))
+        if scope and not any(one.startswith(_SCOPE) for one in scope.split()):
             return TokenAnswer(_NO_SCOPE)
-        new = content.get("refresh_token")
-        lifetime = _lifetime(content.get("expires_in"))
-        return TokenAnswer(Verdict.GRANTED, "", access_token, lifetime, new if isinstance(new, str) else "")
+        return TokenAnswer(Verdict.GRANTED, "", access_token, _lifetime(content.get("expires_in")), new, scope)
     if status in (408, 429) or status >= 500 or error in _TRANSIENT or content.get("error_description") in _TRANSIENT:
         return TokenAnswer(Verdict.TRANSIENT, said)
     if 400 <= status < 500 and code in ERRORS:
         return TokenAnswer(ERRORS[code], said)
     return TokenAnswer(Verdict.OURS, said if code else f"{said}, with a body that is not Google's")
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _lifetime(expires_in: Any) -> float:

@@ -7,7 +7,7 @@ import pytest
 from google.api_core.exceptions import DeadlineExceeded, PermissionDenied, ServiceUnavailable
 from google.pubsub_v1.types import PubsubMessage, PullResponse, ReceivedMessage
 
-from handlers.outcomes import Misconfigured, Unavailable
+from handlers.domain.outcomes import Misconfigured, Transient
 from ops.leases import LEASE_SECONDS, Leases
 
 Delivery = tuple[str, str]  # message id and ack id
@@ -53,11 +53,11 @@ async def pulled(held: Leases) -> list[str]:
     return [message.message_id for message in await held.pull(PATIENCE)]
 
 
-async def test_a_message_that_is_handed_out_twice_is_one_and_its_latest_delivery_is_answered() -> None:
+async def test_message_handed_out_twice_is_answered_by_its_latest_delivery() -> None:
     client = FakeSubscriber([("1", "first")], [("1", "second"), ("2", "other")], [("2", "latest")])
     async with leases(client) as held:
         assert [["1"], ["2"], []] == [await pulled(held) for _ in range(3)]
-        await held.acknowledge("1")
+        await held.acknowledge(["1"])
         await held.release(["2"])
     assert (["second"], [(0, ["latest"])]) == (
         client.acknowledged,
@@ -65,17 +65,17 @@ async def test_a_message_that_is_handed_out_twice_is_one_and_its_latest_delivery
     )
 
 
-async def test_a_message_that_comes_again_though_it_was_acknowledged_is_acknowledged_again() -> None:
+async def test_redelivery_after_acknowledgement_is_acknowledged_again() -> None:
     client = FakeSubscriber([("1", "first")])
     async with leases(client) as held:
         await pulled(held)
-        await held.acknowledge("1")
+        await held.acknowledge(["1"])
         client.pulls.append([("1", "again")])
         assert [] == await pulled(held)
     assert ["first", "again"] == client.acknowledged
 
 
-async def test_what_is_pulled_is_held_by_a_lease_of_our_own_and_that_is_renewed() -> None:
+async def test_pulled_message_is_leased_and_its_lease_renewed() -> None:
     client = FakeSubscriber([("1", "ack")])
     async with leases(client, renewed_every=0.05) as held:
         await pulled(held)
@@ -85,17 +85,17 @@ async def test_what_is_pulled_is_held_by_a_lease_of_our_own_and_that_is_renewed(
     assert (0, ["ack"]) == client.deadlines[-1]
 
 
-async def test_a_lease_that_cannot_be_renewed_is_no_reason_to_stop() -> None:
+async def test_failed_renewal_ends_nothing() -> None:
     client = FakeSubscriber([("1", "ack")])
     async with leases(client, renewed_every=0.05) as held:
         await pulled(held)
         client.failure = DENIED
         await asyncio.sleep(0.1)
-        await held.acknowledge("1")
+        await held.acknowledge(["1"])
     assert ["ack"] == client.acknowledged
 
 
-async def test_what_could_not_be_released_is_tried_again_on_leaving() -> None:
+async def test_failed_release_is_tried_again_on_leaving() -> None:
     client = FakeSubscriber([("1", "ack")])
     async with leases(client) as held:
         await pulled(held)
@@ -106,13 +106,13 @@ async def test_what_could_not_be_released_is_tried_again_on_leaving() -> None:
     assert (0, ["ack"]) == client.deadlines[-1]
 
 
-async def test_an_empty_answer_is_not_the_end_while_there_is_patience_left() -> None:
+async def test_empty_pull_is_repeated_within_the_patience() -> None:
     async with leases(FakeSubscriber([], [("1", "ack")])) as held:
         assert ["1"] == await pulled(held)
 
 
-@pytest.mark.parametrize(("error", "fault"), [(DENIED, Misconfigured), (DOWN, Unavailable)])
-async def test_a_subscription_that_cannot_be_read_is_a_fault(error: Exception, fault: type[Exception]) -> None:
+@pytest.mark.parametrize(("error", "fault"), [(DENIED, Misconfigured), (DOWN, Transient)])
+async def test_refused_pull_is_a_fault_that_names_the_subscription(error: Exception, fault: type[Exception]) -> None:
     async with leases(FakeSubscriber(error)) as held:
         with pytest.raises(fault, match="reading projects/a-project/subscriptions/a-subscription"):
             await pulled(held)

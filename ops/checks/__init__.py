@@ -1,0 +1,66 @@
+"""The doctor: what stands between an event and its follow-up, looked at one by one. It asks Google for no retry."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from handlers.domain.outcomes import Fault
+from ops.cloud import Cloud, explain
+
+_TIMEOUT = 30.0  # seconds for one check
+
+
+class State(StrEnum):
+    OK = "ok"
+    FAILED = "failed"
+    NOT_CHECKED = "not checked"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What was found of one thing. `remedy` says what to do where it is not as it should be."""
+
+    subject: str
+    state: State
+    detail: str = ""
+    remedy: str = ""
+
+    def as_json(self) -> dict[str, str]:
+        return {"check": self.subject, "state": self.state, "detail": self.detail, "remedy": self.remedy}
+
+
+def ok(subject: str, detail: str = "") -> Line:
+    return Line(subject, State.OK, detail)
+
+
+def failed(subject: str, detail: str, remedy: str) -> Line:
+    return Line(subject, State.FAILED, detail, remedy)
+
+
+def not_checked(subject: str, detail: str) -> Line:
+    return Line(subject, State.NOT_CHECKED, detail)
+
+
+Check = Callable[[], Awaitable[list[Line]]]
+
+
+async def run(cloud: Cloud, checks: list[tuple[str, Check]]) -> list[Line]:
+    """The lines of these checks, each with its subject, in their order."""
+    found = await asyncio.gather(*(_one(cloud, subject, check) for subject, check in checks))
+    return [line for lines in found for line in lines]
+
+
+async def _one(cloud: Cloud, subject: str, check: Check) -> list[Line]:
+    try:
+        async with asyncio.timeout(_TIMEOUT):
+            return await check()
+    except TimeoutError:
+        return [failed(subject, f"no answer within {_TIMEOUT:g} s", "Is there a way from here to Google?")]
+    except Fault as fault:
+        if "UNIMPLEMENTED" in str(fault):
+            return [not_checked(subject, "the emulator has nothing like it")]
+        if "PERMISSION_DENIED" in str(fault):
+            return [not_checked(subject, explain(fault, cloud.settings))]
+        detail, _, remedy = explain(fault, cloud.settings).partition(". ")
+        return [failed(subject, detail, remedy)]

@@ -1,0 +1,159 @@
+"""The OAuth client, the users' secrets, the API itself, and one user's grant."""
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from handlers.domain.outcomes import Cause, Rejection
+from handlers.google.data_portability import parse_error
+from handlers.google.http_client import HttpClient, HttpResponse
+from handlers.google.oauth import (
+    OAuthClient,
+    RefreshToken,
+    TokenAnswer,
+    Verdict,
+    exchange,
+    parse_client,
+    parse_refresh_token,
+)
+from handlers.google.secret_manager import NoVersion, SecretStore
+from ops.checks import Check, Line, failed, not_checked, ok
+from ops.cloud import Cloud
+from ops.secrets import count_secrets
+
+_TIMEOUT = 15.0  # seconds for one request
+_NOBODYS = RefreshToken("1//nobody-has-this-refresh-token", "")
+_JOB = "ops-check"  # no job has this id
+_CONSENT = "The product asks the user for consent, and stores the new token."
+
+
+class _AccessTypes(Struct, rename="camel"):
+    one_time_resources: list[str] = []
+    time_based_resources: list[str] = []
+
+
+class GrantChecks:
+    """Each check reads what it needs: an operator may see one secret and not the other."""
+
+    def __init__(self, cloud: Cloud, http: HttpClient) -> None:
+        self._settings = cloud.settings
+        self._cloud = cloud
+        self._http = http
+        self._secrets = SecretStore(cloud.clients.secret_manager, cloud.settings.google_cloud_project)
+
+    async def client(self) -> list[Line]:
+        """The token endpoint refuses a refresh token that nobody has, if it knows the client: with `invalid_grant`."""
+        secret = self._settings.oauth_client_secret
+        subject = f"client file {secret}"
+        remedy = f"gcloud secrets versions add {secret} --data-file=client_secret.json"
+        client = await self._read_client()
+        if client is None:
+            return [failed(subject, "it is not there, or its latest version is disabled", remedy)]
+        answer = await exchange(self._http, client, _NOBODYS)
+        if isinstance(answer.verdict, Rejection) and answer.verdict.cause == Cause.INVALID_GRANT:
+            return [ok(subject, "the token endpoint knows this client")]
+        if answer.verdict is Verdict.TRANSIENT:
+            return [failed(subject, answer.detail, "Try again; is there a proxy, or no way to this host?")]
+        said = answer.detail or "the token endpoint gives tokens for made-up refresh tokens"
+        return [failed(subject, said, f"Is it the right client? {remedy}")]
+
+    async def secrets(self) -> list[Line]:
+        prefix = self._settings.refresh_token_secret_prefix
+        subject, number = f"secrets {prefix}…", await count_secrets(self._cloud, prefix)
+        if number:
+            return [ok(subject, f"{number} of them")]
+        remedy = "Is REFRESH_TOKEN_SECRET_PREFIX the product's? Is it the right project?"
+        return [failed(subject, "there is none: no user has a refresh token", remedy)]
+
+    async def canary(self) -> list[Line]:
+        credential = self._settings.canary_credential
+        subject = f"canary {credential}"
+        if not isinstance(token := await self._read_token(credential), RefreshToken):
+            return [failed(subject, f"its secret has no refresh token ({token})", "Store a made-up one there.")]
+        client = await self._read_client()
+        if client is None:
+            return [not_checked(subject, "there is no client file")]
+        answer = await exchange(self._http, client, token)
+        if isinstance(answer.verdict, Rejection) and answer.verdict.cause == Cause.INVALID_GRANT:
+            return [ok(subject)]
+        said = answer.detail or "Google has accepted its refresh token, which has to be a made-up one"
+        return [failed(subject, said, "Its token has to be refused as invalid_grant: look at the client file.")]
+
+    async def api(self) -> list[Line]:
+        """Without a token, so that nothing can come of it: Google's own API answers 401 in JSON."""
+        endpoint = self._settings.data_portability_api_endpoint.rstrip("/")
+        subject, remedy = f"API {endpoint}", "Is DATA_PORTABILITY_API_ENDPOINT right? Is there a proxy in between?"
+        response = await self._call("GET", f"{endpoint}/v1/archiveJobs/{_JOB}/portabilityArchiveState", {})
+        if not isinstance(response, HttpResponse):
+            return [failed(subject, f"no answer: {response.detail}", remedy)]
+        error = parse_error(response.status, response.body)
+        if error.is_googles and error.http_status in (401, 403):
+            return [ok(subject, f"reachable (answers {error})")]
+        return [failed(subject, f"it answers {error}", remedy)]
+
+    async def user(self, credential: str) -> list[Line]:
+        """One user's grant: whether it gives a token, for which scopes, and how often it exports."""
+        subject = f"grant {credential}"
+        if not isinstance(token := await self._read_token(credential), RefreshToken):
+            return [failed(subject, f"there is no refresh token ({token})", _CONSENT)]
+        client = await self._read_client()
+        if client is None:
+            return [not_checked(subject, "there is no client file")]
+        answer = await exchange(self._http, client, token)
+        if isinstance(answer.verdict, Rejection):
+            return [failed(subject, answer.verdict.detail, _CONSENT)]
+        if answer.verdict is not Verdict.GRANTED:
+            return [failed(subject, answer.detail, "This is not the user's fault: look at the client file.")]
+        scopes = " ".join(sorted(one.rpartition("/")[2] for one in answer.scope.split())) or "not told"
+        return [ok(subject, f"gives a token; scopes: {scopes}"), await self._access_type(credential, answer)]
+
+    async def _access_type(self, credential: str, answer: TokenAnswer) -> Line:
+        """https://developers.google.com/data-portability/reference/rest/v1/accessType/check"""
+        subject = f"access type {credential}"
+        url = f"{self._settings.data_portability_api_endpoint.rstrip('/')}/v1/accessType:check"
+        headers = {"Authorization": f"Bearer {answer.access_token}", "Content-Length": "0"}
+        response = await self._call("POST", url, headers)
+        if not isinstance(response, HttpResponse):
+            return not_checked(subject, f"no answer: {response.detail}")
+        if response.status != 200:
+            error = parse_error(response.status, response.body)
+            return failed(subject, f"the API answers {error}", "docs/runbook.md has what these codes mean.")
+        try:
+            resources = msgspec.json.decode(response.body, type=_AccessTypes)
+        except msgspec.MsgspecError:
+            return not_checked(subject, "the answer cannot be read")
+        kinds = {"one-time": resources.one_time_resources, "time-based": resources.time_based_resources}
+        told = [f"{kind}: {' '.join(names)}" for kind, names in kinds.items() if names]
+        return ok(subject, "; ".join(told) or "of no resource")
+
+    async def _read_client(self) -> OAuthClient | None:
+        secret = self._settings.oauth_client_secret
+        found = await self._secrets.read(secret)
+        if isinstance(found, NoVersion):
+            return None
+        return parse_client(found.payload, f"the client file in {secret}", self._settings.token_host_names)
+
+    async def _read_token(self, credential: str) -> RefreshToken | Cause:
+        name = self._settings.refresh_token_secret_prefix + credential
+        found = await self._secrets.read(name)
+        if isinstance(found, NoVersion):
+            return Cause.NO_SECRET if found is NoVersion.NOT_THERE else Cause.SECRET_DISABLED
+        return parse_refresh_token(found.payload, found.version, name) or Cause.NO_REFRESH_TOKEN
+
+    async def _call(self, method: str, url: str, headers: dict[str, str]) -> Any:
+        return await self._http.request(method, url, headers=headers, body=b"", seconds=_TIMEOUT)
+
+
+def grant_checks(cloud: Cloud, http: HttpClient, user: str) -> list[tuple[str, Check]]:
+    checks, settings = GrantChecks(cloud, http), cloud.settings
+    listed: list[tuple[str, Check]] = [
+        (f"client file {settings.oauth_client_secret}", checks.client),
+        (f"secrets {settings.refresh_token_secret_prefix}…", checks.secrets),
+        (f"API {settings.data_portability_api_endpoint}", checks.api),
+    ]
+    if settings.canary_credential:
+        listed.append((f"canary {settings.canary_credential}", checks.canary))
+    if user:
+        listed.append((f"grant {user}", lambda: checks.user(user)))
+    return listed

@@ -1,0 +1,92 @@
+"""The ledger, its indexes, and whether the schedule puts back what is due."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from google.api_core.exceptions import GoogleAPIError
+from google.cloud.firestore_admin_v1.services.firestore_admin.async_client import FirestoreAdminAsyncClient
+from google.cloud.firestore_admin_v1.services.firestore_admin.transports.grpc_asyncio import (
+    FirestoreAdminGrpcAsyncIOTransport,
+)
+from google.cloud.firestore_admin_v1.types import Field
+
+from handlers.domain.outcomes import Misconfigured
+from handlers.google.grpc_errors import to_fault
+from handlers.ports import VersionedEntry
+from ops.checks import Check, Line, failed, not_checked, ok
+from ops.cloud import Cloud
+from ops.ledger_search import LedgerSearch
+from ops.story import span
+
+_PATIENCE = timedelta(hours=1)  # a run of the schedule may be missed, two may not
+_DUE_READ = 100
+_DEPLOY = "Deploy again: Terraform makes it."
+_CALL: Any = {"retry": None, "timeout": 10.0}
+
+
+def ledger_checks(cloud: Cloud, now: datetime) -> list[tuple[str, Check]]:
+    settings = cloud.settings
+    where = f"ledger {settings.firestore_database}/{settings.retry_ledger_collection}"
+    if cloud.store is None:
+        return [(where, lambda: _in_memory("ledger"))]
+    return [
+        (where, lambda: _entries(cloud, where)),
+        ("due entries", lambda: _due(cloud, now)),
+        ("indexes for ops", lambda: _searchable(cloud)),
+        ("ledger's expiry", lambda: _expiry(cloud)),
+    ]
+
+
+async def _in_memory(subject: str) -> list[Line]:
+    return [not_checked(subject, "it is in the function's own memory (RETRY_LEDGER=memory)")]
+
+
+async def _entries(cloud: Cloud, where: str) -> list[Line]:
+    await cloud.ledger().load("ops-check")
+    number = await LedgerSearch(cloud).count(cloud.settings.retry_ledger_collection, {})
+    return [ok(where, f"{number} entries")]
+
+
+async def _due(cloud: Cloud, now: datetime) -> list[Line]:
+    """Entries are due until the schedule has put them back: the oldest one tells whether it runs."""
+    subject = "due entries"
+    found = await cloud.ledger().due(now, _DUE_READ)
+    entries = [one for one in found if isinstance(one, VersionedEntry)]
+    broken = [one for one in found if not isinstance(one, VersionedEntry)]
+    lines = [failed(subject, one.detail, "Mend or delete this entry; the schedule passes it by.") for one in broken]
+    oldest = min((one.entry.not_before for one in entries if one.entry.not_before), default=now)
+    if now - oldest > _PATIENCE:
+        said = f"{len(entries)} wait to be put back, the oldest for {span(now - oldest)}"
+        lines.append(failed(subject, said, "Look at the schedule's job, and at its function's log lines."))
+    return lines or [ok(subject, f"{len(entries)} wait for the next run of the schedule")]
+
+
+async def _searchable(cloud: Cloud) -> list[Line]:
+    subject, collection = "indexes for ops", cloud.settings.retry_ledger_collection
+    search, missing = LedgerSearch(cloud), []
+    for field in ("state", "userId", "reason"):
+        try:
+            await search.count(collection, {field: "claimed"})
+        except Misconfigured as error:
+            if "index" not in str(error):
+                raise
+            missing.append(field)
+    if missing:
+        said = f"none for {', '.join(missing)}: ops list and ops forget cannot search the ledger"
+        return [failed(subject, said, _DEPLOY)]
+    return [ok(subject)]
+
+
+async def _expiry(cloud: Cloud) -> list[Line]:
+    subject, settings = "ledger's expiry", cloud.settings
+    kind, transport = FirestoreAdminAsyncClient, FirestoreAdminGrpcAsyncIOTransport
+    client = await cloud.clients.client(kind, transport, settings.firestore_emulator_host)
+    database = f"projects/{settings.google_cloud_project}/databases/{settings.firestore_database}"
+    name = f"{database}/collectionGroups/{settings.retry_ledger_collection}/fields/expireAt"
+    try:
+        field = await client.get_field(name=name, **_CALL)
+    except GoogleAPIError as error:
+        raise to_fault(error, "reading the ledger's expiry") from None
+    if field.ttl_config.state == Field.TtlConfig.State.ACTIVE:
+        return [ok(subject, "entries are deleted when their time has passed")]
+    return [failed(subject, "no TTL policy is active: entries are kept for ever", _DEPLOY)]

@@ -1,0 +1,158 @@
+"""Topics with their schemas, and subscriptions with their push accounts."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from google.api_core.exceptions import GoogleAPIError, NotFound
+from google.pubsub_v1.services.schema_service.async_client import SchemaServiceAsyncClient
+from google.pubsub_v1.services.schema_service.transports.grpc_asyncio import SchemaServiceGrpcAsyncIOTransport
+from google.pubsub_v1.types import GetSchemaRequest, SchemaView, Subscription, Topic
+
+from handlers.domain.events import ArchiveJobRetried, RetryRejected
+from handlers.google.grpc_errors import to_fault
+from ops.checks import Check, Line, failed, not_checked, ok
+from ops.checks.rest import Get
+from ops.cloud import Cloud
+
+_CALL: Any = {"retry": None, "timeout": 10.0}
+_DEPLOY = "Deploy again: Terraform makes it."
+_ENDED = ("archiveJobId", "rootArchiveJobId", "userId", "credentialId", "attempt", "state", "cause", "endedAt")
+
+
+def _fields(message: Any) -> tuple[str, ...]:
+    return tuple(field.encode_name for field in msgspec.structs.fields(message))
+
+
+class PubSubChecks:
+    """Of the topics in the settings; the watch's only where it is deployed."""
+
+    def __init__(self, cloud: Cloud, get: Get | None) -> None:
+        self._cloud = cloud
+        self._get = get
+        self._project = cloud.settings.google_cloud_project
+
+    async def pushed(self, topic: str, *, optional: bool = False) -> list[Line]:
+        """A topic that Pub/Sub pushes to the function from."""
+        subject = f"topic {topic}"
+        if await self._topic(topic) is None:
+            said = "it is not there"
+            return (
+                [not_checked(subject, f"{said}: without the watch, it has not to be")]
+                if optional
+                else [failed(subject, said, _DEPLOY)]
+            )
+        lines = [ok(subject)]
+        pushes = [one for one in await self._subscriptions(topic) if one.push_config.push_endpoint]
+        if not pushes:
+            lines.append(failed(f"push from {topic}", "no subscription pushes it to the function", _DEPLOY))
+        for subscription in pushes:
+            lines += await self._push(subscription)
+        return lines
+
+    async def published(self, topic: str, message: Any, *, optional: bool = False) -> list[Line]:
+        """A topic that the function publishes such messages to."""
+        subject, found = f"topic {topic}", await self._topic(topic)
+        if found is None:
+            return [] if optional else [failed(subject, "it is not there", _DEPLOY)]
+        lines = [await self._schema(topic, found, message if isinstance(message, tuple) else _fields(message))]
+        return lines + await self._heard(topic, "what is published there is lost")
+
+    async def _push(self, subscription: Any) -> list[Line]:
+        """https://cloud.google.com/pubsub/docs/authenticate-push-subscriptions"""
+        subject = f"subscription {_short(subscription.name)}"
+        push, policy = subscription.push_config, subscription.dead_letter_policy
+        account = push.oidc_token.service_account_email
+        if subscription.state == Subscription.State.RESOURCE_ERROR:
+            return [failed(subject, "Pub/Sub cannot use it: a resource that it needs is gone", _DEPLOY)]
+        if push.push_endpoint.startswith("https:") and not account:
+            said = "it pushes without an account, so the function turns every delivery away"
+            return [failed(subject, said, _DEPLOY)]
+        if not policy.dead_letter_topic:
+            return [failed(subject, "it has no dead-letter topic: what is never delivered is lost", _DEPLOY)]
+        if gone := account and await self._is_gone(account):
+            return [failed(subject, f"it pushes as {account}, which is {gone}", "Make or enable the account again.")]
+        said = f"pushes as {account}" if account else "pushes without an account, in the clear"
+        name = _short(policy.dead_letter_topic)
+        if await self._topic(policy.dead_letter_topic) is None:
+            return [ok(subject, said), failed(f"topic {name}", "it is not there: dead letters go nowhere", _DEPLOY)]
+        return [ok(subject, said), *await self._heard(policy.dead_letter_topic, "dead letters are lost")]
+
+    async def _is_gone(self, account: str) -> str:
+        """What is wrong with it, as far as one may see."""
+        if self._get is None:
+            return ""
+        status, found = await self._get(f"https://iam.googleapis.com/v1/projects/-/serviceAccounts/{account}")
+        disabled = status == 200 and found.get("disabled")
+        return "not there" if status == 404 else "disabled" if disabled else ""
+
+    async def _heard(self, topic: str, otherwise: str) -> list[Line]:
+        subject = f"subscriptions of {_short(topic)}"
+        names = [_short(one.name) for one in await self._subscriptions(topic)]
+        return [ok(subject, ", ".join(names)) if names else failed(subject, f"there is none: {otherwise}", _DEPLOY)]
+
+    async def _schema(self, topic: str, found: Any, fields: tuple[str, ...]) -> Line:
+        subject, schema = f"topic {topic}", found.schema_settings.schema
+        if not schema:
+            return ok(subject, "without a schema")
+        if schema == "_deleted-schema_":
+            return failed(subject, "its schema is deleted: Pub/Sub takes no message", _DEPLOY)
+        kind, transport = SchemaServiceAsyncClient, SchemaServiceGrpcAsyncIOTransport
+        request = GetSchemaRequest(name=schema, view=SchemaView.FULL)
+        try:
+            client = await self._cloud.clients.client(kind, transport, self._cloud.settings.pubsub_emulator_host)
+            definition = (await client.get_schema(request, **_CALL)).definition
+            known: Mapping[str, bool] = {
+                field["name"]: "default" in field for field in msgspec.json.decode(definition)["fields"]
+            }
+        except NotFound:
+            return failed(subject, f"its schema {_short(schema)} is not there: Pub/Sub takes no message", _DEPLOY)
+        except GoogleAPIError as error:
+            raise to_fault(error, f"reading the schema {schema}") from None
+        except (msgspec.DecodeError, LookupError, TypeError):
+            return not_checked(subject, f"its schema {_short(schema)} is no Avro record")
+        refused = [name for name in fields if name not in known]
+        refused += [name for name, has_default in known.items() if name not in fields and not has_default]
+        if refused:
+            said = f"its schema {_short(schema)} refuses the function's messages, for {', '.join(refused)}"
+            return failed(subject, said, "Deploy again, or give the schema a revision with these fields.")
+        return ok(subject, f"its schema {_short(schema)} fits")
+
+    async def _topic(self, topic: str) -> Topic | None:
+        client = await self._cloud.clients.publisher()
+        try:
+            found: Topic = await client.get_topic(topic=self._name(topic), **_CALL)
+        except NotFound:
+            return None
+        except GoogleAPIError as error:
+            raise to_fault(error, f"looking for topic {topic}") from None
+        return found
+
+    async def _subscriptions(self, topic: str) -> list[Any]:
+        publisher, subscriber = await self._cloud.clients.publisher(), await self._cloud.subscriber()
+        try:
+            pages = await publisher.list_topic_subscriptions(topic=self._name(topic), **_CALL)
+            names = [name async for name in pages]
+            return [await subscriber.get_subscription(subscription=name, **_CALL) for name in names]
+        except GoogleAPIError as error:
+            raise to_fault(error, f"listing the subscriptions of {topic}") from None
+
+    def _name(self, topic: str) -> str:
+        return topic if "/" in topic else f"projects/{self._project}/topics/{topic}"
+
+
+def pubsub_checks(cloud: Cloud, get: Get | None) -> list[tuple[str, Check]]:
+    checks, settings = PubSubChecks(cloud, get), cloud.settings
+    failed_topic, started, ended = settings.failed_topic, settings.started_topic, settings.ended_topic
+    retried, rejected = settings.retried_topic, settings.rejected_topic
+    return [
+        (f"topic {failed_topic}", lambda: checks.pushed(failed_topic)),
+        (f"topic {retried}", lambda: checks.published(retried, ArchiveJobRetried)),
+        (f"topic {rejected}", lambda: checks.published(rejected, RetryRejected)),
+        (f"topic {started}", lambda: checks.pushed(started, optional=True)),
+        (f"topic {ended}", lambda: checks.published(ended, _ENDED, optional=True)),
+    ]
+
+
+def _short(name: str) -> str:
+    return name.rpartition("/")[2]

@@ -1,0 +1,72 @@
+"""What there is of a user, and away with it: the secrets of the credentials, the ledger's entries, the waiting looks.
+
+The secret goes first: from then on no delivery gets a new access token for it.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from handlers.ports import VersionedEntry
+from ops.cloud import Cloud
+from ops.ledger_search import LedgerSearch, watch_collection
+from ops.secrets import delete_secret, full_name, secret_exists
+
+_MAX_READ = 10_000
+
+LIVES_ON = (
+    "What lives on: messages in subscriptions, with a producer's own fields, for up to 7 days;",
+    "of them, python -m ops discard throws rejections and dead letters away at once;",
+    "logs and traces, for about 30 days; an access token that the function holds, for up to an hour.",
+    "At Google, the grant lives on until the user or the product revokes it, and an export that runs goes on.",
+)
+
+
+@dataclass(slots=True)
+class Traces:
+    """What there is of a user. `others` are credentials that the user's events name and that may be somebody else's."""
+
+    user: str
+    secrets: list[str] = field(default_factory=list)
+    entries: list[str] = field(default_factory=list)
+    looks: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+
+    def as_json(self, *, gone: bool) -> dict[str, Any]:
+        return {
+            "userId": self.user,
+            "secrets": self.secrets,
+            "ledgerEntries": len(self.entries),
+            "waitingLooks": len(self.looks),
+            "otherCredentials": self.others,
+            "deleted": gone,
+            "livesOn": LIVES_ON,
+        }
+
+
+async def find_traces(cloud: Cloud, user: str, credentials: tuple[str, ...]) -> Traces:
+    """Raises CliError, Transient or Misconfigured.
+
+    An event may name any credential, so what the ledger has of them is no proof that they are this user's.
+    """
+    settings, traces = cloud.settings, Traces(user)
+    own = sorted({user, *credentials})
+    for credential in own:
+        secret = full_name(settings, settings.refresh_token_secret_prefix + credential)
+        if await secret_exists(cloud, secret):
+            traces.secrets.append(secret)
+    search, his = LedgerSearch(cloud), {"userId": user}
+    traces.entries = await search.names(settings.retry_ledger_collection, his)
+    traces.looks = await search.names(watch_collection(settings), his)
+    found = await search.find(his, _MAX_READ)
+    named = {one.entry.credential_id for one in found if isinstance(one, VersionedEntry)}
+    traces.others = sorted(named - set(own) - {""})
+    return traces
+
+
+async def forget(cloud: Cloud, traces: Traces) -> None:
+    """Idempotent. Raises Transient or Misconfigured."""
+    for secret in traces.secrets:
+        await delete_secret(cloud, secret)
+    search = LedgerSearch(cloud)
+    await search.delete(traces.entries)
+    await search.delete(traces.looks)

@@ -1,0 +1,88 @@
+"""What the ledger holds: how many jobs in which state, and the oldest of those that nobody has answered yet."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from handlers.domain.events import timestamp
+from handlers.ports import Unreadable, VersionedEntry
+from handlers.web.settings import Settings
+from ops.cloud import Cloud
+from ops.ledger_search import LedgerSearch, Where, watch_collection
+
+MAX_LISTED = 1000
+_MAX_READ = 10_000  # of each state; the oldest of them are listed
+_IN_DOUBT: Where = {"state": "open", "callsCounted": list(range(1, 31))}  # as many values as one query may have
+_STORED = ("claimed", "deferred", "rejected", "retried")
+
+# What can be asked for. An open entry without a call waits for its delivery, or for nobody: a retry has made it.
+STATES: dict[str, Where] = {"in-doubt": _IN_DOUBT, **{state: {"state": state} for state in _STORED}}
+DEFAULT_STATES = ("in-doubt", "claimed", "deferred")
+
+
+@dataclass(slots=True)
+class Listing:
+    """`counts` are of the whole ledger, `entries` of what was asked for."""
+
+    counts: dict[str, int]
+    entries: list[VersionedEntry] = field(default_factory=list)  # the oldest first
+    unreadable: list[Unreadable] = field(default_factory=list)
+    complete: bool = True
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "counts": self.counts,
+            "complete": self.complete,
+            "entries": [
+                {
+                    "archiveJobId": found.entry.job_id,
+                    "state": found.entry.state,
+                    "reason": found.entry.reason,
+                    "cause": found.entry.cause,
+                    "userId": found.entry.user_id,
+                    "credentialId": found.entry.credential_id,
+                    "used": found.entry.retries_used,
+                    "callsInDoubt": found.entry.calls_in_doubt,
+                    "notBefore": timestamp(found.entry.not_before) if found.entry.not_before else "",
+                    "writtenAt": timestamp(found.written_at),
+                }
+                for found in self.entries
+            ],
+            "unreadable": [msgspec.structs.asdict(one) for one in self.unreadable],
+        }
+
+
+async def list_ledger(
+    cloud: Cloud, states: tuple[str, ...], users: tuple[str, ...], reasons: tuple[str, ...]
+) -> Listing:
+    """Raises CliError, Transient or Misconfigured."""
+    search = LedgerSearch(cloud)
+    listing = Listing(await _counts(search, cloud.settings))
+    chosen = states or (tuple(STATES) if users or reasons else DEFAULT_STATES)
+    for where in _selections(chosen, users, reasons):
+        found = await search.find(where, _MAX_READ)
+        listing.complete = listing.complete and len(found) < _MAX_READ
+        listing.entries += [one for one in found if isinstance(one, VersionedEntry)]
+        listing.unreadable += [one for one in found if isinstance(one, Unreadable)]
+    listing.entries.sort(key=lambda found: found.written_at)
+    listing.complete = listing.complete and len(listing.entries) <= MAX_LISTED
+    del listing.entries[MAX_LISTED:]
+    return listing
+
+
+async def _counts(search: LedgerSearch, settings: Settings) -> dict[str, int]:
+    collection = settings.retry_ledger_collection
+    asked: list[tuple[str, Where]] = [(collection, {}), (watch_collection(settings), {}), (collection, _IN_DOUBT)]
+    asked += [(collection, {"state": state}) for state in _STORED]
+    total, watched, doubt, *stored = await asyncio.gather(*(search.count(*one) for one in asked))
+    by_state = dict(zip(_STORED, stored, strict=True))
+    return {"open": total - sum(stored), "in-doubt": doubt, **by_state, "watched": watched}
+
+
+def _selections(states: tuple[str, ...], users: tuple[str, ...], reasons: tuple[str, ...]) -> list[Where]:
+    """Equalities alone: Firestore merges single-field indexes for those."""
+    by_user: list[Where] = [{"userId": user} for user in users] or [{}]
+    by_reason: list[Where] = [{"reason": reason} for reason in reasons] or [{}]
+    return [{**STATES[state], **user, **reason} for state in states for user in by_user for reason in by_reason]

@@ -1,0 +1,60 @@
+"""Secrets as an operator sees them: how many there are under a prefix, and away with one. None is read here."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from google.api_core.exceptions import GoogleAPIError, NotFound
+from google.cloud.secretmanager_v1.types import DeleteSecretRequest, GetSecretRequest, ListSecretsRequest
+
+from handlers.google.grpc_errors import to_fault
+from handlers.web.settings import Settings
+from ops.cloud import Cloud
+
+_CALL: Any = {"retry": None, "timeout": 30.0}
+_MAX_PAGE = 25_000
+
+
+def full_name(settings: Settings, secret: str) -> str:
+    return secret if "/" in secret else f"projects/{settings.google_cloud_project}/secrets/{secret}"
+
+
+async def count_secrets(cloud: Cloud, prefix: str) -> int:
+    """Secrets whose id begins with it. Raises Transient or Misconfigured."""
+    parent, _, start = full_name(cloud.settings, prefix).partition("/secrets/")
+    # a filter matches anywhere in the name (https://cloud.google.com/secret-manager/docs/filtering)
+    request = ListSecretsRequest(parent=parent, filter=f"name:{start}", page_size=_MAX_PAGE)
+    try:
+        client = await cloud.clients.secret_manager(_location(parent))
+        return sum(
+            [
+                secret.name.rpartition("/")[2].startswith(start)
+                async for secret in await client.list_secrets(request, **_CALL)
+            ]
+        )
+    except GoogleAPIError as error:
+        raise to_fault(error, f"listing secrets {start}…") from None
+
+
+async def secret_exists(cloud: Cloud, name: str) -> bool:
+    """By its full name. Raises Transient or Misconfigured."""
+    return await _found(cloud, name, lambda client: client.get_secret(GetSecretRequest(name=name), **_CALL))
+
+
+async def delete_secret(cloud: Cloud, name: str) -> bool:
+    """With all its versions; False where there is none. Raises Transient or Misconfigured."""
+    return await _found(cloud, name, lambda client: client.delete_secret(DeleteSecretRequest(name=name), **_CALL))
+
+
+async def _found(cloud: Cloud, name: str, call: Callable[[Any], Awaitable[Any]]) -> bool:
+    try:
+        await call(await cloud.clients.secret_manager(_location(name)))
+    except NotFound:
+        return False
+    except GoogleAPIError as error:
+        raise to_fault(error, f"calling Secret Manager for secret {name}") from None
+    return True
+
+
+def _location(name: str) -> str:
+    parts = name.split("/")
+    return parts[3] if parts[2:3] == ["locations"] else ""

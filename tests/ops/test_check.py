@@ -1,0 +1,334 @@
+"""The doctor names what is broken, and what to do; it asks for no retry."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from google.cloud.firestore_v1.types import CommitRequest
+from google.pubsub_v1 import SchemaServiceAsyncClient, types
+from google.pubsub_v1.services.schema_service.transports.grpc_asyncio import SchemaServiceGrpcAsyncIOTransport
+
+from handlers.domain.ledger_entry import LedgerEntry
+from handlers.web.settings import from_environment
+from local import google_errors
+from local.http_server import HttpServer
+from local.scripted import ANY, Answer
+from local.secrets import State as SecretState
+from local.stage import OAUTH_CLIENT, REFRESH_TOKEN_PREFIX, Stage
+from local.topics import DEAD, FAILED, REJECTED, RETRIED
+from local.topics import connected as pubsub
+from ops.checks import Line, State
+from ops.checks.doctor import examine
+from ops.cloud import Cloud, connected
+
+NOW = datetime.now(UTC)
+SCHEMAS = Path(__file__).parents[2] / "infra" / "schemas"
+PUSH = f"{FAILED}-1"
+HTML = Answer(404, b"<!DOCTYPE html><title>Error 404</title>")
+SECONDS = 10.0
+
+
+class Api:
+    """The Data Portability API, as far as it answers without spending anything."""
+
+    def __init__(self) -> None:
+        self.answer: Answer | None = None
+        self.asked: list[tuple[str, str]] = []
+        self.server = HttpServer(self._handle)
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        self.asked.append((request.method, request.path))
+        answer = self.answer or google_errors.unauthenticated("CREDENTIALS_MISSING")
+        if "Authorization" in request.headers and not self.answer:
+            answer = Answer(200, {"oneTimeResources": [], "timeBasedResources": ["myactivity.search"]})
+        if isinstance(answer.body, bytes):
+            return web.Response(status=answer.status, body=answer.body)
+        return web.json_response(answer.body, status=answer.status)
+
+
+@asynccontextmanager
+async def stage_and_api(google_cloud: Any, **settings: str) -> AsyncIterator[tuple[Stage, Api]]:
+    """A stage with nothing to complain of: a user, and an API that answers as Google's does."""
+    api = Api()
+    await api.server.start()
+    try:
+        endpoint = {"DATA_PORTABILITY_API_ENDPOINT": api.server.url}
+        async with Stage(**google_cloud, tls=False, settings=endpoint | settings) as stage:
+            stage.add_user("alice")
+            yield stage, api
+            assert 0 == stage.google.counts["retry"]
+            assert [] == [path for _, path in api.asked if path.endswith(":retry")]
+    finally:
+        await api.server.close()
+
+
+@asynccontextmanager
+async def cloud_of(stage: Stage, **settings: str) -> AsyncIterator[Cloud]:
+    async with connected(from_environment(stage.environment | settings)) as cloud:
+        yield cloud
+
+
+async def lines_of(stage: Stage, settings: dict[str, str] | None = None, **how: Any) -> list[Line]:
+    async with cloud_of(stage, **(settings or {})) as cloud:
+        return await examine(cloud, NOW, **how)
+
+
+def failures(lines: list[Line]) -> dict[str, str]:
+    return {line.subject: f"{line.detail} → {line.remedy}" for line in lines if line.state is State.FAILED}
+
+
+async def test_sound_project_has_no_complaint(google_cloud: Any) -> None:
+    async with stage_and_api(google_cloud, CANARY_CREDENTIAL="canary") as (stage, api):
+        stage.add_user("canary", consents=False)
+        lines = await lines_of(stage, user="alice")
+    assert {} == failures(lines)
+    told = {line.subject: line.detail for line in lines if line.state is State.OK}
+    assert "the token endpoint knows this client" == told[f"client file {OAUTH_CLIENT}"]
+    assert "2 of them" == told[f"secrets {REFRESH_TOKEN_PREFIX}…"]
+    assert "gives a token; scopes: dataportability.myactivity.search" == told["grant alice"]
+    assert "time-based: myactivity.search" == told["access type alice"]
+    assert "reachable (answers 401 UNAUTHENTICATED CREDENTIALS_MISSING" in told[f"API {api.server.url}"]
+    assert {"canary canary", f"topic {FAILED}", f"subscription {PUSH}", "due entries", "indexes for ops"} <= set(told)
+
+
+# Pub/Sub
+
+
+Break = Callable[["Admin"], Awaitable[object]]
+
+
+class Admin:
+    """What breaks a project's topics and subscriptions."""
+
+    def __init__(self, project: str, publisher: Any, subscriber: Any) -> None:
+        self._project = f"projects/{project}"
+        self._publisher, self._subscriber = publisher, subscriber
+
+    async def delete_topic(self, name: str) -> None:
+        await self._publisher.delete_topic(topic=f"{self._project}/topics/{name}", timeout=SECONDS)
+
+    async def delete_subscription(self, name: str) -> None:
+        await self._subscriber.delete_subscription(
+            subscription=f"{self._project}/subscriptions/{name}", timeout=SECONDS
+        )
+
+    async def push_again(self, endpoint: str, account: str = "", **settings: Any) -> None:
+        await self.delete_subscription(PUSH)
+        names = {"name": f"{self._project}/subscriptions/{PUSH}", "topic": f"{self._project}/topics/{FAILED}"}
+        oidc = types.PushConfig.OidcToken(service_account_email=account) if account else None
+        push = types.PushConfig(push_endpoint=endpoint, oidc_token=oidc)
+        request = types.Subscription(**names, push_config=push, **settings)
+        await self._subscriber.create_subscription(request=request, timeout=SECONDS)
+
+    async def give_schema(self, topic: str, definition: str, *, gone: bool = False) -> None:
+        """To a topic that is made anew for it, with its subscription."""
+        transport = SchemaServiceGrpcAsyncIOTransport(channel=self._publisher.transport.grpc_channel)
+        schemas, name = SchemaServiceAsyncClient(transport=transport), f"{self._project}/schemas/{topic}"
+        schema = types.Schema(type_=types.Schema.Type.AVRO, definition=definition)
+        await schemas.create_schema(parent=self._project, schema=schema, schema_id=topic, timeout=SECONDS)
+        await self.delete_topic(topic)
+        await self.delete_subscription(topic)
+        settings = types.SchemaSettings(schema=name, encoding=types.Encoding.JSON)
+        request = types.Topic(name=f"{self._project}/topics/{topic}", schema_settings=settings)
+        await self._publisher.create_topic(request=request, timeout=SECONDS)
+        subscription = types.Subscription(name=f"{self._project}/subscriptions/{topic}", topic=request.name)
+        await self._subscriber.create_subscription(request=subscription, timeout=SECONDS)
+        if gone:
+            await schemas.delete_schema(name=name, timeout=SECONDS)
+
+
+REJECTED_SCHEMA = (SCHEMAS / "archive_job_retry_rejected.avsc").read_text()
+RETRIED_SCHEMA = (SCHEMAS / "archive_job_retried.avsc").read_text()
+
+
+@asynccontextmanager
+async def admin_of(stage: Stage) -> AsyncIterator[Admin]:
+    async with pubsub(stage.environment["PUBSUB_EMULATOR_HOST"]) as (publisher, subscriber):
+        yield Admin(stage.project, publisher, subscriber)
+
+
+@pytest.mark.parametrize(
+    ("broken", "subject", "said"),
+    [
+        (lambda admin: admin.delete_topic(RETRIED), f"topic {RETRIED}", "it is not there → Deploy again"),
+        (lambda admin: admin.delete_topic(DEAD), f"topic {DEAD}", "dead letters go nowhere"),
+        (lambda admin: admin.delete_subscription(PUSH), f"push from {FAILED}", "no subscription pushes it"),
+        (lambda admin: admin.delete_subscription(REJECTED), f"subscriptions of {REJECTED}", "there is none"),
+        (lambda admin: admin.push_again("https://run.invalid/"), f"subscription {PUSH}", "without an account"),
+        (lambda admin: admin.push_again("http://127.0.0.1:9/"), f"subscription {PUSH}", "no dead-letter topic"),
+        (
+            lambda admin: admin.give_schema(RETRIED, RETRIED_SCHEMA.replace("retriedAt", "when")),
+            f"topic {RETRIED}",
+            "refuses the function's messages, for retriedAt, when",
+        ),
+        (
+            lambda admin: admin.give_schema(RETRIED, RETRIED_SCHEMA, gone=True),
+            f"topic {RETRIED}",
+            "Pub/Sub takes no message",
+        ),
+    ],
+    ids=["topic", "dead topic", "push", "nobody listens", "push account", "dead letters", "schema", "no schema"],
+)
+async def test_broken_topic_or_subscription_is_named(google_cloud: Any, broken: Break, subject: str, said: str) -> None:
+    async with stage_and_api(google_cloud) as (stage, _), admin_of(stage) as admin:
+        await broken(admin)
+        found = failures(await lines_of(stage))
+    assert [subject] == list(found)
+    assert said in found[subject]
+
+
+async def test_schema_of_the_functions_own_fields_fits(google_cloud: Any) -> None:
+    async with stage_and_api(google_cloud) as (stage, _), admin_of(stage) as admin:
+        await admin.give_schema(RETRIED, RETRIED_SCHEMA)
+        assert {} == failures(await lines_of(stage))
+
+
+async def test_pubsub_that_does_not_answer_is_named_and_hides_nothing_else(google_cloud: Any) -> None:
+    async with stage_and_api(google_cloud) as (stage, _):
+        lines = await lines_of(stage, {"PUBSUB_EMULATOR_HOST": "127.0.0.1:1"})
+    assert "UNAVAILABLE" in failures(lines)[f"topic {FAILED}"]
+    assert f"client file {OAUTH_CLIENT}" in {line.subject for line in lines if line.state is State.OK}
+
+
+# the ledger
+
+
+async def test_overdue_entry_tells_that_the_schedule_does_not_run(google_cloud: Any) -> None:
+    due = NOW - timedelta(hours=3)
+    times: Any = {"not_before": due, "updated_at": due, "expire_at": NOW + timedelta(days=1)}
+    deferred = LedgerEntry(job_id="job", root_job_id="job", retries_before=0, state="deferred", **times)
+    async with stage_and_api(google_cloud) as (stage, _), cloud_of(stage) as cloud:
+        await cloud.ledger().write(deferred, None)
+        found = failures(await examine(cloud, NOW))
+    assert ["due entries"] == list(found)
+    assert "1 wait to be put back, the oldest for 3 h → Look at the schedule's job" in found["due entries"]
+
+
+async def test_broken_entry_is_named(google_cloud: Any) -> None:
+    async with stage_and_api(google_cloud) as (stage, _), cloud_of(stage) as cloud:
+        database = f"projects/{stage.project}/databases/(default)"
+        name = f"{database}/documents/archiveJobRetries/broken"
+        fields = {"notBefore": {"timestamp_value": NOW - timedelta(minutes=1)}, "state": {"string_value": "odd"}}
+        request = CommitRequest(database=database, writes=[{"update": {"name": name, "fields": fields}}])
+        await (await cloud.clients.firestore()).commit(request)
+        found = failures(await examine(cloud, NOW))
+    assert "ledger entry 'broken' cannot be read" in found["due entries"]
+
+
+# OAuth client, secrets, API
+
+
+BreakStage = Callable[[Stage], object]
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (lambda stage: stage.secrets.add_version(OAUTH_CLIENT, "{}"), "has no web or installed client"),
+        (lambda stage: stage.secrets.set_state(OAUTH_CLIENT, SecretState.DISABLED), "is disabled"),
+        (
+            lambda stage: stage.google.script_token(ANY, [HTML]),
+            "127.0.0.1 answered 404, with a body that is not Google",
+        ),
+        (
+            lambda stage: stage.secrets.add_version(
+                OAUTH_CLIENT, stage.google.client_file().replace(b"stand-in.apps", b"deleted.apps")
+            ),
+            "answered 401 invalid_client → Is it the right client?",
+        ),
+    ],
+    ids=["no client file", "disabled", "foreign host", "unknown client"],
+)
+async def test_broken_client_file_is_named(google_cloud: Any, broken: BreakStage, said: str) -> None:
+    async with stage_and_api(google_cloud) as (stage, _):
+        broken(stage)
+        found = failures(await lines_of(stage))
+    assert [f"client file {OAUTH_CLIENT}"] == list(found)
+    assert said in found[f"client file {OAUTH_CLIENT}"]
+
+
+async def test_wrong_prefix_is_named(google_cloud: Any) -> None:
+    async with stage_and_api(google_cloud, REFRESH_TOKEN_SECRET_PREFIX="other-") as (stage, _):
+        found = failures(await lines_of(stage))
+    assert ["secrets other-…"] == list(found)
+    assert "REFRESH_TOKEN_SECRET_PREFIX" in found["secrets other-…"]
+
+
+async def test_canary_that_is_not_there_or_is_no_canary_is_named(google_cloud: Any) -> None:
+    async with stage_and_api(google_cloud, CANARY_CREDENTIAL="canary") as (stage, _):
+        assert "NO_SECRET" in failures(await lines_of(stage))["canary canary"]
+        stage.add_user("canary")
+        assert "Google has accepted its refresh token" in failures(await lines_of(stage))["canary canary"]
+
+
+@pytest.mark.parametrize("answer", [HTML, Answer(403, b"<html>proxy</html>"), Answer(200, b"hello")])
+async def test_endpoint_that_is_not_googles_is_named(google_cloud: Any, answer: Answer) -> None:
+    async with stage_and_api(google_cloud) as (stage, api):
+        api.answer = answer
+        found = failures(await lines_of(stage))
+    assert [f"API {api.server.url}"] == list(found)
+    assert f"it answers {answer.status}, with a body that is not Google's" in found[f"API {api.server.url}"]
+
+
+async def test_endpoint_that_does_not_answer_is_named(google_cloud: Any) -> None:
+    async with stage_and_api(google_cloud) as (stage, _):
+        found = failures(await lines_of(stage, {"DATA_PORTABILITY_API_ENDPOINT": "http://127.0.0.1:1"}))
+    assert "no answer: ClientConnectorError" in found["API http://127.0.0.1:1"]
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (lambda stage: stage.add_user("bob", consents=False), "INVALID_GRANT"),
+        (lambda stage: stage.add_user("bob", scope="openid"), "NO_SCOPE"),
+        (lambda stage: None, "NO_SECRET"),
+        (lambda stage: stage.secrets.add_version(f"{REFRESH_TOKEN_PREFIX}bob", ""), "NO_REFRESH_TOKEN"),
+        (lambda stage: stage.secrets.add_version(f"{REFRESH_TOKEN_PREFIX}bob", "'quoted'"), "without quotes"),
+    ],
+)
+async def test_users_grant_that_gives_no_token_is_named(google_cloud: Any, broken: BreakStage, said: str) -> None:
+    async with stage_and_api(google_cloud) as (stage, _):
+        broken(stage)
+        found = failures(await lines_of(stage, user="bob"))
+    assert ["grant bob"] == list(found)
+    assert said in found["grant bob"]
+
+
+# by REST
+
+
+ENABLED = {"state": "ENABLED"}
+
+
+@pytest.mark.parametrize(
+    ("service", "answer", "subject", "state", "said"),
+    [
+        ("serviceusage", (200, ENABLED), "API enabled", State.OK, ""),
+        ("serviceusage", (200, {"state": "DISABLED"}), "API enabled", State.FAILED, "gcloud services enable"),
+        ("serviceusage", (403, {}), "API enabled", State.NOT_CHECKED, "roles/serviceusage"),
+        ("cloudscheduler", (200, ENABLED), "schedule", State.OK, ""),
+        ("cloudscheduler", (200, {"state": "PAUSED"}), "schedule", State.FAILED, "gcloud scheduler jobs resume"),
+        ("cloudscheduler", (200, ENABLED | {"status": {"code": 7}}), "schedule", State.FAILED, "code 7"),
+        ("cloudscheduler", (404, {}), "schedule", State.FAILED, "there is no job archive-job-retry-resume in here"),
+        ("cloudscheduler", (403, {}), "schedule", State.NOT_CHECKED, "roles/cloudscheduler"),
+        ("iam", (404, {}), f"subscription {PUSH}", State.FAILED, "push@example.invalid, which is not there"),
+        ("iam", (200, {"disabled": True}), f"subscription {PUSH}", State.FAILED, "which is disabled"),
+        ("iam", (403, {}), f"subscription {PUSH}", State.OK, "pushes as push@example.invalid"),
+    ],
+)
+async def test_what_google_says_by_rest_is_told(
+    google_cloud: Any, service: str, answer: tuple[int, Any], subject: str, state: State, said: str
+) -> None:
+    async def get(url: str) -> tuple[int, Any]:
+        return answer if url.startswith(f"https://{service}.googleapis.com/") else (200, ENABLED)
+
+    dead = types.DeadLetterPolicy(dead_letter_topic=f"projects/{google_cloud['project']}/topics/{DEAD}")
+    async with stage_and_api(google_cloud) as (stage, _), admin_of(stage) as admin:
+        await admin.push_again("https://run.invalid/", "push@example.invalid", dead_letter_policy=dead)
+        lines = {line.subject: line for line in await lines_of(stage, get=get, region="here")}
+    assert state == lines[subject].state
+    assert said in f"{lines[subject].detail} {lines[subject].remedy}"
