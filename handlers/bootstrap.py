@@ -119,7 +119,11 @@ class Container:
         self._store = store
         self._new_owner = new_owner
         self._max_latency = max_latency
-        self._traced = False
+        self._otlp: Any = None
+        if settings.traces:  # loaded before the fork
+            from handlers.telemetry import otlp  # noqa: PLC0415, not while traces are off
+
+            self._otlp = otlp
 
     async def retry_failed_job(self, delivery: Delivery, log: DeliveryLog) -> Outcome:
         return await self.retry_use_case(delivery, log)
@@ -179,11 +183,9 @@ class Container:
 
     def _in_worker(self) -> None:
         """What has to wait for the fork, and is done once."""
-        if self.settings.traces and not self._traced:
-            from handlers.telemetry import otlp  # noqa: PLC0415, not while traces are off
-
-            self._traced = True
-            otlp.install(self.settings.google_cloud_project)
+        if self._otlp:
+            self._otlp.install(self.settings.google_cloud_project)
+            self._otlp = None
         self.shutdown.listen()
 
     @cached_property

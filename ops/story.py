@@ -132,6 +132,8 @@ def _next(found: VersionedEntry, policy: RetryPolicy, now: datetime, left: timed
             return f"{waits}, then the scheduled run puts its event back."
         case "rejected":
             return _after_rejection(entry)
+        case "ended":
+            return f"Ended as {entry.reason}; that is published."
 
 
 def _claims(found: VersionedEntry, lapsed: int, policy: RetryPolicy, now: datetime) -> str:
