@@ -109,7 +109,7 @@ class Target:
 
     def apply(self) -> None:
         """Carry out the plan and verify what runs then. Raises Failed, with the last verified archive put back."""
-        archive = Archive(_packaged(), (BUILD / "source_generation").read_text().strip())
+        archive = Archive(_packaged(), _made("source_generation", "make plan"))
         self._init()
         self._commit_schemas()
         try:
@@ -164,10 +164,11 @@ class Target:
             line = ["gcloud", "pubsub", "topics", "publish", name, f"--message={json.dumps(message)}"]
             line += [f"--attribute=eventType=schema-probe,userId={_CANARY}", f"--project={self.project}"]
             for _ in _until(_PROBE_SECONDS, f"The topic {name} does not take messages of its new schema"):
-                taken, _ = _read(line)
+                taken, said = _read(line)
                 if taken:
                     _say(f"The topic {name} takes messages of its new schema.")
                     break
+                _say(said)
 
     def _after(self, failed: Failed, archive: Archive) -> None:
         """What follows a failed deployment. Never returns."""
@@ -237,10 +238,15 @@ class Target:
 
 def _packaged() -> str:
     """The name of the archive that `make package` made."""
+    return _made("source_object", "make package")
+
+
+def _made(name: str, how: str) -> str:
+    """What an earlier step wrote into build/. Raises Failed."""
     try:
-        return (BUILD / "source_object").read_text().strip()
+        return (BUILD / name).read_text().strip()
     except FileNotFoundError:
-        raise Failed("There is no archive in build/: make package") from None
+        raise Failed(f"There is no build/{name}: {how}") from None
 
 
 def _run(line: list[str], seconds: float, *, given: str | None = None) -> None:

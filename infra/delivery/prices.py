@@ -135,9 +135,9 @@ asks {SECRET_VERSION.usd:.2f} for each active version: destroy the versions that
 {table("a million events, busy (80 at once)", per_million(80))}
 
 Assumed: Google's answers take {LATENCY_SECONDS} s together. The log of accesses to secrets adds {audit:.2f} a million
-events. A deployment of {BUILD_MINUTES} build minutes would cost {build:.2f} (2,500 minutes a month are free; the tests' machine
-costs more). The watch adds the looks at each running job: a request, a write and messages each. The Data
-Portability API costs nothing. Google's pages have the last word:
+events. A deployment of {BUILD_MINUTES} build minutes would cost {build:.2f} (2,500 minutes a month are free; the
+machine of the tests costs more). The watch adds the looks at each running job: a request, a write and messages each.
+The Data Portability API costs nothing. Google's pages have the last word:
 {", ".join(f"<{source}>" for source in sources)}.
 """
 

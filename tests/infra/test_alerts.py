@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 import pytest
 
-from handlers.telemetry.logging import FIELDS
 from ops.__main__ import main as ops
+from tests.infra.code import FIELDS
 from tests.infra.gcloud import wrong_commands
 from tests.infra.terraform import ROOT, Plan
 from tests.monitoring.logs import matches, paths
@@ -30,8 +30,9 @@ def commands(request: pytest.FixtureRequest, plan: Plan) -> list[str]:
     return [line for line in lines if re.match(r"(gcloud|\.venv/bin/python) ", line)]
 
 
-def test_every_alert_stands_in_the_runbook(plan: Plan) -> None:
-    names = [policy.values["display_name"].partition(": ")[2] for policy in plan.of("monitoring_alert_policy")]
+def test_every_alert_stands_in_the_runbook(watch_plan: Plan) -> None:
+    names = [policy.values["display_name"].partition(": ")[2] for policy in watch_plan.of("monitoring_alert_policy")]
+    assert "watch-dead-letters" in names
     assert [] == [name for name in names if not re.search(rf"^\| .*`{name}`.* \|.*\|.*\|$", RUNBOOK, re.MULTILINE)]
 
 

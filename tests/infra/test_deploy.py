@@ -188,6 +188,7 @@ def test_gcloud_is_given_commands_that_it_knows(world: World, tmp_path: Path) ->
 def test_nothing_is_done_without_a_project_or_an_archive(world: World) -> None:
     assert "PROJECT_ID has to be set" in world.deploy("plan", PROJECT_ID="").stderr
     assert "make package" in world.deploy("plan").stderr
+    assert "make plan" in world.packaged(GOOD).deploy("apply").stderr
     assert not (world.folder / "calls").exists()
 
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from handlers.telemetry.logging import FIELDS
 from local.stage import Stage
+from tests.infra.code import FIELDS
+from tests.infra.rules import CANARY
 from tests.infra.terraform import Plan
 from tests.monitoring.logs import Entry, LogMetric, Unreadable, matches, value_at
-from tests.monitoring.run import RESUME, RETRY, SMOKE_USER, every_kind
+from tests.monitoring.run import RESUME, RETRY, every_kind
 
 # Cloud Run's own entry for a request, and a line that is no JSON: with a severity and a service as ours have them
 OTHERS: tuple[Entry, ...] = (
@@ -80,12 +81,15 @@ def test_a_metric_takes_the_lines_that_it_says_and_no_others(
     name: str, metrics: dict[str, LogMetric], logged: list[Entry]
 ) -> None:
     metric, runs = metrics[name], of_service(logged, RESUME)
-    users = [line for line in of_service(logged, RETRY) if value_at(line, "jsonPayload.userId") != SMOKE_USER]
+    users = [line for line in of_service(logged, RETRY) if value_at(line, "jsonPayload.credentialId") != CANARY]
     expected = [line for line in users if TAKES[name](line["jsonPayload"])] + (runs if name == "runs" else [])
     assert expected
     assert expected == [found for found in [*users, *runs, *OTHERS] if metric.point(found)]
-    smoke = [line for line in logged if value_at(line, "jsonPayload.userId") == SMOKE_USER]
+    smoke = [line for line in logged if value_at(line, "jsonPayload.credentialId") == CANARY]
     assert [None] == [metric.point(line) for line in smoke]
+    # somebody else's credential under the smoke test's user is seen like any other
+    hidden = [{**line, "jsonPayload": {**line["jsonPayload"], "userId": CANARY}} for line in users]
+    assert [metric.point(line) for line in users] == [metric.point(line) for line in hidden]
 
 
 def test_every_field_that_a_metric_goes_by_stands_in_a_line_that_it_takes(

@@ -1,6 +1,7 @@
 """The archive, as it is deployed: unpacked into an empty folder, with what requirements.txt installs and no more."""
 
 import base64
+import fnmatch
 import http.client
 import json
 import os
@@ -99,6 +100,14 @@ def test_another_tree_gives_another_name(tree: Path, tmp_path: Path) -> None:
     shutil.copytree(tree, other)
     (other / "handlers" / "__init__.py").write_text("changed = True\n")
     assert _package(other).name != _package(tree).name
+
+
+@pytest.mark.parametrize("name", ["client_secret.json", "client_secret_1234.apps.json", ".env", ".env.local"])
+def test_credentials_in_the_root_are_ignored_by_git_and_not_submitted(name: str) -> None:
+    line = ["git", "-C", ROOT, "check-ignore", "--quiet", "--no-index", name]
+    assert subprocess.run(line, check=False).returncode == 0
+    patterns = (ROOT / ".gcloudignore").read_text().splitlines()
+    assert any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
 
 
 def test_without_git_nothing_is_packaged(tree: Path, tmp_path: Path) -> None:

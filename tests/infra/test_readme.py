@@ -99,9 +99,7 @@ def test_a_newcomer_gets_from_the_first_command_to_the_last(project: Path, tmp_p
     assert [] == [name for name in re.findall(r"^(\w+) ", values, re.MULTILINE) if f'variable "{name}"' not in declared]
 
 
-@pytest.mark.parametrize(
-    ("step", "missing"), [("3", "services"), ("4", "product"), ("6", "bootstrap"), ("7", "OAuth client")]
-)
+@pytest.mark.parametrize(("step", "missing"), [("4", "product"), ("7", "OAuth client")])
 def test_a_newcomer_who_leaves_a_step_out_does_not(
     step: str, missing: str, project: Path, tmp_path: Path, pubsub: PubSub
 ) -> None:

@@ -71,7 +71,7 @@ def test_the_schema_names_every_reason() -> None:
 
 
 def test_a_field_that_was_added_has_a_default() -> None:
-    """A revision has to be able to read what the one before wrote: https://cloud.google.com/pubsub/docs/commit-schema-revision"""
+    """So that it can read what was written before: https://cloud.google.com/pubsub/docs/commit-schema-revision"""
     fields = {field["name"]: field for field in _schema("archive_job_retry_rejected")["fields"]}
     assert {name for name, field in fields.items() if "default" in field} == set(fields) - set(_FIRST)
 
@@ -122,7 +122,7 @@ def test_pubsub_takes_the_message_and_refuses_one_without_a_field(
 def test_after_a_new_revision_the_messages_of_both_functions_are_taken(
     schemas: SchemaServiceClient, topic: Callable[[str], Publish], project: str
 ) -> None:
-    """Whether the first one takes the new fields the emulator does not tell: it passes over fields that it does not know."""
+    """Whether the first one takes the new fields the emulator does not tell: it passes over what it does not know."""
     now = _schema("archive_job_retry_rejected")
     first = {**now, "fields": [field for field in now["fields"] if field["name"] in _FIRST]}
     made = schemas.create_schema(parent=f"projects/{project}", schema=_definition(first), schema_id="revised")
