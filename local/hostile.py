@@ -93,12 +93,11 @@ class HostilePeer(AbstractContextManager["HostilePeer"]):
         with contextlib.suppress(OSError):
             while True:
                 caller, _ = self._listening.accept()
-                self._open.append(caller)
+                self._open.append(caller.dup())  # to hang up by: what TLS holds is its thread's alone
                 threading.Thread(target=self._serve, args=(caller,), daemon=True).start()
 
     def _serve(self, raw: socket.socket) -> None:
         with contextlib.suppress(OSError), self._serves.wrap_socket(raw, server_side=True) as caller:
-            self._open.append(caller)
             for request in _requests(caller.makefile("rb")):
                 mischief = self._mischiefs.pop(_key(request), Exchange.answer)
                 mischief(Exchange(request, *self._honest(request), caller, self._over))

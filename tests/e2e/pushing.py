@@ -45,7 +45,7 @@ async def until_done(server: FunctionServer, job: str = "job") -> None:
     """Deliver this job until it is done."""
     async with asyncio.timeout(30):
         while (await deliver(server, job))[job].status != 204:  # noqa: ASYNC110 it is another process that gets ready
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.1)
 
 
 async def attempts(stage: Stage, *jobs: str) -> dict[str, int]:

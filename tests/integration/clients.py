@@ -22,7 +22,7 @@ from google.cloud.secretmanager_v1 import SecretManagerServiceAsyncClient
 from google.pubsub_v1 import PublisherAsyncClient, types
 
 PROJECT = os.environ.get("GOOGLE_CLOUD_PROJECT", "")
-_SECONDS = 1.5
+_SECONDS = float(os.environ.get("CALL_SECONDS", "20"))
 
 
 async def own() -> Any:

@@ -14,6 +14,7 @@ from local.function_server import ROOT
 from local.scripted import Answer, Drop, Silence
 from local.secrets import Fault
 
+SHORT = {"CALL_SECONDS": "2"}  # for calls that have no end
 TOKEN = "secret dataportability-refresh-token-alice"
 
 
@@ -103,7 +104,7 @@ async def test_a_method_fails_falls_silent_or_breaks_as_it_is_told(stage: Deploy
     aborted = Fault(grpc.StatusCode.ABORTED, "no")
     stage.secret_manager.script("AccessSecretVersion", [aborted, aborted, Drop(), Silence()])
     stage.pubsub.script("Publish", [large])
-    [*faults, dropped, silent, again] = await told(stage, ["publish 1", *[TOKEN] * 5])
+    [*faults, dropped, silent, again] = await told(stage, ["publish 1", *[TOKEN] * 5], **SHORT)
     assert ["InvalidArgument 400 with its stack", "Aborted 409 no", "Aborted 409 no"] == faults
     assert dropped.startswith("ServiceUnavailable 503")
     assert silent.startswith("DeadlineExceeded 504")
@@ -114,7 +115,9 @@ async def test_a_way_out_that_is_silent_or_gone_is_seen(stage: DeployedStage) ->
     stage.proxy.silence([PUBSUB])
     for target in (SECRET_MANAGER, OAUTH):
         stage.proxy.close(target)
-    published, secret, token = await told(stage, ["publish 1", TOKEN, "post https://oauth2.googleapis.com/token"])
+    published, secret, token = await told(
+        stage, ["publish 1", TOKEN, "post https://oauth2.googleapis.com/token"], **SHORT
+    )
     assert published.startswith(("DeadlineExceeded", "ServiceUnavailable"))
     assert secret.startswith("ServiceUnavailable")
     assert token.startswith("ClientHttpProxyError 403")
