@@ -306,7 +306,7 @@ def _exit(work: Coroutine[Any, Any, int], settings: Settings) -> None:
         return await task
 
     export_proxies(os.environ)
-    configure_logs("ERROR")
+    configure_logs("ERROR")  # and nothing of what Google's clients would log of their calls
     try:
         code = asyncio.run(stoppable())
     except Fault as fault:

@@ -21,7 +21,7 @@ from handlers.ports import Unreadable, VersionedEntry
 from ops.checks import Line, State
 from ops.forget import LIVES_ON, Traces
 from ops.listing import Listing
-from ops.messages import PendingMessage
+from ops.messages import UNREADABLE, PendingMessage
 from ops.redrive import ScanResult, Skipped
 from ops.story import Told, clock, span
 
@@ -73,8 +73,9 @@ class Report:
             self._counts(result, now)
         else:
             self.say("What another run or program has in hand right now does not show.")
-        by_name = {reason: count.by_name for (reason, _), count in result.counts.items() if count.by_name}
-        if not matching and (named := [f"--reason {reason} ({number})" for reason, number in by_name.items()]):
+        would = {reason: count.by_name for (reason, _), count in result.counts.items() if reason != UNREADABLE}
+        named = [f"--reason {reason} ({number})" for reason, number in sorted(would.items()) if number]
+        if named and not matching:
             self.say(f"Would match: {', '.join(named)}")
         if result.messages and show:
             self.say("")

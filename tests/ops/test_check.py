@@ -7,15 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 from google.cloud.firestore_v1.types import CommitRequest
 from google.pubsub_v1 import SchemaServiceAsyncClient, types
 from google.pubsub_v1.services.schema_service.transports.grpc_asyncio import SchemaServiceGrpcAsyncIOTransport
 
 from handlers.domain.ledger_entry import LedgerEntry
 from handlers.web.settings import from_environment
-from local import google_errors
-from local.http_server import HttpServer
 from local.scripted import ANY, Answer
 from local.secrets import State as SecretState
 from local.stage import OAUTH_CLIENT, REFRESH_TOKEN_PREFIX, Stage
@@ -24,6 +21,7 @@ from local.topics import connected as pubsub
 from ops.checks import Line, State
 from ops.checks.doctor import examine
 from ops.cloud import Cloud, connected
+from tests.ops.api import Api
 
 NOW = datetime.now(UTC)
 SCHEMAS = Path(__file__).parents[2] / "infra" / "schemas"
@@ -32,38 +30,16 @@ HTML = Answer(404, b"<!DOCTYPE html><title>Error 404</title>")
 SECONDS = 10.0
 
 
-class Api:
-    """The Data Portability API, as far as it answers without spending anything."""
-
-    def __init__(self) -> None:
-        self.answer: Answer | None = None
-        self.asked: list[tuple[str, str]] = []
-        self.server = HttpServer(self._handle)
-
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        self.asked.append((request.method, request.path))
-        answer = self.answer or google_errors.unauthenticated("CREDENTIALS_MISSING")
-        if "Authorization" in request.headers and not self.answer:
-            answer = Answer(200, {"oneTimeResources": [], "timeBasedResources": ["myactivity.search"]})
-        if isinstance(answer.body, bytes):
-            return web.Response(status=answer.status, body=answer.body)
-        return web.json_response(answer.body, status=answer.status)
-
-
 @asynccontextmanager
 async def stage_and_api(google_cloud: Any, **settings: str) -> AsyncIterator[tuple[Stage, Api]]:
     """A stage with nothing to complain of: a user, and an API that answers as Google's does."""
-    api = Api()
-    await api.server.start()
-    try:
-        endpoint = {"DATA_PORTABILITY_API_ENDPOINT": api.server.url}
+    async with Api() as api:
+        endpoint = {"DATA_PORTABILITY_API_ENDPOINT": api.url}
         async with Stage(**google_cloud, tls=False, settings=endpoint | settings) as stage:
             stage.add_user("alice")
             yield stage, api
             assert 0 == stage.google.counts["retry"]
-            assert [] == [path for _, path in api.asked if path.endswith(":retry")]
-    finally:
-        await api.server.close()
+            assert [] == [path for path in api.asked if path.endswith(":retry")]
 
 
 @asynccontextmanager
@@ -91,7 +67,7 @@ async def test_sound_project_has_no_complaint(google_cloud: Any) -> None:
     assert "2 of them" == told[f"secrets {REFRESH_TOKEN_PREFIX}…"]
     assert "gives a token; scopes: dataportability.myactivity.search" == told["grant alice"]
     assert "time-based: myactivity.search" == told["access type alice"]
-    assert "reachable (answers 401 UNAUTHENTICATED CREDENTIALS_MISSING" in told[f"API {api.server.url}"]
+    assert "reachable (answers 401 UNAUTHENTICATED CREDENTIALS_MISSING" in told[f"API {api.url}"]
     assert {"canary canary", f"topic {FAILED}", f"subscription {PUSH}", "due entries", "indexes for ops"} <= set(told)
 
 
@@ -270,8 +246,8 @@ async def test_endpoint_that_is_not_googles_is_named(google_cloud: Any, answer: 
     async with stage_and_api(google_cloud) as (stage, api):
         api.answer = answer
         found = failures(await lines_of(stage))
-    assert [f"API {api.server.url}"] == list(found)
-    assert f"it answers {answer.status}, with a body that is not Google's" in found[f"API {api.server.url}"]
+    assert [f"API {api.url}"] == list(found)
+    assert f"it answers {answer.status}, with a body that is not Google's" in found[f"API {api.url}"]
 
 
 async def test_endpoint_that_does_not_answer_is_named(google_cloud: Any) -> None:
