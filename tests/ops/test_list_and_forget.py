@@ -106,7 +106,7 @@ async def test_story_survives_a_broken_entry(firestore_emulator: str, project: s
             ops("story", "first", **environment), ops("story", "broken", "--json", **environment)
         )
     assert (1, 1) == (shown.code, as_json.code)
-    assert "Chain first → broken" in shown.out
+    assert "Chain first → broken, with 1 of 3 retries used" in shown.out
     assert "ledger entry 'broken' cannot be read" in shown.out
     assert not any(line.startswith("forged") for line in shown.out.splitlines())
     assert ["broken"] == [job["jobId"] for job in json.loads(as_json.out)["jobs"]]
