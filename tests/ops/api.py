@@ -31,6 +31,15 @@ class Api(AbstractAsyncContextManager["Api"]):
         await self._server.close()
 
     @property
+    def settings(self) -> dict[str, str]:
+        """Of a function without the watch, that calls this API."""
+        return {
+            "DATA_PORTABILITY_API_ENDPOINT": self.url,
+            "STARTED_TOPIC": "no-watch-started",
+            "ENDED_TOPIC": "no-watch-ended",
+        }
+
+    @property
     def url(self) -> str:
         return self._server.url
 

@@ -43,13 +43,11 @@ SECONDS = 10.0
 @asynccontextmanager
 async def stage_and_api(google_cloud: Any, **settings: str) -> AsyncIterator[tuple[Stage, Api]]:
     """A stage with nothing to complain of: a user, and an API that answers as Google's does."""
-    async with Api() as api:
-        endpoint = {"DATA_PORTABILITY_API_ENDPOINT": api.url}
-        async with Stage(**google_cloud, tls=False, settings=endpoint | settings) as stage:
-            stage.add_user("alice")
-            yield stage, api
-            assert 0 == stage.google.counts["retry"]
-            assert [] == [path for path in api.asked if path.endswith(":retry")]
+    async with Api() as api, Stage(**google_cloud, tls=False, settings=api.settings | settings) as stage:
+        stage.add_user("alice")
+        yield stage, api
+        assert 0 == stage.google.counts["retry"]
+        assert [] == [path for path in api.asked if path.endswith(":retry")]
 
 
 @asynccontextmanager
@@ -96,6 +94,9 @@ class Admin:
 
     async def delete_topic(self, name: str) -> None:
         await self._publisher.delete_topic(topic=f"{self._project}/topics/{name}", timeout=SECONDS)
+
+    async def make_topic(self, name: str) -> None:
+        await self._publisher.create_topic(name=f"{self._project}/topics/{name}", timeout=SECONDS)
 
     async def delete_subscription(self, name: str) -> None:
         await self._subscriber.delete_subscription(
@@ -165,6 +166,14 @@ async def test_broken_topic_or_subscription_is_named(google_cloud: Any, broken: 
         found = failures(await lines_of(stage))
     assert [subject] == list(found)
     assert said in found[subject]
+
+
+async def test_watch_that_nobody_is_told_of_is_named(google_cloud: Any) -> None:
+    async with stage_and_api(google_cloud) as (stage, api), admin_of(stage) as admin:
+        started, ended = api.settings["STARTED_TOPIC"], api.settings["ENDED_TOPIC"]
+        await admin.make_topic(started)
+        await admin.make_topic(ended)
+        assert {f"push from {started}", f"subscriptions of {ended}"} == set(failures(await lines_of(stage)))
 
 
 async def test_schema_of_the_functions_own_fields_fits(google_cloud: Any) -> None:

@@ -36,6 +36,7 @@ ENTRIES = [
     entry("done", state="retried", new_job_id="next", calls_made=1, claim_count=1),
     entry("denied", state="rejected", reason="ACCESS_DENIED", claim_count=1),
     entry("used-up", "bob", state="rejected", reason="RETRY_BUDGET_EXHAUSTED", calls_made=3, claim_count=1),
+    entry("parked", "carol", state="rejected", reason="OUTCOME_UNKNOWN", calls_made=1, claim_count=1),
 ]
 
 
@@ -68,9 +69,9 @@ async def write_document(cloud: Cloud, path: str, **fields: str) -> None:
 @pytest.mark.parametrize(
     ("states", "users", "reasons", "listed"),
     [
-        ((), (), (), ["doubted", "claimed", "deferred"]),
-        (("rejected",), (), (), ["denied", "used-up"]),
-        ((), ("bob",), (), ["claimed", "deferred", "used-up"]),
+        ((), (), (), ["doubted", "claimed", "deferred", "parked"]),
+        (("rejected", "parked"), (), (), ["denied", "used-up", "parked"]),
+        ((), ("alice",), (), ["new", "doubted", "done", "denied"]),
         ((), (), ("ACCESS_DENIED", "COOLDOWN"), ["deferred", "denied"]),
         (("rejected", "retried"), ("alice",), (), ["done", "denied"]),
         ((), ("nobody",), (), []),
@@ -91,7 +92,7 @@ async def test_list_counts_by_state_and_names_broken_entries(firestore_emulator:
         as_json, shown = await asyncio.gather(ops("list", "--json", **environment), ops("list", **environment))
     told = json.loads(as_json.out)
     assert told["counts"] == {
-        "open": 2, "in-doubt": 1, "claimed": 2, "deferred": 1, "rejected": 2, "retried": 1, "watched": 1
+        "open": 2, "in-doubt": 1, "claimed": 2, "deferred": 1, "rejected": 3, "retried": 1, "watched": 1
     }  # fmt: skip
     assert ["broken"] == [one["job_id"] for one in told["unreadable"]]
     assert "ledger entry 'broken' cannot be read" in shown.out

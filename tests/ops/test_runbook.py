@@ -21,7 +21,7 @@ def test_pages_name_every_command() -> None:
 
 async def test_commands_of_the_pages_run(google_cloud: Any) -> None:
     async with Stage(**google_cloud) as stage, Api() as api:
-        environment = stage.environment | {"DATA_PORTABILITY_API_ENDPOINT": api.url}
+        environment = stage.environment | api.settings
         await stage.start_function()
         stage.add_user("user-4711")
         [job] = {words[1] for words in map(shlex.split, COMMANDS) if words[0] == "story"}
