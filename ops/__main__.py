@@ -239,7 +239,7 @@ def list_jobs(
 ) -> None:
     """How many jobs are in which state, and the oldest thousand of those that an option names.
 
-    Without an option: jobs with a call in doubt, claimed ones, and deferred ones. An open job waits
+    Without an option: jobs with a call in doubt, claimed, deferred and parked ones. An open job waits
     for its next delivery, or was made by a retry and nobody has reported it as failed.
 
     \b
@@ -306,7 +306,7 @@ def _exit(work: Coroutine[Any, Any, int], settings: Settings) -> None:
         return await task
 
     export_proxies(os.environ)
-    configure_logs("ERROR")
+    configure_logs("ERROR")  # and nothing of what Google's clients would log of their calls
     try:
         code = asyncio.run(stoppable())
     except Fault as fault:

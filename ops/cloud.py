@@ -75,7 +75,7 @@ async def connected(settings: Settings) -> AsyncIterator[Cloud]:
 def explain(fault: Fault, settings: Settings) -> str:
     """A fault in words for the person at the terminal."""
     said = str(fault).rstrip(".")
-    if "credentials" in said:
+    if "Google credentials" in said or "program's own credentials" in said:
         return said if LOG_IN in said else f"{said}. On a machine of your own: {LOG_IN}"
     if not isinstance(fault, Misconfigured):
         return f"Google Cloud did not answer as it should ({said}). Try again: nothing is lost by it."
@@ -84,7 +84,8 @@ def explain(fault: Fault, settings: Settings) -> str:
     ledger = re.search("ledger|what is due", said) is not None
     secrets = "secret" in said
     role = "roles/pubsub.editor (or subscriber and publisher)"
-    role = "roles/datastore.user" if ledger else "roles/secretmanager.admin" if secrets else role
+    role = "roles/secretmanager.secretAccessor (viewer to list, admin to delete)" if secrets else role
+    role = "roles/datastore.user" if ledger else role
     database = f"Project {project} has no Firestore database {settings.firestore_database}"
     other = f"Project {project} has none of that name: is it the right project (--project)?"
     index = "The ledger's index is missing, or still being built: deploy again"

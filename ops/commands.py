@@ -16,10 +16,12 @@ from ops.checks.doctor import examine
 from ops.cloud import CliError, Cloud, connected
 from ops.forget import find_traces, forget
 from ops.leases import Leases
+from ops.ledger_report import show_checks, show_listing, show_story, show_traces
 from ops.listing import list_ledger
+from ops.message_report import Work, run_as_json, show_end, show_scan
 from ops.messages import Filter, dead_letter_reader, read_rejection
 from ops.redrive import Discard, Redrive, ScanResult, scan
-from ops.report import Report, Work, run_as_json
+from ops.report import Report
 from ops.story import chain_of, tell
 
 SUBSCRIPTIONS = {"dead": "archive-job-dead", "rejected": "archive-job-retry-rejected"}  # infra/bootstrap
@@ -74,7 +76,7 @@ async def _work(
                         leases, read, selection.wanted, _now, limit=selection.limit, patience=selection.wait, seen=seen
                     )
                 if not selection.as_json:
-                    report.scanned(result, leases.subscription, _now(), selection.show)
+                    show_scan(report, result, leases.subscription, _now(), selection.show)
                 if go:
                     with report.progress("at work", len(result.messages)) as handled:
                         await work.run(result.messages, handled)
@@ -85,7 +87,7 @@ async def _work(
             if selection.as_json:
                 report.json(run_as_json(work, result, leases.subscription, done[1], end))
             else:
-                report.ended(work, result, done[0], end)
+                show_end(report, work, result, done[0], end)
     return INTERRUPTED if end == "stopped" else int(bool(work.skipped))
 
 
@@ -107,7 +109,7 @@ async def story(settings: Settings, job_id: str, *, as_json: bool) -> int:
         ]
         report.json({"archiveJobId": job_id, "jobs": jobs})
     else:
-        report.story(told, job_id, settings.retry_budget)
+        show_story(report, told, job_id, settings.retry_budget)
         report.say("")
         report.say("What the function logged of it:")
         report.say(f"  {_logs(job_id, settings)}")
@@ -124,7 +126,7 @@ async def list_jobs(
     if as_json:
         report.json(listing.as_json())
     else:
-        report.listing(listing, _now())
+        show_listing(report, listing, _now())
     return 0
 
 
@@ -137,7 +139,7 @@ async def check(settings: Settings, user: str, region: str, *, as_json: bool) ->
     if as_json:
         report.json([line.as_json() for line in lines])
     else:
-        report.checked(lines)
+        show_checks(report, lines)
     return int(any(line.state is State.FAILED for line in lines))
 
 
@@ -151,7 +153,7 @@ async def forget_user(settings: Settings, user: str, credentials: tuple[str, ...
     if as_json:
         report.json(traces.as_json(gone=go))
     else:
-        report.traces(traces, gone=go)
+        show_traces(report, traces, gone=go)
     return 0
 
 

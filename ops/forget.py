@@ -48,13 +48,12 @@ async def find_traces(cloud: Cloud, user: str, credentials: tuple[str, ...]) -> 
 
     An event may name any credential, so what the ledger has of them is no proof that they are this user's.
     """
-    settings, traces = cloud.settings, Traces(user)
+    settings, traces, search, his = cloud.settings, Traces(user), LedgerSearch(cloud), {"userId": user}
     own = sorted({user, *credentials})
     for credential in own:
         secret = full_name(settings, settings.refresh_token_secret_prefix + credential)
         if await secret_exists(cloud, secret):
             traces.secrets.append(secret)
-    search, his = LedgerSearch(cloud), {"userId": user}
     traces.entries = await search.names(settings.retry_ledger_collection, his)
     traces.looks = await search.names(watch_collection(settings), his)
     found = await search.find(his, _MAX_READ)

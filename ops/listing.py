@@ -18,8 +18,12 @@ _IN_DOUBT: Where = {"state": "open", "callsCounted": list(range(1, 31))}  # as m
 _STORED = ("claimed", "deferred", "rejected", "retried")
 
 # What can be asked for. An open entry without a call waits for its delivery, or for nobody: a retry has made it.
-STATES: dict[str, Where] = {"in-doubt": _IN_DOUBT, **{state: {"state": state} for state in _STORED}}
-DEFAULT_STATES = ("in-doubt", "claimed", "deferred")
+STATES: dict[str, Where] = {
+    "in-doubt": _IN_DOUBT,
+    "parked": {"state": "rejected", "reason": "OUTCOME_UNKNOWN"},
+    **{state: {"state": state} for state in _STORED},
+}
+_DEFAULT = ("in-doubt", "claimed", "deferred", "parked")  # what has no final answer
 
 
 @dataclass(slots=True)
@@ -60,13 +64,13 @@ async def list_ledger(
     """Raises CliError, Transient or Misconfigured."""
     search = LedgerSearch(cloud)
     listing = Listing(await _counts(search, cloud.settings))
-    chosen = states or (tuple(STATES) if users or reasons else DEFAULT_STATES)
-    for where in _selections(chosen, users, reasons):
+    entries: dict[str, VersionedEntry] = {}
+    for where in _selections(states, users, reasons):
         found = await search.find(where, _MAX_READ)
         listing.complete = listing.complete and len(found) < _MAX_READ
-        listing.entries += [one for one in found if isinstance(one, VersionedEntry)]
+        entries |= {one.entry.job_id: one for one in found if isinstance(one, VersionedEntry)}
         listing.unreadable += [one for one in found if isinstance(one, Unreadable)]
-    listing.entries.sort(key=lambda found: found.written_at)
+    listing.entries = sorted(entries.values(), key=lambda found: found.written_at)
     listing.complete = listing.complete and len(listing.entries) <= MAX_LISTED
     del listing.entries[MAX_LISTED:]
     return listing
@@ -83,6 +87,8 @@ async def _counts(search: LedgerSearch, settings: Settings) -> dict[str, int]:
 
 def _selections(states: tuple[str, ...], users: tuple[str, ...], reasons: tuple[str, ...]) -> list[Where]:
     """Equalities alone: Firestore merges single-field indexes for those."""
+    chosen = states or (() if users or reasons else _DEFAULT)
+    by_state: list[Where] = [STATES[state] for state in chosen] or [{}]
     by_user: list[Where] = [{"userId": user} for user in users] or [{}]
     by_reason: list[Where] = [{"reason": reason} for reason in reasons] or [{}]
-    return [{**STATES[state], **user, **reason} for state in states for user in by_user for reason in by_reason]
+    return [{**reason, **user, **state} for state in by_state for user in by_user for reason in by_reason]

@@ -21,6 +21,7 @@ _LONGEST_CHAIN = 100  # the largest RETRY_BUDGET
 _SECONDS = 30.0  # for the whole chain, tries again included
 _PAUSE_SECONDS = 0.5
 _LONGEST_BACK_OFF = 600.0  # seconds between two deliveries (infra/subscriptions.tf)
+_LONGEST_LEASE = 86_400.0  # seconds; CLAIM_LEASE_SECONDS allows no more, but an entry may have been edited by hand
 _HIDDEN = ("event", "attributes", "lease_owner")  # a producer's own data, and a word of no meaning
 
 Found = VersionedEntry | Unreadable
@@ -96,7 +97,8 @@ async def _load(store: Store, job_id: str) -> Found | None:
 
 def tell(found: VersionedEntry, policy: RetryPolicy, now: datetime) -> Told:
     """What an entry means. Leases and pauses are on the store's clock."""
-    entry, left = found.entry, timedelta(seconds=found.entry.lease_seconds - found.age)
+    entry, lease = found.entry, min(found.entry.lease_seconds, _LONGEST_LEASE)
+    left = timedelta(seconds=lease - found.age)
     ends_at = now + left if entry.state == "claimed" else None
     following = _next(found, policy, now, left)
     unheld = left < timedelta() if entry.state == "claimed" else entry.state == "open" and entry.claim_count

@@ -1,9 +1,10 @@
 """The OAuth client, the users' secrets, the API itself, and one user's grant."""
 
-from typing import Any
+import re
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from handlers.domain.outcomes import Cause, Rejection
 from handlers.google.data_portability import parse_error
@@ -25,12 +26,16 @@ from ops.secrets import count_secrets
 _TIMEOUT = 15.0  # seconds for one request
 _NOBODYS = RefreshToken("1//nobody-has-this-refresh-token", "")
 _JOB = "ops-check"  # no job has this id
+_SCOPE = re.compile(r"(?<=/auth/)dataportability\.[a-z0-9_.]{1,100}(?=\s|\Z)")
 _CONSENT = "The product asks the user for consent, and stores the new token."
 
 
+_Resource = Annotated[str, Meta(pattern=r"^[a-z0-9_.]{1,100}\Z")]  # nothing else is shown: it could be the token
+
+
 class _AccessTypes(Struct, rename="camel"):
-    one_time_resources: list[str] = []
-    time_based_resources: list[str] = []
+    one_time_resources: list[_Resource] = []
+    time_based_resources: list[_Resource] = []
 
 
 class GrantChecks:
@@ -105,7 +110,7 @@ class GrantChecks:
             return [failed(subject, answer.verdict.detail, _CONSENT)]
         if answer.verdict is not Verdict.GRANTED:
             return [failed(subject, answer.detail, "This is not the user's fault: look at the client file.")]
-        scopes = " ".join(sorted(one.rpartition("/")[2] for one in answer.scope.split())) or "not told"
+        scopes = " ".join(sorted(_SCOPE.findall(answer.scope))) or "not told"
         return [ok(subject, f"gives a token; scopes: {scopes}"), await self._access_type(credential, answer)]
 
     async def _access_type(self, credential: str, answer: TokenAnswer) -> Line:
@@ -118,7 +123,9 @@ class GrantChecks:
             return not_checked(subject, f"no answer: {response.detail}")
         if response.status != 200:
             error = parse_error(response.status, response.body)
-            return failed(subject, f"the API answers {error}", "docs/runbook.md has what these codes mean.")
+            refused = error.is_googles and error.http_status in (401, 403)
+            said = f"the API answers {error}"
+            return failed(subject, said, _CONSENT) if refused else not_checked(subject, said)
         try:
             resources = msgspec.json.decode(response.body, type=_AccessTypes)
         except msgspec.MsgspecError:

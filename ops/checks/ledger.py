@@ -64,9 +64,10 @@ async def _due(cloud: Cloud, now: datetime) -> list[Line]:
 async def _searchable(cloud: Cloud) -> list[Line]:
     subject, collection = "indexes for ops", cloud.settings.retry_ledger_collection
     search, missing = LedgerSearch(cloud), []
-    for field in ("state", "userId", "reason"):
+    wanted: dict[str, str | list[int]] = {"state": "claimed", "userId": "nobody", "reason": "none", "callsCounted": [1]}
+    for field, value in wanted.items():
         try:
-            await search.count(collection, {field: "claimed"})
+            await search.count(collection, {field: value})
         except Misconfigured as error:
             if "index" not in str(error):
                 raise

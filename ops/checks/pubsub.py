@@ -10,6 +10,7 @@ from google.pubsub_v1.services.schema_service.transports.grpc_asyncio import Sch
 from google.pubsub_v1.types import GetSchemaRequest, SchemaView, Subscription, Topic
 
 from handlers.domain.events import ArchiveJobRetried, RetryRejected
+from handlers.domain.outcomes import Fault
 from handlers.google.grpc_errors import to_fault
 from ops.checks import Check, Line, failed, not_checked, ok
 from ops.checks.rest import Get
@@ -36,12 +37,9 @@ class PubSubChecks:
         """A topic that Pub/Sub pushes to the function from."""
         subject = f"topic {topic}"
         if await self._topic(topic) is None:
-            said = "it is not there"
-            return (
-                [not_checked(subject, f"{said}: without the watch, it has not to be")]
-                if optional
-                else [failed(subject, said, _DEPLOY)]
-            )
+            if optional:
+                return [not_checked(subject, "it is not there: the watch is not deployed")]
+            return [failed(subject, "it is not there", _DEPLOY)]
         lines = [ok(subject)]
         pushes = [one for one in await self._subscriptions(topic) if one.push_config.push_endpoint]
         if not pushes:
@@ -82,7 +80,10 @@ class PubSubChecks:
         """What is wrong with it, as far as one may see."""
         if self._get is None:
             return ""
-        status, found = await self._get(f"https://iam.googleapis.com/v1/projects/-/serviceAccounts/{account}")
+        try:
+            status, found = await self._get(f"https://iam.googleapis.com/v1/projects/-/serviceAccounts/{account}")
+        except Fault:
+            return ""
         disabled = status == 200 and found.get("disabled")
         return "not there" if status == 404 else "disabled" if disabled else ""
 

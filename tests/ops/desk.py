@@ -24,12 +24,17 @@ def failed(job: str = "job", user: str = "alice", **fields: Any) -> bytes:
 
 
 def rejection(
-    event: bytes, at: datetime, reason: str = Reason.ACCESS_DENIED, job: str = "job", user: str = "alice"
+    event: bytes,
+    at: datetime,
+    reason: str = Reason.ACCESS_DENIED,
+    job: str = "job",
+    user: str = "alice",
+    detail: str = "words",
 ) -> bytes:
     """What the function publishes when it rejects this event."""
     text, encoding = as_text(event)
     known: Any = {"archive_job_id": job, "root_archive_job_id": job, "user_id": user, "credential_id": user}
-    words: Any = {"detail": "words", "event": text, "event_encoding": encoding, "rejected_at": timestamp(at)}
+    words: Any = {"detail": detail, "event": text, "event_encoding": encoding, "rejected_at": timestamp(at)}
     return encode(RetryRejected(reason=reason, **words, **known))
 
 

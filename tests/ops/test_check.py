@@ -1,20 +1,25 @@
 """The doctor names what is broken, and what to do; it asks for no retry."""
 
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from aiohttp import web
+from google.auth.credentials import Credentials
 from google.cloud.firestore_v1.types import CommitRequest
 from google.pubsub_v1 import SchemaServiceAsyncClient, types
 from google.pubsub_v1.services.schema_service.transports.grpc_asyncio import SchemaServiceGrpcAsyncIOTransport
 
 from handlers.domain.ledger_entry import LedgerEntry
+from handlers.domain.outcomes import Transient
+from handlers.google.account import Account
 from handlers.web.settings import from_environment
-from local import google_errors
+from local.google_apis import MARK
 from local.http_server import HttpServer
 from local.scripted import ANY, Answer
 from local.secrets import State as SecretState
@@ -23,7 +28,10 @@ from local.topics import DEAD, FAILED, REJECTED, RETRIED
 from local.topics import connected as pubsub
 from ops.checks import Line, State
 from ops.checks.doctor import examine
+from ops.checks.rest import authorised_get
 from ops.cloud import Cloud, connected
+from tests.ops.api import Api
+from tests.ops.test_commands import here, ops
 
 NOW = datetime.now(UTC)
 SCHEMAS = Path(__file__).parents[2] / "infra" / "schemas"
@@ -32,38 +40,14 @@ HTML = Answer(404, b"<!DOCTYPE html><title>Error 404</title>")
 SECONDS = 10.0
 
 
-class Api:
-    """The Data Portability API, as far as it answers without spending anything."""
-
-    def __init__(self) -> None:
-        self.answer: Answer | None = None
-        self.asked: list[tuple[str, str]] = []
-        self.server = HttpServer(self._handle)
-
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        self.asked.append((request.method, request.path))
-        answer = self.answer or google_errors.unauthenticated("CREDENTIALS_MISSING")
-        if "Authorization" in request.headers and not self.answer:
-            answer = Answer(200, {"oneTimeResources": [], "timeBasedResources": ["myactivity.search"]})
-        if isinstance(answer.body, bytes):
-            return web.Response(status=answer.status, body=answer.body)
-        return web.json_response(answer.body, status=answer.status)
-
-
 @asynccontextmanager
 async def stage_and_api(google_cloud: Any, **settings: str) -> AsyncIterator[tuple[Stage, Api]]:
     """A stage with nothing to complain of: a user, and an API that answers as Google's does."""
-    api = Api()
-    await api.server.start()
-    try:
-        endpoint = {"DATA_PORTABILITY_API_ENDPOINT": api.server.url}
-        async with Stage(**google_cloud, tls=False, settings=endpoint | settings) as stage:
-            stage.add_user("alice")
-            yield stage, api
-            assert 0 == stage.google.counts["retry"]
-            assert [] == [path for _, path in api.asked if path.endswith(":retry")]
-    finally:
-        await api.server.close()
+    async with Api() as api, Stage(**google_cloud, tls=False, settings=api.settings | settings) as stage:
+        stage.add_user("alice")
+        yield stage, api
+        assert 0 == stage.google.counts["retry"]
+        assert [] == [path for path in api.asked if path.endswith(":retry")]
 
 
 @asynccontextmanager
@@ -91,7 +75,7 @@ async def test_sound_project_has_no_complaint(google_cloud: Any) -> None:
     assert "2 of them" == told[f"secrets {REFRESH_TOKEN_PREFIX}…"]
     assert "gives a token; scopes: dataportability.myactivity.search" == told["grant alice"]
     assert "time-based: myactivity.search" == told["access type alice"]
-    assert "reachable (answers 401 UNAUTHENTICATED CREDENTIALS_MISSING" in told[f"API {api.server.url}"]
+    assert "reachable (answers 401 UNAUTHENTICATED CREDENTIALS_MISSING" in told[f"API {api.url}"]
     assert {"canary canary", f"topic {FAILED}", f"subscription {PUSH}", "due entries", "indexes for ops"} <= set(told)
 
 
@@ -110,6 +94,9 @@ class Admin:
 
     async def delete_topic(self, name: str) -> None:
         await self._publisher.delete_topic(topic=f"{self._project}/topics/{name}", timeout=SECONDS)
+
+    async def make_topic(self, name: str) -> None:
+        await self._publisher.create_topic(name=f"{self._project}/topics/{name}", timeout=SECONDS)
 
     async def delete_subscription(self, name: str) -> None:
         await self._subscriber.delete_subscription(
@@ -179,6 +166,14 @@ async def test_broken_topic_or_subscription_is_named(google_cloud: Any, broken: 
         found = failures(await lines_of(stage))
     assert [subject] == list(found)
     assert said in found[subject]
+
+
+async def test_watch_that_nobody_is_told_of_is_named(google_cloud: Any) -> None:
+    async with stage_and_api(google_cloud) as (stage, api), admin_of(stage) as admin:
+        started, ended = api.settings["STARTED_TOPIC"], api.settings["ENDED_TOPIC"]
+        await admin.make_topic(started)
+        await admin.make_topic(ended)
+        assert {f"push from {started}", f"subscriptions of {ended}"} == set(failures(await lines_of(stage)))
 
 
 async def test_schema_of_the_functions_own_fields_fits(google_cloud: Any) -> None:
@@ -270,8 +265,8 @@ async def test_endpoint_that_is_not_googles_is_named(google_cloud: Any, answer: 
     async with stage_and_api(google_cloud) as (stage, api):
         api.answer = answer
         found = failures(await lines_of(stage))
-    assert [f"API {api.server.url}"] == list(found)
-    assert f"it answers {answer.status}, with a body that is not Google's" in found[f"API {api.server.url}"]
+    assert [f"API {api.url}"] == list(found)
+    assert f"it answers {answer.status}, with a body that is not Google's" in found[f"API {api.url}"]
 
 
 async def test_endpoint_that_does_not_answer_is_named(google_cloud: Any) -> None:
@@ -332,3 +327,95 @@ async def test_what_google_says_by_rest_is_told(
         lines = {line.subject: line for line in await lines_of(stage, get=get, region="here")}
     assert state == lines[subject].state
     assert said in f"{lines[subject].detail} {lines[subject].remedy}"
+
+
+class Signed(Credentials):
+    """Credentials that are always good for a token."""
+
+    def refresh(self, request: Any) -> None:
+        self.token = f"{MARK}-operators-token"
+
+
+async def test_rest_call_bears_the_operators_token_and_never_tells_it() -> None:
+    bearers = []
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        bearers.append(request.headers["Authorization"])
+        return web.json_response(ENABLED) if request.path == "/json" else web.Response(text="<html>")
+
+    credentials = Signed()  # type: ignore[no-untyped-call]
+    get = authorised_get(Account(lambda **_: (credentials, "")))
+    server = HttpServer(handle)
+    await server.start()
+    assert (200, ENABLED) == await get(f"{server.url}/json")
+    with pytest.raises(Transient, match="did not answer in JSON: JSONDecodeError") as html:
+        await get(f"{server.url}/html")
+    await server.close()
+    with pytest.raises(Transient, match="did not answer in JSON: ConnectionError") as gone:
+        await get(f"{server.url}/json")
+    assert bearers == [f"Bearer {MARK}-operators-token"] * 2
+    assert MARK not in f"{html.value}{gone.value}"
+
+
+# what cannot be looked at
+
+
+class Refusing(grpc.GenericRpcHandler):
+    """Every service of Google's, each call of which is refused."""
+
+    def __init__(self, code: grpc.StatusCode, message: str) -> None:
+        self.refusal = code, message
+
+    def service(self, handler_call_details: Any) -> Any:
+        async def refuse(request: Any, context: Any) -> None:
+            await context.abort(*self.refusal)
+
+        return grpc.unary_unary_rpc_method_handler(refuse)
+
+
+@asynccontextmanager
+async def refusing(code: grpc.StatusCode, message: str) -> AsyncIterator[str]:
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((Refusing(code, message),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    yield f"127.0.0.1:{port}"
+    await server.stop(None)
+
+
+async def test_missing_index_is_named(google_cloud: Any) -> None:
+    index = (grpc.StatusCode.FAILED_PRECONDITION, "The query requires an index. Create it here: https://x.invalid")
+    async with stage_and_api(google_cloud) as (stage, _), refusing(*index) as firestore:
+        found = failures(await lines_of(stage, {"FIRESTORE_EMULATOR_HOST": firestore}))
+    assert "index is missing, or still being built: deploy again" in found["due entries"]
+    assert "none for state, userId, reason, callsCounted" in found["indexes for ops"]
+
+
+async def test_missing_right_of_the_operator_is_no_complaint(google_cloud: Any) -> None:
+    """A deployment's account may look at little, and its smoke test is to pass."""
+    denied = (grpc.StatusCode.PERMISSION_DENIED, "no")
+    hosts = ("PUBSUB_EMULATOR_HOST", "FIRESTORE_EMULATOR_HOST", "SECRET_MANAGER_EMULATOR_HOST")
+    async with stage_and_api(google_cloud) as (stage, _), refusing(*denied) as address:
+        lines = await lines_of(stage, dict.fromkeys(hosts, address))
+    assert {} == failures(lines)
+    unseen = {line.subject: line.detail for line in lines if line.state is State.NOT_CHECKED}
+    assert "Your account lacks roles/pubsub.editor" in unseen[f"topic {FAILED}"]
+    assert "Your account lacks roles/secretmanager" in unseen[f"client file {OAUTH_CLIENT}"]
+
+
+async def test_command_shows_a_mark_and_a_remedy_and_fails(google_cloud: Any) -> None:
+    async with stage_and_api(google_cloud) as (stage, _):
+        stage.secrets.add_version(OAUTH_CLIENT, "{}")
+        ran = await ops("check", **stage.environment)
+    assert 1 == ran.code
+    assert (
+        f"\n✗ client file {OAUTH_CLIENT}: the client file in {OAUTH_CLIENT} has no web or installed client" in ran.out
+    )
+    assert f"✓ topic {FAILED}\n" in ran.out
+    assert "\n? schedule: emulators are used\n" in ran.out
+
+
+def test_missing_credentials_are_the_only_complaint(tmp_path: Path) -> None:
+    ran = here("check", "--json", "--project", "p", GOOGLE_APPLICATION_CREDENTIALS=str(tmp_path / "none.json"))
+    assert [("credentials", "failed")] == [(line["check"], line["state"]) for line in json.loads(ran.out)]
+    assert 1 == ran.code

@@ -14,18 +14,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 from aiohttp import web
+from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from google.cloud.firestore_v1.types import BatchGetDocumentsRequest
 from google.pubsub_v1 import types
 
+from handlers.domain.outcomes import Fault, Misconfigured, Transient
+from handlers.web.settings import from_environment
 from local import google_errors
-from local.grpc_service import Refused, service
 from local.stage import OAUTH_CLIENT, Stage
 from local.topics import DEAD, FAILED, REJECTED, connected
+from ops.__main__ import main
+from ops.cloud import explain
 from tests.ops.desk import SECONDS, Desk, failed, rejection
 
 BOTH = ("--reason", "ACCESS_DENIED", "--reason", "OUTCOME_UNKNOWN")
@@ -70,6 +72,13 @@ def of(desk: Desk) -> dict[str, str]:
     }
 
 
+def here(*arguments: str, **settings: str) -> Ran:
+    """The same in this process, for what needs no server of this process's."""
+    environment: dict[str, str | None] = {name: None for name in os.environ if name not in clean()}
+    ran = CliRunner().invoke(main, arguments, env=environment | settings)
+    return Ran(ran.exit_code, ran.stdout, ran.stderr)
+
+
 only_embedded = pytest.mark.parametrize("desk", ["embedded"], indirect=True)
 
 
@@ -86,7 +95,7 @@ async def stage_with(kept: str, google_cloud: Any, **stage: Any) -> AsyncIterato
         yield on_stage, on_stage.environment
 
 
-async def test_jobs_that_were_rejected_for_good_are_retried_once_they_are_redriven(google_cloud: Any) -> None:
+async def test_rejected_and_parked_jobs_are_retried_once_they_are_redriven(google_cloud: Any) -> None:
     async with stage_with(REJECTED, google_cloud, settings={"AMBIGUOUS_RETRY": "park"}) as (stage, environment):
         await stage.start_function()
         stage.add_user("alice")
@@ -113,7 +122,7 @@ async def test_jobs_that_were_rejected_for_good_are_retried_once_they_are_redriv
         assert f"Chain denied → {new}, with 1 of 3 retries used" in (await ops("story", new, **environment)).out
 
 
-async def test_a_dead_letter_is_retried_once_its_cause_is_mended_and_it_is_redriven(google_cloud: Any) -> None:
+async def test_dead_letter_is_retried_once_its_cause_is_fixed_and_it_is_redriven(google_cloud: Any) -> None:
     async with stage_with(DEAD, google_cloud, max_delivery_attempts=5, back_off=(0.1, 0.1)) as (stage, environment):
         await stage.start_function()
         stage.add_user("alice")
@@ -122,9 +131,9 @@ async def test_a_dead_letter_is_retried_once_its_cause_is_mended_and_it_is_redri
         await stage.publish({"archiveJobId": "job", "userId": "alice"}, own="attribute")
         await stage.until(lambda: stage.dead_letters)
         looked = await ops("redrive", "dead", "--subscription", "kept", "--json", *QUICK, **environment)
-        [letter] = json.loads(looked.out)["letters"]
-        assert ("UNDELIVERED", "job", "alice", 5) == tuple(
-            letter[name] for name in ("reason", "archiveJobId", "userId", "deliveries")
+        [message] = json.loads(looked.out)["messages"]
+        assert ("UNDELIVERED", "job", "alice", "alice", 5) == tuple(
+            message[name] for name in ("reason", "archiveJobId", "userId", "credentialId", "deliveries")
         )
 
         stage.secrets.add_version(OAUTH_CLIENT, client_file)
@@ -141,7 +150,7 @@ async def test_a_dead_letter_is_retried_once_its_cause_is_mended_and_it_is_redri
     [("google", signal.SIGINT), ("embedded", signal.SIGTERM), ("embedded", signal.SIGHUP)],
     indirect=["desk"],
 )
-async def test_who_stops_a_run_loses_nothing_and_keeps_nobody_waiting(desk: Desk, number: int) -> None:
+async def test_run_that_is_stopped_loses_nothing_and_releases_the_rest(desk: Desk, number: int) -> None:
     everything = sorted(failed(f"job-{number}") for number in range(20))
     await desk.publish(DEAD, *everything)
     process = await started("redrive", "dead", "--go", "--rate", "5", "--show", "0", *QUICK, env=clean(**of(desk)))
@@ -163,7 +172,7 @@ async def test_who_stops_a_run_loses_nothing_and_keeps_nobody_waiting(desk: Desk
 
 
 @only_embedded
-async def test_a_program_that_reads_along_gets_plain_lines_and_a_terminal_gets_colours(desk: Desk) -> None:
+async def test_pipe_gets_plain_lines_and_terminal_gets_colours(desk: Desk) -> None:
     await desk.publish(DEAD, failed("job" * 60))
     assert "\x1b" not in (plain := await ops("redrive", "dead", *QUICK, **of(desk))).out + plain.err
     assert "job" * 60 in plain.out
@@ -186,32 +195,65 @@ def read_all(terminal: int) -> str:
     return shown.decode()
 
 
+ODD = "\x1b[2J\x9b1m\u202e[bold]\nforged\x07\u2028"
+NO_TERMINAL_MAY_SEE = set("\x1b\x9b\u202e\x07\u2028")
+
+
 @only_embedded
-async def test_a_message_cannot_tell_the_terminal_anything(desk: Desk) -> None:
-    await desk.publish(REJECTED, rejection(failed(), datetime.now(UTC), user="\x1b[2J[bold]eve\x07"))
+async def test_message_cannot_tell_the_terminal_anything(desk: Desk) -> None:
+    await desk.publish(REJECTED, rejection(failed(), datetime.now(UTC), detail=ODD), ODD.encode())
     shown = await ops("redrive", "rejected", *QUICK, **of(desk))
-    assert {"\x1b", "\x07"}.isdisjoint(shown.out)
-    assert "\ufffd[2J[bold]eve\ufffd" in shown.out
+    assert NO_TERMINAL_MAY_SEE.isdisjoint(shown.out)
+    assert "\ufffd[2J\ufffd1m\ufffd[bold]\ufffdforged\ufffd\ufffd" in shown.out
+    told = await ops("redrive", "rejected", "--json", *QUICK, **of(desk))
+    assert told.out.isascii()
+    assert NO_TERMINAL_MAY_SEE.isdisjoint(told.out)
+    assert ODD in [message["detail"] for message in json.loads(told.out)["messages"]]
 
 
 @only_embedded
-async def test_where_nothing_waits_that_is_said(desk: Desk) -> None:
+async def test_where_none_matches_the_reasons_that_would_are_named(desk: Desk) -> None:
+    used_up = rejection(failed(), datetime.now(UTC), "RETRY_BUDGET_EXHAUSTED")
+    await desk.publish(REJECTED, used_up, used_up, rejection(failed(), datetime.now(UTC), "OUTCOME_UNKNOWN"), b"odd")
+    shown = await ops("redrive", "rejected", *QUICK, **of(desk))
+    assert "4 messages, 0 matching" in shown.out
+    assert "Would match: --reason OUTCOME_UNKNOWN (1), --reason RETRY_BUDGET_EXHAUSTED (2)" in shown.out
+
+
+@only_embedded
+async def test_discard_takes_only_what_is_named_and_only_with_go(desk: Desk) -> None:
+    await desk.publish(REJECTED, rejection(failed(), datetime.now(UTC)), b"odd")
+    unnamed = await ops("discard", "rejected", "--go", **of(desk))
+    assert (2, True) == (unnamed.code, "Name what is to go" in unnamed.err)
+    dry = await ops("discard", "rejected", "--reason", "UNREADABLE", *QUICK, **of(desk))
+    assert "Nothing was changed. With --go, 1 of these are discarded." in dry.out
+    assert 2 == len(await desk.waiting(REJECTED, 2))
+    gone = await ops("discard", "rejected", "--reason", "UNREADABLE", "--go", *QUICK, **of(desk))
+    assert (0, True) == (gone.code, "1 of 1 discarded." in gone.out)
+    assert [rejection_job(one.data) for one in await desk.waiting(REJECTED, 1)] == ["job"]
+
+
+def rejection_job(data: bytes) -> str:
+    return str(json.loads(data)["archiveJobId"])
+
+
+@only_embedded
+async def test_empty_subscription_is_said_to_be_empty(desk: Desk) -> None:
     shown = await ops("redrive", "dead", "--go", *QUICK, **of(desk))
     assert (0, True) == (shown.code, "archive-job-dead: 0 messages, 0 matching" in shown.out)
 
 
 @only_embedded
-async def test_what_was_left_makes_the_run_fail_and_is_named(desk: Desk) -> None:
-    await desk.publish(REJECTED, rejection(failed(), datetime.now(UTC)))
-    shown = await ops("redrive", "rejected", "--go", *QUICK, **of(desk))
+async def test_skipped_message_fails_the_run_and_is_named(desk: Desk) -> None:
+    await desk.publish(REJECTED, rejection(failed(), datetime.now(UTC), "OUTCOME_UNKNOWN"))
+    shown = await ops("redrive", "rejected", "--go", "--reason", "OUTCOME_UNKNOWN", *QUICK, **of(desk))
     assert 1 == shown.code
     assert "0 of 1 put back" in shown.out
     assert "job job: its job is answered for good in the function's own memory" in shown.out
 
 
-async def test_a_job_that_the_ledger_does_not_know_is_a_helpful_sentence(firestore_emulator: str, project: str) -> None:
-    emulators = {"PUBSUB_EMULATOR_HOST": "127.0.0.1:1", "FIRESTORE_EMULATOR_HOST": firestore_emulator}
-    told = await ops("story", "job-1", "--project", project, **emulators)
+def test_unknown_job_is_told_where_else_to_look(firestore_emulator: str, project: str) -> None:
+    told = here("story", "job-1", "--project", project, FIRESTORE_EMULATOR_HOST=firestore_emulator)
     assert (1, "") == (told.code, told.out)
     assert f"The ledger of {project} (archiveJobRetries in database (default)) knows no job job-1." in told.err
     assert "python -m ops redrive dead --job job-1" in told.err
@@ -229,65 +271,53 @@ async def test_a_job_that_the_ledger_does_not_know_is_a_helpful_sentence(firesto
         (("redrive", "dead", "--newer-than", "soon"), 2, "a number and a unit: 90s, 30m, 12h or 7d"),
         (("redrive", "dead", "--reason", "WHIM"), 2, "'WHIM' is not one of 'UNDELIVERED', 'MALFORMED_EVENT'"),
         (("redrive", "elsewhere"), 2, "'elsewhere' is not one of 'dead', 'rejected'."),
+        (("redrive", "dead", "--user", "a/b"), 2, "a user's or a credential's id: letters, digits, _ and -"),
+        (("forget", "--user", "../x", "--project", "p"), 2, "a user's or a credential's id"),
+        (("check", "--user", "a b", "--project", "p"), 2, "a user's or a credential's id"),
+        (("list", "--state", "lost", "--project", "p"), 2, "'lost' is not one of 'in-doubt', 'claimed'"),
     ],
 )
-async def test_what_is_asked_for_wrongly_is_said_in_a_sentence(
-    arguments: tuple[str, ...], code: int, said: str
-) -> None:
-    ran = await ops(*arguments)
+def test_wrong_argument_is_told_in_a_sentence(arguments: tuple[str, ...], code: int, said: str) -> None:
+    ran = here(*arguments)
     assert (code, True) == (ran.code, said in " ".join(ran.err.split())), ran.err
 
 
-async def test_a_ledger_in_the_functions_memory_has_no_stories() -> None:
-    ran = await ops("story", "job", "--project", "p", RETRY_LEDGER="memory", PUBSUB_EMULATOR_HOST="127.0.0.1:1")
+@pytest.mark.parametrize("command", [("story", "job"), ("list",), ("forget", "--user", "alice")])
+def test_ledger_in_the_functions_memory_cannot_be_read(command: tuple[str, ...]) -> None:
+    emulators = {"PUBSUB_EMULATOR_HOST": "127.0.0.1:1", "SECRET_MANAGER_EMULATOR_HOST": "127.0.0.1:1"}
+    ran = here(*command, "--project", "p", RETRY_LEDGER="memory", **emulators)
     assert (1, True) == (ran.code, "nobody can read it" in ran.err)
 
 
 @pytest.mark.parametrize("desk", ["google"], indirect=True)
-async def test_a_subscription_that_is_not_there_is_named(desk: Desk) -> None:
+async def test_missing_subscription_is_named(desk: Desk) -> None:
     ran = await ops("redrive", "dead", "--subscription", "no-such", *QUICK, **of(desk))
     assert 1 == ran.code
-    assert f"reading projects/{desk.project}/subscriptions/no-such: NOT_FOUND. Project {desk.project} has" in ran.err
-
-
-@asynccontextmanager
-async def refusing(code: grpc.StatusCode) -> AsyncIterator[str]:
-    """A Pub/Sub and a Firestore that refuse everything, and the address of both."""
-
-    def refuse(_: Any) -> Any:
-        raise Refused(code, "words")
-
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers(
-        (
-            service("google.pubsub.v1.Subscriber", {"Pull": (types.PullRequest, refuse)}),
-            service("google.firestore.v1.Firestore", {"BatchGetDocuments": (BatchGetDocumentsRequest, refuse)}),
-        )
-    )
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    yield f"127.0.0.1:{port}"
-    await server.stop(None)
+    assert f"reading projects/{desk.project}/subscriptions/no-such: NOT_FOUND: " in ran.err
+    assert f"Project {desk.project} has none of that name" in ran.err
 
 
 @pytest.mark.parametrize(
-    ("command", "code", "said"),
+    ("fault", "said"),
     [
-        (("redrive", "dead"), grpc.StatusCode.PERMISSION_DENIED, "Your account lacks roles/pubsub.editor"),
-        (("story", "job"), grpc.StatusCode.PERMISSION_DENIED, "Your account lacks roles/datastore.user"),
-        (("story", "job"), grpc.StatusCode.NOT_FOUND, "has no Firestore database (default): set FIRESTORE_DATABASE"),
-        (("story", "job"), grpc.StatusCode.FAILED_PRECONDITION, "no Firestore database (default) in native mode"),
-        (("story", "job"), grpc.StatusCode.UNAUTHENTICATED, "gcloud auth application-default login"),
+        (Misconfigured("reading a/b: PERMISSION_DENIED: no"), "Your account lacks roles/pubsub.editor"),
+        (Misconfigured("reading the ledger: PERMISSION_DENIED: no"), "Your account lacks roles/datastore.user"),
+        (Misconfigured("listing secrets x…: PERMISSION_DENIED: no"), "Your account lacks roles/secretmanager"),
+        (Misconfigured("reading the ledger: NOT_FOUND: gone"), "has no Firestore database (default): set FIRESTORE_"),
+        (
+            Misconfigured("reading the ledger: FAILED_PRECONDITION: no"),
+            "no Firestore database (default) in native mode",
+        ),
+        (Misconfigured("searching the ledger: FAILED_PRECONDITION: The query requires an index."), "deploy again"),
+        (Misconfigured("reading the ledger: UNAUTHENTICATED: who"), "gcloud auth application-default login"),
+        (Transient("reading the ledger: UNAVAILABLE"), "Try again: nothing is lost by it."),
     ],
 )
-async def test_what_google_refuses_is_said_with_what_to_do(command: Any, code: grpc.StatusCode, said: str) -> None:
-    async with refusing(code) as address:
-        emulators = {"PUBSUB_EMULATOR_HOST": address, "FIRESTORE_EMULATOR_HOST": address}
-        ran = await ops(*command, "--project", "p", **emulators)
-    assert (1, True) == (ran.code, said in ran.err), ran.err
+def test_refused_call_is_told_with_its_remedy(fault: Fault, said: str) -> None:
+    assert said in explain(fault, from_environment({"GOOGLE_CLOUD_PROJECT": "p"}))
 
 
-async def test_credentials_that_ran_out_are_found_before_anything_else(tmp_path: Path) -> None:
+async def test_refused_credentials_are_found_before_anything_else(tmp_path: Path) -> None:
     """gRPC would call it UNAVAILABLE, after trying for long."""
 
     async def refuse(_: web.Request) -> web.Response:
@@ -313,6 +343,4 @@ async def test_credentials_that_ran_out_are_found_before_anything_else(tmp_path:
     ran = await ops("story", "job", "--project", "p", GOOGLE_APPLICATION_CREDENTIALS=str(file))
     await runner.cleanup()
     assert 1 == ran.code
-    assert (
-        "No usable Google credentials (invalid_grant: account gone): gcloud auth application-default login" in ran.err
-    )
+    assert "credentials are refused: RefreshError. On a machine of your own: gcloud auth application-default" in ran.err

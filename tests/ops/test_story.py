@@ -102,6 +102,10 @@ def test_claim_is_held_until_its_lease_ends_on_the_stores_clock() -> None:
     assert NOW + timedelta(seconds=90) == held.lease_ends_at
 
 
+def test_lease_that_was_edited_to_last_for_ever_is_told() -> None:
+    assert "Held by a delivery until 2026-11-24 18:00:00 UTC" in told(state="claimed", lease_seconds=1e300).next
+
+
 def test_lapsed_claim_is_taken_over_and_counts_one_call() -> None:
     lapsed = told(age=200, state="claimed", lease_seconds=150)
     assert (

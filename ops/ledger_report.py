@@ -1,0 +1,106 @@
+"""What the ledger tells of a job, of all jobs and of a user; and what the doctor has found."""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from handlers.ports import Unreadable, VersionedEntry
+from ops.checks import Line, State
+from ops.forget import LIVES_ON, Traces
+from ops.listing import Listing
+from ops.report import Report
+from ops.story import Told, clock, span
+
+_STATES = {"retried": "green", "rejected": "red", "claimed": "yellow", "deferred": "cyan", "open": "yellow"}
+_MARKS = {State.OK: ("✓", "green"), State.FAILED: ("✗", "red"), State.NOT_CHECKED: ("?", "yellow")}
+
+
+def show_story(report: Report, chain: list[Told | Unreadable], job_id: str, budget: int) -> None:
+    """A chain, its jobs from the first to the newest."""
+    entries = [told.entry for told in chain if isinstance(told, Told)]
+    asked = next((entry for entry in entries if entry.job_id == job_id), None)
+    if asked:
+        report.say(f"Job {job_id} of user {asked.user_id}, credential {asked.credential_id}", "bold")
+        ids = [told.entry.job_id if isinstance(told, Told) else told.job_id for told in chain]
+        ids += {entries[-1].new_job_id} - {"", *ids}
+        if asked.root_job_id not in ids:
+            ids.insert(0, f"{asked.root_job_id} (not in the ledger)")
+        report.say(f"Chain {' → '.join(ids)}, with {entries[-1].retries_used} of {budget} retries used")
+    for told in chain:
+        if isinstance(told, Told):
+            _show_job(report, told, budget, asked=told.entry.job_id == job_id and len(chain) > 1)
+        else:
+            report.say("")
+            report.say(f"{told.detail} Every delivery of this job is a fault until it is mended.", "red")
+
+
+def _show_job(report: Report, told: Told, budget: int, *, asked: bool) -> None:
+    entry = told.entry
+    state = f"rejected: {entry.reason} {entry.cause}".strip() if entry.state == "rejected" else entry.state
+    report.say("")
+    mark = "  ◄ asked for" if asked else ""
+    report.line((entry.job_id, "bold"), "  ", (state, _STATES[entry.state]), mark)
+    report.facts(_facts(told, budget))
+
+
+def show_listing(report: Report, listing: Listing, now: datetime) -> None:
+    report.say(", ".join(f"{number} {state}" for state, number in listing.counts.items()), "bold")
+    if listing.entries:
+        report.say("")
+        heads = [">age", "state", "reason", "job", "user", "credential", ">used", ">in doubt", "not before"]
+        report.table(heads, (_row(found, now) for found in listing.entries))
+    if not listing.complete:
+        report.say("… and there are more: --user, --reason, --state")
+    for one in listing.unreadable:
+        report.say(one.detail, "red")
+
+
+def show_traces(report: Report, traces: Traces, *, gone: bool) -> None:
+    """What there is, or was, of a user."""
+    for name in traces.secrets or ["none"]:
+        report.say(f"Secret: {name}")
+    report.say(f"Ledger entries: {len(traces.entries)}; waiting looks: {len(traces.looks)}")
+    if traces.others:
+        report.say(f"This user's events name further credentials: {', '.join(traces.others)}. Theirs? --credential")
+    report.say("Deleted." if gone else "Nothing was changed. With --go, all of these are deleted for good.", "bold")
+    report.say("")
+    for text in LIVES_ON:
+        report.say(text)
+
+
+def show_checks(report: Report, lines: list[Line]) -> None:
+    for line in lines:
+        said = f"{line.subject}: {line.detail}" if line.detail else line.subject
+        report.line(_MARKS[line.state], f" {said}", f" → {line.remedy}" if line.remedy else "")
+
+
+def _facts(told: Told, budget: int) -> Iterator[tuple[str, str]]:
+    entry = told.entry
+    doubt = f", {entry.unconfirmed_calls} of them in doubt" if entry.unconfirmed_calls else ""
+    before = f"{entry.retries_before} of {budget} used before this job failed"
+    before += f" ({entry.in_doubt_before} in doubt)" if entry.in_doubt_before else ""
+    yield "retries", f"{before}, {entry.calls_made} for it{doubt}"
+    yield "claims", str(entry.claim_count)
+    if entry.new_job_id:
+        yield "new job", entry.new_job_id
+    if entry.detail:
+        yield "detail" if entry.state == "rejected" else "earlier", entry.detail
+    if entry.not_before:
+        yield "not before", clock(entry.not_before)
+    yield "written", clock(entry.updated_at)
+    yield "kept until", clock(entry.expire_at)
+    yield "next", told.next
+
+
+def _row(found: VersionedEntry, now: datetime) -> list[str]:
+    entry = found.entry
+    return [
+        span(now - found.written_at),
+        entry.state,
+        f"{entry.reason} {entry.cause}".strip(),
+        entry.job_id,
+        entry.user_id,
+        entry.credential_id,
+        str(entry.retries_used),
+        str(entry.calls_in_doubt),
+        clock(entry.not_before) if entry.not_before else "",
+    ]
