@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from handlers.telemetry import log
+from handlers.telemetry.logging import log
 from local.function_server import ROOT
 from local.google_apis import MARK, SecretTold
 
