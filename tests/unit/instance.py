@@ -13,7 +13,7 @@ from starlette.responses import Response
 from handlers.bootstrap import Container
 from handlers.domain.delivery import Delivery
 from handlers.domain.ledger_entry import LedgerEntry
-from handlers.domain.outcomes import Failed, Outcome, Rejected, Resumed, RetryLater
+from handlers.domain.outcomes import Deferred, Failed, Outcome, Rejected, Resumed, Retried, RetryLater
 from handlers.ports import Store
 from handlers.telemetry.logging import FIELDS, DeliveryLog, configure_logs
 from handlers.web.endpoints import Endpoints
@@ -154,3 +154,20 @@ def later(seconds: float) -> datetime:
     clock = Clock()
     clock.wait(seconds)
     return clock.now
+
+
+async def verdict(instance: Instance, job: str = "job") -> str:
+    """What a delivery comes to, in one word or two."""
+    outcome = await instance.deliver(failed(job))
+    _, counted = await instance.state(job)
+    match outcome:
+        case Retried(new_job_id):
+            return f"retried as {new_job_id}"
+        case Rejected(reason, _, cause):
+            return f"{reason} {cause}".strip()
+        case Deferred(until):
+            return f"deferred for {(until - instance.clock()).total_seconds():.0f} s"
+        case RetryLater():
+            return "in doubt" if counted else "transient"
+        case _:
+            return "fault, in doubt" if counted else "fault"
