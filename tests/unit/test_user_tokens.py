@@ -35,7 +35,7 @@ def granted(name: str, **fields: Any) -> Answer:
 
 async def test_token_is_cached_while_it_lives(instance: Instance) -> None:
     assert {f"{MARK}-access-1"} == {(await get(instance)).value for _ in range(3)}
-    assert [CLIENT_SECRET, ALICE] == sorted(instance.secrets.reads, reverse=True)
+    assert [CLIENT_SECRET, ALICE] == sorted(instance.secrets.reads)
 
 
 @pytest.mark.parametrize(
@@ -185,9 +185,9 @@ async def test_unchanged_client_file_is_not_tried_twice(instance: Instance) -> N
     assert 2 == len(instance.http.token_forms)
 
 
-@pytest.mark.parametrize("answer", [(404, b"<html>"), (503, b"")])
-async def test_mended_client_file_counts_at_the_next_delivery(instance: Instance, answer: Answer) -> None:
-    instance.http.token_script = [answer, granted("new")]
+@pytest.mark.parametrize("answers", [[(404, b"<html>")] * 2, [(503, b"")]])
+async def test_mended_client_file_counts_at_the_next_delivery(instance: Instance, answers: list[Answer]) -> None:
+    instance.http.token_script = [*answers, granted("new")]
     await instance.deliver()
     instance.secrets.add(CLIENT_SECRET, json.dumps({"web": CLIENT | {"client_id": "mended"}}))
     assert isinstance(await instance.deliver(), Retried)

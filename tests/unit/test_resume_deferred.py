@@ -1,0 +1,152 @@
+"""The schedule: what it puts back, and what a run that fails or dies leaves behind."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from handlers.domain.outcomes import Failed, Resumed, Retried, RetryLater
+from tests.unit.fakes import Answer, FakePublisher, cooldown, grpc_error
+from tests.unit.instance import Instance, failed, later
+
+FAILED = "archive-job-failed"
+HOUR = 3600
+
+
+async def deferred(instance: Instance, *jobs: str, **delivery: Any) -> None:
+    """These jobs are due now."""
+    new: list[Answer] = [(200, {"archiveJobId": f"{job}-new"}) for job in jobs]
+    for job, answer in zip(jobs, new, strict=True):
+        instance.script(job, cooldown(later(HOUR)), answer)
+        await instance.deliver(failed(job, theirs=1), **delivery)
+    instance.clock.wait(HOUR)
+
+
+class Publishes(FakePublisher):
+    """Publishes as `hook` lets it: it may wait or raise, before the message is out or after it."""
+
+    def __init__(self, hook: Any, *, out: bool = False) -> None:
+        super().__init__()
+        self.hook, self.out = hook, out
+
+    async def publish(self, request: Any, **options: Any) -> Any:
+        if not self.out:
+            await self.hook(request)
+        answer = await super().publish(request, **options)
+        if self.out:
+            await self.hook(request)
+        return answer
+
+
+async def hang(request: Any) -> None:
+    await asyncio.Future()
+
+
+async def die(request: Any) -> None:
+    raise asyncio.CancelledError
+
+
+async def test_due_deferral_is_put_back_as_it_came(instance: Instance) -> None:
+    await deferred(instance, "job", attributes={"own": "attribute"})
+    assert Resumed(1) == await instance.resume()
+    assert [failed(theirs=1, failedAt="2026-11-23T18:00:00.000Z")] == instance.published(FAILED)
+    assert [{"own": "attribute"}] == instance.attributes(FAILED)
+    assert Resumed(0) == await instance.resume()
+    assert Retried("job-new") == await instance.deliver(instance.published(FAILED)[0])
+
+
+async def test_deferral_is_not_put_back_before_its_time(instance: Instance) -> None:
+    await deferred(instance, "job")
+    instance.clock.wait(-1)
+    assert Resumed(0) == await instance.resume()
+
+
+async def test_run_puts_back_many_in_parts(instance: Instance) -> None:
+    await deferred(instance, *(f"job-{number}" for number in range(120)))
+    assert Resumed(120) == await instance.resume()
+    assert 120 == len({message["archiveJobId"] for message in instance.published(FAILED)})
+
+
+@pytest.mark.parametrize(
+    ("code", "outcome"), [("UNAVAILABLE", RetryLater), ("NOT_FOUND", Failed), ("INVALID_ARGUMENT", Failed)]
+)
+async def test_unpublished_deferral_is_due_again(instance: Instance, code: str, outcome: type) -> None:
+    await deferred(instance, "job")
+    instance.topics.failures[FAILED] = grpc_error(code)
+    assert outcome is type(await instance.resume())
+    assert "publish" == instance.line["failedStep"]
+    instance.topics.failures.clear()
+    assert Resumed(1) == await instance.resume()
+
+
+async def test_run_that_hangs_ends_at_its_deadline() -> None:
+    instance = Instance(HANDLER_DEADLINE_SECONDS="0.2")
+    await deferred(instance, "job")
+    topics, instance.clients.topics = instance.topics, Publishes(hang)
+    async with asyncio.timeout(5):
+        assert RetryLater("not over in time") == await instance.resume()
+    instance.clients.topics = topics
+    assert Resumed(1) == await instance.resume()
+
+
+@pytest.mark.parametrize("out", [False, True])
+async def test_run_that_dies_leaves_its_deferral_due(instance: Instance, out: bool) -> None:
+    await deferred(instance, "job")
+    topics, instance.clients.topics = instance.topics, Publishes(die, out=out)
+    with pytest.raises(asyncio.CancelledError):
+        await instance.resume()
+    instance.clients.topics = topics
+    assert (Resumed(1), 1) == (await instance.resume(), len(instance.published(FAILED)))
+
+
+async def test_two_runs_at_once_cost_one_call(instance: Instance) -> None:
+    await deferred(instance, "job")
+    await asyncio.gather(instance.resume(), instance.resume())
+    for message in instance.published(FAILED):
+        await instance.deliver(message)
+    assert ["job", "job"] == instance.http.retries  # the one that was deferred, and the one that was due
+
+
+async def test_bad_events_hold_up_no_other(instance: Instance) -> None:
+    await deferred(instance, *(f"{'bad' if number < 60 else 'good'}-{number}" for number in range(130)))
+
+    async def reject(request: Any) -> None:
+        if any(b'"bad-' in message.data for message in request.messages):
+            raise grpc_error("INVALID_ARGUMENT")
+
+    instance.clients.topics = Publishes(reject)
+    assert isinstance(await instance.resume(), Failed)
+    assert 70 == len(instance.clients.topics.messages)
+
+
+async def test_claimed_entries_hold_up_no_other(instance: Instance) -> None:
+    """What a delivery has claimed meanwhile stays due until its outcome is published."""
+    await deferred(instance, *(f"job-{number}" for number in range(70)))
+    instance.topics.failures["archive-job-retried"] = grpc_error("UNAVAILABLE")
+    for number in range(60):
+        assert isinstance(await instance.deliver(failed(f"job-{number}")), RetryLater)
+    assert Resumed(70) == await instance.resume()
+
+
+async def test_run_with_more_than_its_time_allows_has_succeeded() -> None:
+    instance = Instance(HANDLER_DEADLINE_SECONDS="2")
+    await deferred(instance, *(f"job-{number}" for number in range(500)))
+
+    async def slow(request: Any) -> None:
+        await asyncio.sleep(0.4)
+
+    instance.clients.topics = Publishes(slow)
+    outcome = await instance.resume()
+    assert Resumed(len(instance.clients.topics.messages)) == outcome
+    assert 0 < len(instance.clients.topics.messages) < 500
+
+
+async def test_late_duplicate_loses_no_deferral(instance: Instance) -> None:
+    await deferred(instance, "job")
+    instance.topics.failures["archive-job-retried"] = grpc_error("UNAVAILABLE")
+    await instance.deliver()
+    instance.topics.failures.clear()
+    assert Resumed(1) == await instance.resume()
+    assert Retried("job-new") == await instance.deliver(instance.published(FAILED)[0])
+    assert Resumed(0) == await instance.resume()
+    assert 2 == len(instance.http.retries)
