@@ -1,10 +1,9 @@
 """Google's generated clients on a real gRPC server: keepalive, metadata, retries, proxies, and what they log."""
 
 import asyncio
-import json
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -22,7 +21,7 @@ from handlers.google.pubsub import BatchPublisher, TopicPublisher
 from handlers.google.secret_manager import SecretStore, SecretVersion
 from local.google_apis import MARK
 from tests.unit.fakes import grpc_error
-from tests.unit.process import run
+from tests.unit.process import ROOT, run
 
 Code = grpc.StatusCode
 
@@ -196,7 +195,7 @@ async def test_keepalive_gives_up_a_dead_connection(google: Fixture) -> None:
 
 
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy"])
-async def test_grpc_goes_by_https_proxy_in_either_case(variable: str, tmp_path: Path) -> None:
+async def test_grpc_goes_by_https_proxy_in_either_case(variable: str) -> None:
     asked: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -216,20 +215,23 @@ class Known(Credentials):
         self.token, self.expiry = "t", datetime.now(UTC).replace(tzinfo=None) + timedelta(hours=1)
 export_proxies(os.environ)
 async def main():
-    await GoogleClients(Account(lambda **_: (Known(None), "p"))).publisher()
-    await asyncio.sleep(5)
+    clients = GoogleClients(Account(lambda **_: (Known(None), "p")))
+    await clients.publisher()
+    await asyncio.to_thread(input)
 asyncio.run(main())
 """
     async with await asyncio.start_server(proxy, "127.0.0.1", 0) as server:
         address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        running = asyncio.create_task(asyncio.to_thread(run, code, **{variable: address}))
-        async with asyncio.timeout(20):
+        running = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", code, env={variable: address}, cwd=ROOT, stdin=asyncio.subprocess.PIPE
+        )
+        async with asyncio.timeout(30):
             assert (await asked.get()).startswith(b"CONNECT pubsub.googleapis.com:443")
             assert b"\x16\x03" == await asked.get()  # a handshake of TLS
-        await running
+            await running.communicate(b"\n")
 
 
-@pytest.mark.parametrize("scope", ["google", "google.cloud", "google.cloud.secretmanager_v1", ""])
+@pytest.mark.parametrize("scope", ["google", "google.cloud.secretmanager_v1"])
 async def test_google_loggers_stay_silent(google: Fixture, scope: str) -> None:
     code = f"""
 import asyncio, logging
@@ -291,7 +293,3 @@ def test_exhausted_tries_are_transient() -> None:
 def test_bug_is_neither_transient_nor_a_rejection() -> None:
     assert (False, False) == (is_transient(ZeroDivisionError()), is_rejection(ZeroDivisionError()))
     assert not is_transient(InvalidArgument("x"))  # type: ignore[no-untyped-call]
-
-
-def test_services_answers_are_json_free() -> None:
-    assert json.loads("{}") == {}

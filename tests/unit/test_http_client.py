@@ -169,11 +169,10 @@ async def test_kept_connection_dropped_in_the_call_is_not_tried_again(http: Http
 @pytest.mark.parametrize(
     "unasked",
     [
-        b'HTTP/1.1 200 OK\r\nContent-Length: 24\r\n\r\n{"access_token":"alices"}',
+        b'HTTP/1.1 200 OK\r\nContent-Length: 25\r\n\r\n{"access_token":"alices"}',
         b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
-        b"HTTP/1.1 ",
     ],
-    ids=["answers twice", "front end's 408", "half an answer"],
+    ids=["answers twice", "front end's 408"],
 )
 @pytest.mark.parametrize("pause", [0.0, 0.05])
 async def test_unasked_answer_on_an_idle_connection_is_not_used(
