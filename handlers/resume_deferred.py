@@ -44,16 +44,17 @@ class ResumeDeferred(Struct, frozen=True, kw_only=True):
         unreadable: dict[str, str] = {}
         tried: set[str] = set()
         stop_at = clock() + self.deadline * _STOP_STARTING_AT
+        wanted = _MAX_CONCURRENCY
         async with asyncio.timeout(self.deadline):
             while len(tried) < self.limit and len(faults) < _MAX_FAULTS and clock() < stop_at:
-                wanted = _MAX_CONCURRENCY + len(faults) + len(unreadable)  # those stay due
                 with log.step("due"):
                     due = await self.ledger.due(wanted)
                 unreadable |= {one.job_id: one.detail for one in due if isinstance(one, Unreadable)}
                 entries = [one for one in due if isinstance(one, VersionedEntry)]
                 fresh = [one for one in entries if one.entry.job_id not in tried][: self.limit - len(tried)]
-                if not fresh:
+                if not fresh and len(due) < wanted:
                     break
+                wanted = _MAX_CONCURRENCY + len(due) - len(fresh)  # what stays due is in the way
                 tried |= {one.entry.job_id for one in fresh}
                 with log.step("publish"):
                     ended = await asyncio.gather(*map(self._put_back, fresh), return_exceptions=True)

@@ -2,7 +2,7 @@
 
 log records, what is printed        by every test in this process
 exceptions that pass our code       likewise, from Python 3.12 on
-messages, ledger, outcomes          where the test's world keeps them: `check`
+messages, ledger, log lines         where the unit tests' instance keeps them: `check`
 a server's output, its answers      the stage looks through them when it ends: local/stage.py
 """
 

@@ -20,10 +20,10 @@ def pytest_configure(config):
 _TESTS = """
 import logging, sys
 import pytest
-from handlers.telemetry import Journal, configure_logs, log
+from handlers.telemetry.logging import DeliveryLog, configure_logs, log
 from local.function_server import ROOT
 from local.google_apis import MARK
-from tests.unit.world import World, failed
+from tests.unit.instance import Instance
 
 class Quoting(Exception): pass
 
@@ -34,7 +34,7 @@ def test_nothing_is_told(): log.warning("a token of %d letters", len(MARK))
 def test_a_message(): log.warning("refused: %s", MARK)
 def test_a_field():
     configure_logs("INFO")
-    Journal(token=MARK).write(logging.INFO, "retried")
+    DeliveryLog(token=MARK).write(logging.INFO, "retried")
 def test_anybody_elses_record(): logging.getLogger("aiohttp").debug("Bearer " + MARK)
 def test_a_traceback():
     try: raise Quoting(MARK)
@@ -42,10 +42,9 @@ def test_a_traceback():
 def test_what_is_printed(): print("Bear" + "er", MARK)
 def test_what_goes_to_stderr(): print("Bearer", MARK, file=sys.stderr)
 async def test_what_a_delivery_leaves_behind():
-    world = World()
-    world.http.token_script = [(200, {"access_token": MARK})]
-    world.script("job", (200, {"archiveJobId": MARK}))
-    await world.deliver(failed())
+    instance = Instance()
+    instance.script("job", (200, {"archiveJobId": MARK}))
+    await instance.deliver()
 def test_an_exception_though_it_is_caught():
     with pytest.raises(Quoting): ours("raise Quoting(MARK)")
 """

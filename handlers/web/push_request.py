@@ -36,7 +36,7 @@ class _Push(Struct):
 
 class _CloudEvent(Struct):
     type: str
-    data: Raw | None = None
+    data: Raw = Raw()
     data_base64: str | None = None
 
 
@@ -65,7 +65,7 @@ def _push_body(headers: Mapping[str, str], body: bytes | bytearray) -> bytes | b
     if headers.get("content-type", "").lower().startswith("application/cloudevents+json"):
         event = _decode_cloud_event(body)
         kind = event.type
-        body = _base64(event.data_base64) if event.data_base64 else event.data or b""
+        body = _base64(event.data_base64) if event.data_base64 else event.data
     else:
         kind = headers.get("ce-type", MESSAGE_PUBLISHED)
     if kind != MESSAGE_PUBLISHED:

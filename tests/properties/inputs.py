@@ -7,24 +7,22 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from handlers.portability import TABLE
 from local.google_apis import MARK
 
-bad = 0  # inputs so far that were refused, and rightly so
+bad = 0  # inputs so far that were rejected, and rightly so
 
 
-def refused() -> None:
+def rejected() -> None:
     """Count one more."""
     global bad  # noqa: PLW0603, the one figure of a process
     bad += 1
 
 
 QUOTED = "not-to-be-quoted"  # stands in what comes in from outside, and must not come out in our own words
+TOKEN = f"{MARK}-token"
 
 _LETTERS = string.ascii_letters + string.digits + "_-"
 user_ids = st.text(_LETTERS, min_size=1, max_size=128)
-TOKEN = f"{MARK}-token"
-
 job_ids = st.text(_LETTERS + ".~", min_size=1, max_size=256)
 _offsets = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 moments = st.datetimes(timezones=_offsets)
@@ -41,10 +39,10 @@ events = st.fixed_dictionaries(
         "userId": user_ids,
     },
     optional={
-        "credentialId": user_ids,
-        "rootArchiveJobId": job_ids,
-        "attempt": st.integers(min_value=0),
-        "failedAt": moments.map(lambda moment: moment.isoformat()),
+        "credentialId": user_ids | st.none(),
+        "rootArchiveJobId": job_ids | st.none(),
+        "attempt": st.integers(min_value=0) | st.integers(0, 9).map(float) | st.none(),
+        "failedAt": moments.map(lambda moment: moment.isoformat()) | st.none(),
         "theirs": anything,
     },
 )
@@ -68,18 +66,24 @@ def nearly(draw: st.DrawFn, sound: st.SearchStrategy[Any]) -> bytes:
     return data
 
 
-_CODES = sorted({word for _, word in TABLE} | {"INTERNAL", "UNAVAILABLE", "INVALID_ARGUMENT", "PERMISSION_DENIED", "X"})
-_info = st.fixed_dictionaries(
-    {"@type": st.just("type.googleapis.com/google.rpc.ErrorInfo"), "reason": st.sampled_from(_CODES) | anything},
+# Google's answers. The words are those of the API's documentation, not of the program.
+
+_CODES = ("ABORTED", "ALREADY_EXISTS", "FAILED_PRECONDITION", "INVALID_ARGUMENT", "NOT_FOUND", "OUT_OF_RANGE")
+_CODES += ("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "UNAUTHENTICATED", "UNAVAILABLE", "X")
+_REASONS = ("ACCESS_TOKEN_SCOPE_INSUFFICIENT", "ACCOUNT_STATE_INVALID", "ALREADY_EXISTS_ONE_TIME", "SERVICE_DISABLED")
+_REASONS += ("RESOURCE_EXHAUSTED_ONE_TIME", "RESOURCE_EXHAUSTED_TIME_BASED", "RATE_LIMIT_EXCEEDED", "X")
+_metadata = anything | st.fixed_dictionaries(
+    {},
     optional={
-        "metadata": anything
-        | st.fixed_dictionaries(
-            {},
-            optional={
-                "job_id": job_ids | anything,
-                "timestamp_after_24hrs": moments.map(str) | st.floats() | st.integers() | anything,
-            },
-        )
+        "job_id": job_ids | anything,
+        "timestamp_after_24hrs": moments.map(str) | st.floats() | st.integers() | anything,
+    },
+)
+_info = st.fixed_dictionaries(
+    {"@type": st.just("type.googleapis.com/google.rpc.ErrorInfo"), "reason": st.sampled_from(_REASONS) | anything},
+    optional={
+        "metadata": _metadata,
+        "domain": st.sampled_from(("dataportability.googleapis.com", "googleapis.com")) | anything,
     },
 )
 _retry_info = st.fixed_dictionaries(
@@ -89,23 +93,55 @@ _retry_info = st.fixed_dictionaries(
     }
 )
 details = st.lists(_info | _retry_info | anything, max_size=3, unique_by=str)
-google_errors = st.fixed_dictionaries(
-    {
-        "error": st.fixed_dictionaries(
-            {"status": st.sampled_from(_CODES) | anything, "message": st.just(QUOTED), "details": details}
-        )
-    }
+errors = st.fixed_dictionaries(
+    {"status": st.sampled_from(_CODES) | anything, "message": st.just(QUOTED), "details": details}
 )
-google_bodies = (
-    st.binary(max_size=60)
-    | google_errors.map(lambda content: json.dumps(content).encode())
-    | nearly(google_errors)
-    | st.fixed_dictionaries({"archiveJobId": job_ids | anything}).map(lambda content: json.dumps(content).encode())
-    | anything.map(lambda content: json.dumps(content).encode())
-)
-statuses = st.sampled_from(sorted({status for status, _ in TABLE} | {302, 400, 500, 502, 503, 504})) | st.integers(
-    100, 599
-)
+statuses = st.sampled_from((302, 400, 401, 403, 404, 409, 429, 500, 502)) | st.integers(200, 599)
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> tuple[int, bytes]:
+    """A status and a body, of Google's own or nearly so."""
+    status = draw(statuses)
+    own = errors.map(lambda error: {"error": error | {"code": status}})
+    kind = draw(st.sampled_from(("own", "list", "nearly", "job", "other")))
+    match kind:
+        case "own":
+            body = json.dumps(draw(own)).encode()
+        case "list":
+            body = json.dumps([draw(own)]).encode()
+        case "nearly":
+            body = draw(nearly(own))
+        case "job":
+            body = json.dumps({"archiveJobId": draw(job_ids | anything)}).encode()
+        case _:
+            body = draw(st.binary(max_size=60) | anything.map(lambda content: json.dumps(content).encode()))
+    return status, body
+
+
+def is_own(status: int, body: bytes) -> bool:
+    """Whether a body is Google's own, as the contract says it."""
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    content = content[0] if isinstance(content, list) and content else content
+    error = content.get("error") if isinstance(content, dict) else None
+    return isinstance(error, dict) and error.get("code") == status
+
+
+@st.composite
+def foreign_answers(draw: st.DrawFn) -> tuple[int, bytes]:
+    """An answer that is not Google's own: of a proxy, a front end, a wrong endpoint."""
+    status, body = draw(answers())
+    wrong = st.integers(0, 599).filter(lambda code: code != status) | st.none() | st.just(str(status))
+    if is_own(status, body):
+        error = draw(errors) | {"code": draw(wrong)}
+        body = json.dumps({"error": error}).encode()
+    if status == 200 and b"archiveJobId" in body:
+        body = b"<html>Welcome</html>"
+    return status, body
+
 
 oauth_bodies = st.binary(max_size=60) | nearly(
     st.fixed_dictionaries(
@@ -115,7 +151,7 @@ oauth_bodies = st.binary(max_size=60) | nearly(
             "expires_in": st.integers() | st.floats() | anything,
             "scope": st.text() | st.just("https://www.googleapis.com/auth/dataportability.x email") | anything,
             "refresh_token": st.just(TOKEN),
-            "error": st.sampled_from(("invalid_grant", "invalid_client", "invalid_scope", "y")) | anything,
+            "error": st.sampled_from(("invalid_grant", "invalid_client", "unauthorized_client", "y")) | anything,
             "error_description": st.just(TOKEN),
         },
     )

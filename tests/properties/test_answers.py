@@ -1,130 +1,138 @@
-"""Any status and body from Google has exactly one meaning, and nobody is told what stood in it."""
+"""Any status and body: nobody is rejected without Google's word, and nobody is told what stood in an answer."""
 
 import asyncio
 import json
 import random
-from datetime import timedelta
+from typing import Any
 
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from handlers.outcomes import (
-    Broken,
-    Deferred,
-    Fault,
-    Misconfigured,
-    NotNow,
-    Reason,
-    Refused,
-    Rejected,
-    Retried,
-    Unavailable,
-)
-from handlers.portability import answer_of
-from handlers.ports import AccessToken, Cooldown, NewJob, TokenRefused, Unknown
+from handlers.domain.outcomes import Deferred, Failed, Outcome, Rejected, Retried, RetryLater
 from local.google_apis import MARK
 from tests.properties.inputs import (
     QUOTED,
+    answers,
     details,
-    google_bodies,
-    google_errors,
+    errors,
+    foreign_answers,
+    is_own,
     job_ids,
     oauth_bodies,
-    refused,
+    rejected,
     statuses,
 )
-from tests.unit.world import NOW, World, failed
+from tests.unit.fakes import Answer
+from tests.unit.instance import Instance
+
+STATES = {Retried: "retried", Rejected: "rejected", Deferred: "deferred", RetryLater: "open", Failed: "open"}
 
 
-@given(statuses, google_bodies)
-def test_any_answer_has_one_meaning_that_its_status_allows(status: int, body: bytes) -> None:
-    answer = answer_of(status, body, NOW)
-    match answer:
-        case NewJob(job_id):
-            assert status in (200, 409)
-            assert job_id
-        case Cooldown(until):
-            assert status in (400, 403, 409, 429)
-            assert NOW < until <= NOW + timedelta(days=31)
-        case TokenRefused():
-            assert status == 401
-        case Unknown():
-            assert status in (200, 408, 499) or not 300 <= status < 500
-        case Misconfigured():
-            assert 300 <= status < 500
-        case Unavailable():
-            assert 400 <= status < 500
-        case Refused(reason=reason):
-            assert 400 <= status < 500
-            assert reason in (Reason.ACCESS_DENIED, Reason.JOB_NOT_FOUND, Reason.JOB_NOT_RETRYABLE)
-        case _:
-            raise AssertionError(answer)
-    if not isinstance(answer, NewJob):
-        refused()
-        assert QUOTED not in f"{answer!r} {answer}"
+def deliver(*steps: Answer, token: Any = None, **environment: str) -> tuple[Instance, Outcome]:
+    instance = Instance(**environment)
+    instance.script("job", *steps)
+    instance.http.token_script = [token] if token else []
+    return instance, asyncio.run(instance.deliver())
 
 
-@given(statuses, google_errors, st.randoms())
-def test_the_order_of_an_errors_details_means_nothing(status: int, content: dict, chance: random.Random) -> None:  # type: ignore[type-arg]
-    kinds = [str(each.get("@type")) for each in content["error"]["details"] if isinstance(each, dict)]
-    if len(kinds) == len(set(kinds)):  # each type occurs at most once, https://google.aip.dev/193
-        first = answer_of(status, json.dumps(content).encode(), NOW)
-        chance.shuffle(content["error"]["details"])
-        assert repr(first) == repr(answer_of(status, json.dumps(content).encode(), NOW))
+@given(foreign_answers())
+def test_foreign_answer_rejects_nobody(answer: tuple[int, bytes]) -> None:
+    rejected()
+    instance, outcome = deliver(answer)
+    assert isinstance(outcome, RetryLater | Failed)
+    assert ([], 1) == (instance.topics.messages, len(instance.http.retries))
 
 
-@given(statuses, google_bodies)
-def test_any_answer_ends_a_delivery_in_one_outcome_and_the_ledger_in_its_state(status: int, body: bytes) -> None:
+@given(
+    st.lists(st.tuples(foreign_answers(), foreign_answers(), st.integers(10, 600)), min_size=2, max_size=60),
+    st.integers(0, 2),
+)
+def test_storm_of_foreign_answers_within_an_hour_rejects_nobody(
+    storm: list[tuple[Answer, Answer, int]], attempt: int
+) -> None:
+    """Of the API and of the token endpoint, at whatever times Pub/Sub delivers again."""
+
+    async def run() -> None:
+        instance, passed = Instance(), 0
+        for retry, token, pause in storm:
+            instance.script("job", retry)
+            granted: Answer = (200, {"access_token": f"{MARK}-access", "expires_in": 0})
+            instance.http.token_script = [token if pause % 3 == 0 else granted]
+            outcome = await instance.deliver({"archiveJobId": "job", "userId": "alice", "attempt": attempt})
+            assert isinstance(outcome, RetryLater | Failed)
+            passed += pause
+            if passed >= 3600:
+                return
+            instance.clock.wait(pause)
+
+    rejected()
+    asyncio.run(run())
+
+
+@given(answers())
+def test_answer_ends_a_delivery_in_one_outcome(answer: tuple[int, bytes]) -> None:
+    status, body = answer
     assume(MARK.encode() not in body)  # a new job's id is no secret
-    world = World()
-    world.script("job", (status, body))
-    outcome = asyncio.run(world.deliver(failed()))
-    stored = asyncio.run(world.store.load("job"))
-    assert stored
-    states = {Retried: "retried", Rejected: "rejected", Deferred: "deferred", NotNow: "open", Broken: "open"}
-    assert states[type(outcome)] == stored.entry.state
-    assert (1 if outcome.status == 204 and not isinstance(outcome, Deferred) else 0) == len(
-        world.retried.messages + world.rejected.messages
-    )
-    assert len(world.http.retries) <= 1 + (status == 401)
-    told = f"{outcome!r} {world.retried.messages} {world.rejected.messages} {world.journal.fields} {stored.entry!r}"
-    if not isinstance(outcome, Retried):
-        assert QUOTED not in told
+    instance, outcome = deliver(answer)
+    entry = asyncio.run(instance.entry())
+    assert entry
+    assert STATES[type(outcome)] == entry.state
+    assert (1 if isinstance(outcome, Retried | Rejected) else 0) == len(instance.topics.messages)
+    assert len(instance.http.retries) <= 1 + (status == 401)
+    if isinstance(outcome, Retried):
+        return
+    rejected()
+    assert QUOTED not in f"{outcome!r} {instance.rejected} {instance.line} {entry!r}"
+    own_job = status == 200 and json.loads(body).get("archiveJobId") in ("job", "archiveJobs/job") if body else False
+    assert not isinstance(outcome, Rejected | Deferred) or is_own(status, body) or own_job
 
 
-@given(statuses, oauth_bodies)
-def test_any_answer_of_the_token_endpoint_is_a_token_or_a_fault_of_whom_it_names(status: int, body: bytes) -> None:
-    world = World()
-    world.http.token_script = [(status, body)]
-
-    async def ask() -> AccessToken | Fault:
-        try:
-            return await world.credentials.begin("alice")
-        except Fault as fault:
-            return fault
-
-    found, said = asyncio.run(ask()), body.decode(errors="replace")
-    assert MARK not in f"{found!r} {found}"
-    match found:
-        case AccessToken(value):
-            assert status == 200
-            assert value == json.loads(said)["access_token"]
-        case Refused():  # the user is told only what the answer said of the user's grant
-            refused()
-            assert status == 200 or 400 <= status < 500
-            assert json.loads(said).get("error") in ("invalid_grant", "admin_policy_enforced") or "scope" in said
-        case _:
-            refused()
+@given(statuses, errors, st.randoms())
+def test_order_of_an_errors_details_means_nothing(status: int, error: dict[str, Any], chance: random.Random) -> None:
+    kinds = [str(each.get("@type")) for each in error["details"] if isinstance(each, dict)]
+    assume(len(kinds) == len(set(kinds)))  # each type occurs at most once, https://google.aip.dev/193
+    told = []
+    for _ in range(2):
+        _, outcome = deliver((status, {"error": error | {"code": status}}))
+        told.append(repr(outcome))
+        chance.shuffle(error["details"])
+    assert told[0] == told[1]
 
 
 @given(details, job_ids)
-def test_a_job_is_adopted_only_where_google_names_one(errors: list, job: str) -> None:  # type: ignore[type-arg]
-    content = {"error": {"status": "ALREADY_EXISTS", "details": errors}}
-    match answer_of(409, json.dumps(content).encode(), NOW):
-        case NewJob(job_id):
-            assert any(
-                isinstance(each, dict)
-                and isinstance(each.get("metadata"), dict)
-                and str(each["metadata"].get("job_id", "")).removeprefix("archiveJobs/") == job_id
-                for each in errors
-            )
+def test_job_is_adopted_only_where_google_names_one(listed: list[Any], job: str) -> None:
+    _, outcome = deliver((409, {"error": {"code": 409, "status": "ALREADY_EXISTS", "details": listed}}))
+    if isinstance(outcome, Retried):
+        named = [each["metadata"].get("job_id") for each in listed if isinstance(each, dict) and "metadata" in each]
+        assert outcome.new_job_id in [str(each).removeprefix("archiveJobs/") for each in named]
+
+
+@given(statuses, oauth_bodies)
+def test_answer_of_the_token_endpoint_blames_whom_it_names(status: int, body: bytes) -> None:
+    instance, outcome = deliver(token=(status, body))
+    assert MARK not in f"{outcome!r} {instance.line}"
+    if isinstance(outcome, Retried):
+        assert status == 200
+        assert json.loads(body)["access_token"] == instance.http.bearers[0]
+        return
+    rejected()
+    if isinstance(outcome, Rejected):
+        content = json.loads(body)
+        named = 400 <= status < 500 and content.get("error") in ("invalid_grant", "admin_policy_enforced")
+        assert named or (status == 200 and "access_token" in content and "scope" in content)
+
+
+@given(
+    st.binary(max_size=80) | st.text(max_size=40).map(str.encode), st.sampled_from((b"", b"1//", b"{", b'"', b"ya29."))
+)
+def test_any_secret_is_a_token_or_nobodys_fault(payload: bytes, start: bytes) -> None:
+    """A user is asked for consent only where the secret is empty."""
+    instance = Instance()
+    instance.replace_secret("alice", start + payload)
+    outcome = asyncio.run(instance.deliver())
+    if isinstance(outcome, Rejected):
+        assert not (start + payload).decode("utf-8-sig").strip()
+    assert isinstance(outcome, Retried | Rejected | Failed)
+    if not isinstance(outcome, Retried):
+        rejected()
+        assert [] == instance.http.requests

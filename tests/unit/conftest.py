@@ -5,10 +5,39 @@ Other tests start processes, and uvloop forks for that, which a process with gRP
 """
 
 import asyncio
-from collections.abc import Callable
+import logging
+import signal
+from collections.abc import Callable, Iterator
 
+import pytest
 import uvloop
+
+from handlers.telemetry.logging import log
+from tests.unit.instance import Instance, LogLines
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture
+def instance() -> Instance:
+    return Instance()
+
+
+@pytest.fixture
+def logged() -> LogLines:
+    return LogLines()
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    """Signal handlers and loggers that a test's instance configures go with it."""
+    at_sigterm = signal.getsignal(signal.SIGTERM)
+    loggers = log, logging.getLogger("google"), logging.getLogger("opentelemetry")
+    before = [(each, each.handlers[:], each.propagate, each.level) for each in loggers]
+    yield
+    signal.signal(signal.SIGTERM, at_sigterm)
+    for each, handlers, propagate, level in before:
+        each.handlers[:], each.propagate = handlers, propagate
+        each.setLevel(level)

@@ -2,436 +2,363 @@
 
 import asyncio
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from handlers.entries import Entry
-from handlers.events import ArchiveJobFailed
-from handlers.firestore import FirestoreClient, FirestoreStore
-from handlers.ledger import Claim, Conflict, Held, Ledger, Settled, Store, Stored, Superseded, reopen
+from handlers.bootstrap import firestore_store, google_clients
+from handlers.domain.decisions import RetryPolicy
+from handlers.domain.events import FailedJob
+from handlers.domain.ledger_entry import LedgerEntry
+from handlers.domain.outcomes import Reason, Rejection, Throttled, Transient
+from handlers.google.account import Account
+from handlers.ledger import AlreadyDecided, Claim, Claimable, InProgress, LeaseLost, Ledger, reopen
 from handlers.memory_store import MemoryStore
-from handlers.outcomes import Misconfigured, Reason, Throttled, Unavailable
-from handlers.rpc import Channels
-from tests.unit.world import NOW
+from handlers.ports import Conflict, Store, Unreadable, VersionedEntry
+from handlers.web.settings import from_environment
+from tests.unit.fakes import START, Clock
 
-MakeLedger = Callable[..., Ledger]
+POLICY = RetryPolicy(budget=3, event_max_age=timedelta(days=14), park_ambiguous=False, doubt_pause=0.0)
+DENIED = Rejection(Reason.ACCESS_DENIED, "words")
 
 
 @pytest.fixture(params=["memory", "firestore"])
 async def store(request: pytest.FixtureRequest, project: str) -> Store:
-    if request.param == "memory":
-        return MemoryStore()
-    return firestore_store(request.getfixturevalue("firestore_emulator"), project)
+    return (
+        MemoryStore() if request.param == "memory" else emulated(request.getfixturevalue("firestore_emulator"), project)
+    )
 
 
-def firestore_store(address: str, project: str) -> FirestoreStore:
-    client = Channels().client(FirestoreClient, address)
-    return FirestoreStore(client, project=project, database="(default)", collection="archiveJobRetries")
+def emulated(address: str, project: str) -> Store:
+    settings = from_environment({"GOOGLE_CLOUD_PROJECT": project, "FIRESTORE_EMULATOR_HOST": address})
+    return firestore_store(settings, google_clients(settings, Account()))
 
 
 def ledger(store: Store, lease_seconds: float = 150) -> Ledger:
     """A ledger as another instance would have it: its own object over the same store."""
-    return Ledger(store, lease_seconds=lease_seconds, keep=timedelta(days=45), now=lambda: NOW)
+    return Ledger(store, POLICY, lease_seconds=lease_seconds, keep=timedelta(days=45), now=lambda: START)
 
 
-def failed(job_id: str = "job", **fields: Any) -> ArchiveJobFailed:
-    return ArchiveJobFailed(**{"job_id": job_id, "user_id": "alice", "credential_id": "alice"} | fields)
+def failed(job_id: str = "job", **fields: Any) -> FailedJob:
+    return FailedJob(**{"job_id": job_id, "user_id": "alice", "credential_id": "alice"} | fields)
 
 
-async def claim(ledger: Ledger, event: ArchiveJobFailed | None = None) -> Claim:
-    claim = await ledger.claim(event or failed())
+async def claimed(ledger: Ledger, job: FailedJob | None = None, owner: str = "me") -> Claim:
+    claim = await ledger.claim(job or failed(), owner)
+    if isinstance(claim, InProgress | AlreadyDecided):
+        claim = await ledger.claim(job or failed(), owner)
     assert isinstance(claim, Claim)
     return claim
 
 
-async def settled(store: Store, event: ArchiveJobFailed) -> Entry:
-    found = await ledger(store).claim(event)
-    assert isinstance(found, Settled)
-    return found.entry
+async def test_of_many_claims_at_once_one_wins(store: Store) -> None:
+    claims = await asyncio.gather(*(ledger(store).claim(failed(), f"{number}") for number in range(20)))
+    assert [1, 19] == [sum(isinstance(claim, kind) for claim in claims) for kind in (Claim, InProgress)]
 
 
-async def test_of_many_who_claim_at_once_one_gets_it(store: Store) -> None:
-    claims = await asyncio.gather(*(ledger(store).claim(failed()) for _ in range(20)))
-    assert [sum(isinstance(claim, kind) for claim in claims) for kind in (Claim, Held)] == [1, 19]
-
-
-async def test_a_job_is_its_own_root_with_nothing_used_until_more_is_known(store: Store) -> None:
-    entry = (await claim(ledger(store))).entry
-    assert (entry.root_job_id, entry.used, entry.fence) == ("job", 0, 1)
-
-
-async def test_a_released_claim_can_be_claimed_and_costs_nothing(store: Store) -> None:
-    first = await claim(ledger(store))
+async def test_released_claim_costs_nothing(store: Store) -> None:
+    first = await claimed(ledger(store))
     await ledger(store).record(first, first.entry.released())
-    entry = (await claim(ledger(store))).entry
-    assert (entry.used, entry.fence) == (0, 2)
+    entry = (await claimed(ledger(store))).entry
+    assert (0, 2, "job") == (entry.retries_used, entry.claim_count, entry.root_job_id)
 
 
-async def test_a_lapsed_claim_is_taken_over_and_counts_as_a_call(store: Store) -> None:
-    await claim(ledger(store, lease_seconds=0.05))
+async def test_lapsed_claim_is_taken_over_and_counts(store: Store) -> None:
+    await claimed(ledger(store, lease_seconds=0.05))
     await asyncio.sleep(0.1)
-    entry = (await claim(ledger(store))).entry
-    assert (entry.used, entry.fence) == (1, 2)
+    claim = await claimed(ledger(store), owner="other")
+    assert (True, 1) == (claim.lapsed, claim.entry.retries_used)
 
 
-async def test_the_lease_is_the_one_that_the_claim_was_made_with(store: Store) -> None:
-    await claim(ledger(store, lease_seconds=150))
+async def test_lease_is_the_one_of_the_claim(store: Store) -> None:
+    await claimed(ledger(store, lease_seconds=150))
     await asyncio.sleep(0.1)
-    assert isinstance(await ledger(store, lease_seconds=0.05).claim(failed()), Held)
+    assert isinstance(await ledger(store, lease_seconds=0.05).claim(failed(), "other"), InProgress)
 
 
-async def test_who_was_taken_over_records_nothing(store: Store) -> None:
-    stale = await claim(ledger(store, lease_seconds=0.05))
+async def test_lost_lease_records_nothing(store: Store) -> None:
+    stale = await claimed(ledger(store, lease_seconds=0.05))
     await asyncio.sleep(0.1)
-    fresh = await claim(ledger(store))
-    with pytest.raises(Superseded):
+    fresh = await claimed(ledger(store), owner="other")
+    with pytest.raises(LeaseLost):
         await ledger(store).record(stale, stale.entry.retried("stale"))
     await ledger(store).record(fresh, fresh.entry.retried("fresh"))
-    with pytest.raises(Superseded):
+    with pytest.raises(LeaseLost):
         await ledger(store).record(stale, stale.entry.released())
-    settled = await ledger(store).claim(failed())
-    assert isinstance(settled, Settled)
-    assert settled.entry.new_job_id == "fresh"
+    found = await store.load("job")
+    assert found
+    assert "fresh" == found.entry.new_job_id
 
 
-async def test_an_answer_is_final_and_reads_back_as_it_was_written(store: Store) -> None:
-    claimed = await claim(ledger(store))
-    kept = await ledger(store).record(claimed, claimed.entry.retried("new"))
-    assert kept.entry == await settled(store, failed(attempt=2, user_id="mallory"))
+@pytest.mark.parametrize(
+    "record",
+    [
+        lambda entry: entry.retried("new"),
+        lambda entry: entry.rejected(DENIED),
+        lambda entry: entry.deferred(START, b"\x00\xff", '{"":"any key"}'),
+        lambda entry: entry.in_doubt("words"),
+    ],
+)
+async def test_entry_reads_back_as_it_was_written(store: Store, record: Callable[[LedgerEntry], LedgerEntry]) -> None:
+    claim = await claimed(ledger(store), failed(root_job_id="root", retries_before=1))
+    kept = await ledger(store).record(claim, record(claim.entry))
+    found = await store.load("job")
+    assert found
+    assert (kept.entry, kept.version) == (found.entry, found.version)
 
 
-@pytest.mark.parametrize("reason", list(Reason))
-async def test_a_rejection_is_final_where_googles_answer_stands_behind_it(store: Store, reason: Reason) -> None:
-    claimed = await claim(ledger(store))
-    await ledger(store).record(claimed, claimed.entry.rejected(reason, "words"))
-    by_google = reason not in ("EVENT_EXPIRED", "RETRY_BUDGET_EXHAUSTED", "REAUTHORIZATION_REQUIRED")
-    assert by_google == isinstance(await ledger(store).claim(failed()), Settled)
-
-
-async def test_a_deferral_waits_for_its_time_with_its_event(store: Store) -> None:
-    until = NOW + timedelta(hours=1)
-    claimed = await claim(ledger(store))
-    kept = await ledger(store).record(claimed, claimed.entry.deferred(until, b"\x00\xff", '{"":"any key"}'))
-    assert kept.entry == await settled(store, failed())
-    assert until + timedelta(days=45) == kept.entry.expire_at
-    later = Ledger(store, lease_seconds=1, keep=timedelta(1), now=lambda: until)
-    assert isinstance(await later.claim(failed()), Claim)
-
-
-async def test_the_new_job_of_a_retry_is_known_by_its_chain(store: Store) -> None:
-    first = await claim(ledger(store), failed(root_job_id="root", attempt=1))
+async def test_new_job_is_known_by_its_chain(store: Store) -> None:
+    first = await claimed(ledger(store), failed(root_job_id="root", retries_before=1))
     await ledger(store).record(first, first.entry.retried("new"))
-    entry = (await claim(ledger(store), failed("new"))).entry
-    assert (entry.root_job_id, entry.used) == ("root", 2)
+    entry = (await claimed(ledger(store), failed("new"))).entry
+    assert ("root", 2) == (entry.root_job_id, entry.retries_used)
 
 
-@pytest.mark.parametrize(("known", "told", "counted"), [(2, 1, 2), (1, 2, 2)])
-async def test_the_larger_attempt_counts(store: Store, known: int, told: int, counted: int) -> None:
-    first = await claim(ledger(store), failed(attempt=known - 1))
-    await ledger(store).record(first, first.entry.retried("new"))
-    assert counted == (await claim(ledger(store), failed("new", attempt=told))).entry.used
-
-
-async def test_a_link_never_overwrites_what_is_known_of_the_new_job(store: Store) -> None:
-    claimed = await claim(ledger(store), failed("new"))
-    new = await ledger(store).record(claimed, claimed.entry.retried("newest"))
-    before = await claim(ledger(store))
+async def test_link_never_overwrites_a_known_job(store: Store) -> None:
+    claim = await claimed(ledger(store), failed("new"))
+    new = await ledger(store).record(claim, claim.entry.retried("newest"))
+    before = await claimed(ledger(store))
     await ledger(store).record(before, before.entry.retried("new"))
-    assert new.entry == await settled(store, failed("new"))
-    assert isinstance(await ledger(store).claim(failed()), Settled)
+    found, job = await store.load("new"), await store.load("job")
+    assert found
+    assert job
+    assert (new.entry, "retried") == (found.entry, job.entry.state)
 
 
 @pytest.mark.parametrize("job_id", [".", "..", "__a__", "~", "a" * 256, "A.z_0~-"])
-async def test_any_job_id_of_the_contract_can_be_kept(store: Store, job_id: str) -> None:
-    await claim(ledger(store), failed(job_id))
-    assert isinstance(await ledger(store).claim(failed(job_id)), Held)
+async def test_any_job_id_can_be_kept(store: Store, job_id: str) -> None:
+    await claimed(ledger(store), failed(job_id))
+    assert isinstance(await ledger(store).look(failed(job_id)), InProgress)
 
 
-async def test_entries_expire_after_they_can_matter(store: Store) -> None:
-    assert NOW + timedelta(days=45) == (await claim(ledger(store))).entry.expire_at
+async def test_entry_is_not_created_twice(store: Store) -> None:
+    claim = await claimed(ledger(store))
+    with pytest.raises(Conflict):
+        await store.write(claim.entry, None)
 
 
-async def deferred(store: Store, job_id: str, until: datetime, event: bytes = b"") -> None:
-    claimed = await claim(ledger(store), failed(job_id))
-    await ledger(store).record(claimed, claimed.entry.deferred(until, event, "{}"))
+async def deferred(store: Store, job_id: str, minutes: float, event: bytes = b"") -> None:
+    claim = await claimed(ledger(store), failed(job_id))
+    until = (await store.write(claim.entry, claim.stored.version)).written_at + timedelta(minutes=minutes)
+    claim = replace(claim, stored=await store.load(job_id))
+    await ledger(store).record(claim, claim.entry.deferred(until, event, "{}"))
 
 
-async def test_due_are_the_deferrals_whose_time_has_come_the_longest_due_first(store: Store) -> None:
-    for minutes in (5, 1, -1, 0, -5):
-        await deferred(store, f"job{minutes}", NOW + timedelta(minutes=minutes))
-    await claim(ledger(store), failed("claimed"))
-    due = await ledger(store).due(limit=100)
-    assert ["job-5", "job-1", "job0"] == [stored.entry.job_id for stored in due]
-    assert ["job-5"] == [stored.entry.job_id for stored in await ledger(store).due(limit=1)]
+def real_time(store: Store) -> Ledger:
+    return Ledger(store, POLICY, lease_seconds=150, keep=timedelta(days=45), now=lambda: datetime.now(UTC))
+
+
+async def due(store: Store, limit: int = 100) -> list[VersionedEntry]:
+    found = await real_time(store).due(limit)
+    assert not any(isinstance(one, Unreadable) for one in found)
+    return [one for one in found if isinstance(one, VersionedEntry)]
+
+
+async def test_due_is_the_longest_due_first(store: Store) -> None:
+    for minutes in (50, 1, -1, -5):
+        await deferred(store, f"job{minutes}", minutes)
+    await claimed(ledger(store), failed("claimed"))
+    assert ["job-5", "job-1"] == [found.entry.job_id for found in await due(store)]
+    assert ["job-5"] == [found.entry.job_id for found in await due(store, limit=1)]
+    assert isinstance(await real_time(store).look(failed("job50")), AlreadyDecided)
+    assert isinstance(await real_time(store).look(failed("job-1")), Claimable)
 
 
 async def nothing() -> None:
     pass
 
 
-async def not_again() -> None:
+async def never() -> None:
     pytest.fail("published, though a delivery has claimed it")
 
 
-async def test_what_was_put_back_is_no_longer_due_and_can_be_claimed(store: Store) -> None:
-    await deferred(store, "job", NOW)
-    [stored] = await ledger(store).due(limit=100)
-    await ledger(store).put_back(stored, nothing)
-    assert [] == await ledger(store).due(limit=100)
-    assert isinstance(await ledger(store).claim(failed()), Claim)
+async def test_put_back_deferral_is_no_longer_due(store: Store) -> None:
+    await deferred(store, "job", -1)
+    [found] = await due(store)
+    await ledger(store).put_back(found, nothing)
+    assert [] == await due(store)
+    await claimed(ledger(store))
 
 
-async def test_putting_back_leaves_a_claim_alone_that_was_faster(store: Store) -> None:
-    await deferred(store, "job", NOW)
-    [stored] = await ledger(store).due(limit=100)
-    claimed = await claim(ledger(store))
-    await ledger(store).put_back(stored, not_again)
-    assert isinstance(await ledger(store).claim(failed()), Held)
-    kept = await ledger(store).record(claimed, claimed.entry.retried("new"))
+async def test_put_back_leaves_a_faster_claim_alone(store: Store) -> None:
+    await deferred(store, "job", -1)
+    [found] = await due(store)
+    claim = await claimed(ledger(store))
+    await ledger(store).put_back(found, never)
+    kept = await ledger(store).record(claim, claim.entry.retried("new"))
     await ledger(store).announced(kept)
-    assert [] == await ledger(store).due(limit=100)
+    assert [] == await due(store)
 
 
 @pytest.mark.parametrize("end", ["dies", "is released", "leaves a call in doubt"])
-async def test_what_was_deferred_stays_due_until_its_outcome_is_published(store: Store, end: str) -> None:
-    await deferred(store, "job", NOW, event=b"the event")
-    claimed = await claim(ledger(store, lease_seconds=0.05))
+async def test_deferral_stays_due_until_its_outcome_is_published(store: Store, end: str) -> None:
+    await deferred(store, "job", -1, event=b"the event")
+    claim = await claimed(ledger(store, lease_seconds=0.05))
     if end != "dies":
-        entry = claimed.entry
-        await ledger(store).record(claimed, entry.released() if end == "is released" else entry.in_doubt("words"))
-    published = []
+        await ledger(store).record(claim, claim.entry.released() if "rel" in end else claim.entry.in_doubt("words"))
+    [found] = await due(store)
+    assert b"the event" == found.entry.event
+    published: list[int] = []
 
     async def publish() -> None:
-        published.append(await ledger(store).claim(failed("another")))
+        published.append(1)
 
-    [stored] = await ledger(store).due(limit=100)
-    assert b"the event" == stored.entry.event
-    await ledger(store).put_back(stored, publish)
-    assert 1 == len(published)
+    await ledger(store).put_back(found, publish)
+    assert [1] == published
     await asyncio.sleep(0.1)
-    claimed = await claim(ledger(store))
-    kept = await ledger(store).record(claimed, claimed.entry.rejected(Reason.JOB_NOT_FOUND, "words"))
+    claim = await claimed(ledger(store))
+    kept = await ledger(store).record(claim, claim.entry.rejected(DENIED))
     # what was open went back with its event: Pub/Sub owes its delivery now
-    assert ["rejected"] * (end == "dies") == [stored.entry.state for stored in await ledger(store).due(limit=100)]
+    assert ["rejected"] * (end == "dies") == [found.entry.state for found in await due(store)]
     await ledger(store).announced(kept)
-    assert [] == await ledger(store).due(limit=100)
+    assert [] == await due(store)
 
 
-async def test_putting_back_does_not_break_the_claim_of_a_living_holder(store: Store) -> None:
-    await deferred(store, "job", NOW)
-    claimed = await claim(ledger(store))
-    [stored] = await ledger(store).due(limit=100)
-    await ledger(store).put_back(stored, nothing)
-    kept = await ledger(store).record(claimed, claimed.entry.retried("new"))
-    await ledger(store).announced(kept)
-    assert [] == await ledger(store).due(limit=100)
-
-
-async def rejected(store: Store, reason: Reason, *, calls_counted: int = 0) -> Stored:
-    claimed = await claim(ledger(store), failed(attempt=1))
-    doubted = replace(claimed.entry, calls_counted=calls_counted)
-    await ledger(store).record(claimed, doubted.rejected(reason, "words"))
-    stored = await store.load("job")
-    assert stored
-    return stored
-
-
-@pytest.mark.parametrize("reason", ["ACCESS_DENIED", "JOB_NOT_FOUND", "JOB_NOT_RETRYABLE", "OUTCOME_UNKNOWN"])
-async def test_a_final_rejection_that_is_reopened_can_be_claimed_with_all_that_was_used(
-    store: Store, reason: Reason
-) -> None:
-    await reopen(store, await rejected(store, reason, calls_counted=1), NOW)
-    entry = (await claim(ledger(store))).entry
-    assert (entry.root_job_id, entry.used, entry.fence) == ("job", 2, 2)
-
-
-async def test_a_call_in_doubt_stays_in_doubt_unless_it_was_what_parked_the_job(store: Store) -> None:
-    await reopen(store, await rejected(store, Reason.ACCESS_DENIED, calls_counted=1), NOW)
-    assert 1 == (await claim(ledger(store))).entry.calls_counted
-
-
-async def test_a_parked_job_that_is_reopened_is_no_longer_in_doubt(store: Store) -> None:
-    await reopen(store, await rejected(store, Reason.OUTCOME_UNKNOWN, calls_counted=1), NOW)
-    assert 0 == (await claim(ledger(store))).entry.calls_counted
-
-
-async def test_calls_in_doubt_that_used_up_a_jobs_retries_are_forgiven_when_it_is_reopened(store: Store) -> None:
-    await reopen(store, await rejected(store, Reason.RETRY_BUDGET_EXHAUSTED, calls_counted=2), NOW)
-    assert 1 == (await claim(ledger(store))).entry.used
-
-
-async def test_reopening_leaves_alone_what_somebody_wrote_meanwhile(store: Store) -> None:
-    stored = await rejected(store, Reason.JOB_NOT_FOUND)
-    await reopen(store, stored, NOW)
-    claimed = await claim(ledger(store))
+async def test_reopened_rejection_can_be_claimed(store: Store) -> None:
+    claim = await claimed(ledger(store), failed(retries_before=1))
+    kept = await ledger(store).record(claim, claim.entry.in_doubt("x").rejected(DENIED))
+    await reopen(store, kept, START)
     with pytest.raises(Conflict):
-        await reopen(store, stored, NOW)
-    await ledger(store).record(claimed, claimed.entry.retried("new"))
-
-
-# a store that fails, or whose answers are lost
-
-
-class Shaky(MemoryStore):
-    """A store whose first calls fail, before or after their effect."""
-
-    def __init__(self, *failures: str) -> None:
-        super().__init__()
-        self.failures = list(failures)
-
-    async def load(self, job_id: str) -> Stored | None:
-        self._fail("before")
-        return await super().load(job_id)
-
-    async def write(self, entry: Entry, version: Any, link: Entry | None = None) -> Any:
-        self._fail("before")
-        version = await super().write(entry, version, link)
-        self._fail("after")
-        return version
-
-    def _fail(self, when: str) -> None:
-        if self.failures[:1] == [when]:
-            self.failures.pop(0)
-            raise Unavailable("for a moment")
-
-
-@pytest.mark.parametrize("failures", [["before"], ["after"], ["before", "after"], ["after", "before"]])
-async def test_a_store_that_fails_for_a_moment_costs_no_claim_and_no_record(failures: list[str]) -> None:
-    shaky = Shaky(*failures)
-    claimed = await claim(ledger(shaky))
-    shaky.failures = list(failures)
-    await ledger(shaky).record(claimed, claimed.entry.retried("new"))
-    settled = await ledger(shaky).claim(failed())
-    assert isinstance(settled, Settled)
-    assert (settled.entry.new_job_id, settled.entry.fence) == ("new", 1)
-
-
-async def test_a_ledger_that_nobody_may_write_is_ours(project: str, firestore_emulator: str) -> None:
-    with pytest.raises(Misconfigured):
-        await ledger(firestore_store(firestore_emulator, f"{project}/no/such")).claim(failed())
-
-
-class LateClaim:
-    """The first claim is on its way for so long that nobody waits for it any more."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self.load, self.due = store.load, store.due
-        self.claim: tuple[Any, ...] | None = None
-        self.sent = asyncio.Event()
-
-    async def write(self, entry: Entry, version: Any, link: Entry | None = None) -> Any:
-        if entry.state == "claimed" and self.claim is None:
-            self.claim = (entry, version, link)
-            self.sent.set()
-            await asyncio.Event().wait()
-        return await self._store.write(entry, version, link)
-
-
-@pytest.mark.parametrize("before", ["unknown", "open", "lapsed", "rejected"])
-async def test_a_claim_that_arrives_after_it_was_withdrawn_has_no_effect(store: Store, before: str) -> None:
-    if before != "unknown":
-        earlier = await claim(ledger(store, lease_seconds=0.05))
-        if before == "open":
-            await ledger(store).record(earlier, earlier.entry.released())
-        elif before == "rejected":
-            became = earlier.entry.rejected(Reason.REAUTHORIZATION_REQUIRED, "ask")
-            await ledger(store).record(earlier, became)
-        await asyncio.sleep(0.1)
-    late = LateClaim(store)
-    claiming = asyncio.create_task(ledger(late).claim(failed(), "me"))
-    await late.sent.wait()
-    claiming.cancel()
-    await ledger(store).withdraw(failed(), "me")
-    assert late.claim
-    with pytest.raises(Conflict):
-        await store.write(*late.claim)
-    assert (await claim(ledger(store))).entry.used == (before == "lapsed")
-
-
-async def test_a_claim_that_was_written_though_nobody_waited_is_given_back(store: Store) -> None:
-    await ledger(store).claim(failed(), "me")
-    await ledger(store).withdraw(failed(), "me")
-    assert (await claim(ledger(store))).entry.used == 0
-
-
-async def test_withdrawing_leaves_another_holders_claim_alone(store: Store) -> None:
-    other = await claim(ledger(store))
-    await ledger(store).withdraw(failed(), "me")
-    await ledger(store).record(other, other.entry.retried("new"))
-
-
-async def test_an_entry_is_not_created_twice(store: Store) -> None:
-    entry = Entry(job_id="job", root_job_id="job", attempt=0, updated_at=NOW, expire_at=NOW)
-    await store.write(entry, None)
-    with pytest.raises(Conflict):
-        await store.write(entry, None)
+        await reopen(store, kept, START)
+    assert 2 == (await claimed(ledger(store))).entry.retries_used
 
 
 class Failing(MemoryStore):
-    """Fails as listed, one call after the other, and works from then on; keeps the names of the calls."""
+    """Raises as listed, one call after the other, before or after its effect; keeps the names of the calls."""
 
-    def __init__(self, *faults: Exception) -> None:
+    def __init__(self, *faults: Exception | str) -> None:
         super().__init__()
         self.faults = list(faults)
         self.calls: list[str] = []
 
-    async def load(self, job_id: str) -> Stored | None:
+    async def load(self, job_id: str) -> VersionedEntry | None:
         self._fail("load")
         return await super().load(job_id)
 
-    async def write(self, entry: Entry, version: Any, link: Entry | None = None) -> Any:
+    async def write(self, entry: LedgerEntry, version: Any, link: LedgerEntry | None = None) -> VersionedEntry:
         self._fail("write")
-        return await super().write(entry, version, link)
+        written = await super().write(entry, version, link)
+        if self.faults[:1] == ["after"]:
+            self.faults.pop(0)
+            raise Transient("its answer was lost")
+        return written
 
     def _fail(self, call: str) -> None:
         self.calls.append(call)
-        if self.faults:
-            raise self.faults.pop(0)
+        if self.faults and isinstance(self.faults[0], Exception):
+            raise self.faults.pop(0)  # type: ignore[misc]
 
 
-async def test_a_claim_that_the_store_has_no_room_for_is_given_up_at_once() -> None:
-    store = Failing(Throttled("no room"))
-    with pytest.raises(Throttled):
-        await ledger(store).claim(failed())
-    assert ["write"] == store.calls
+DOWN, QUOTA = Transient("down"), Throttled("quota")
 
 
-async def test_a_claim_that_was_not_yet_written_is_given_up_as_soon_as_there_is_no_room() -> None:
-    store = Failing(Unavailable("down"), Throttled("no room"))
-    with pytest.raises(Throttled):
-        await ledger(store).claim(failed(), expected=True)
-    assert ["load", "load"] == store.calls
+@pytest.mark.parametrize("faults", [[DOWN], ["after"], [DOWN, "after"], ["after", DOWN]])
+async def test_lost_write_costs_no_claim_and_no_record(faults: list[Any]) -> None:
+    store = Failing(*faults)
+    claim = await claimed(ledger(store))
+    store.faults = list(faults)
+    kept = await ledger(store).record(claim, claim.entry.retried("new"))
+    assert ("new", 1) == (kept.entry.new_job_id, kept.entry.claim_count)
+    assert await store.load("new")
 
 
-async def test_a_claim_that_may_have_been_written_is_found_again_even_if_the_store_has_no_room_for_a_while() -> None:
-    store = Failing(Unavailable("down"), Throttled("no room"))
-    assert isinstance(await ledger(store).claim(failed()), Claim)
-    assert ["write", "load", "load", "write"] == store.calls
+@pytest.mark.parametrize(
+    ("faults", "calls"), [([QUOTA], ["write"]), ([DOWN, DOWN, QUOTA], ["write", "load", "load", "load", "write"])]
+)
+async def test_throttled_claim_is_given_up_unless_it_may_be_written(faults: list[Any], calls: list[str]) -> None:
+    store = Failing(*faults)
+    if len(faults) == 1:
+        with pytest.raises(Throttled):
+            await ledger(store).claim(failed(), "me")
+    else:
+        assert isinstance(await ledger(store).claim(failed(), "me"), Claim)
+    assert calls == store.calls
 
 
-async def test_what_google_answered_is_recorded_even_if_the_store_has_no_room_for_a_while() -> None:
+async def test_throttled_record_is_tried_again() -> None:
     store = Failing()
-    mine = await claim(ledger(store))
-    store.faults = [Throttled("no room")]
-    assert "new" == (await ledger(store).record(mine, mine.entry.retried("new"))).entry.new_job_id
+    claim = await claimed(ledger(store))
+    store.faults = [QUOTA, QUOTA]
+    assert "new" == (await ledger(store).record(claim, claim.entry.retried("new"))).entry.new_job_id
 
 
-async def test_a_claim_is_withdrawn_at_no_cost_even_if_the_store_cannot_be_reached_for_a_while() -> None:
+async def test_conflicts_without_end_are_paced() -> None:
+    """A store that answers each write with a conflict while nothing is to be read."""
+    store = Failing(*[Conflict()] * 10_000)
+    store.load = nothing_there  # type: ignore[method-assign]
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await ledger(store).claim(failed(), "me")
+    assert 10 > len(store.calls)
+
+
+async def nothing_there(job_id: str) -> None:
+    return None
+
+
+async def test_conflict_without_a_known_new_job_keeps_its_link() -> None:
+    """A write that is refused for a cause of its own: only an entry that was seen counts as in the way."""
+    store = Failing()
+    claim = await claimed(ledger(store), failed(root_job_id="root", retries_before=1))
+    store.faults = [Conflict()]
+    await ledger(store).record(claim, claim.entry.retried("new"))
+    new = await store.load("new")
+    assert new
+    assert ("root", 2) == (new.entry.root_job_id, new.entry.retries_used)
+
+
+# a claim in doubt is withdrawn
+
+
+@pytest.mark.parametrize("before", ["unknown", "open", "lapsed", "rejected"])
+async def test_late_claim_after_its_withdrawal_has_no_effect(store: Store, before: str) -> None:
+    if before != "unknown":
+        earlier = await claimed(ledger(store, lease_seconds=0.05), owner="earlier")
+        if before != "lapsed":
+            entry = earlier.entry.released() if before == "open" else earlier.entry.rejected(DENIED)
+            await ledger(store).record(earlier, entry)
+        await asyncio.sleep(0.1)
+    job = failed(credential_id="another" if before == "rejected" else "alice")
+    looked = await ledger(store).look(job)
+    assert isinstance(looked, Claimable)
+    await ledger(store).withdraw(job, "me")
+    with pytest.raises(Conflict):
+        await store.write(replace(looked.entry, lease_owner="me"), looked.found.version if looked.found else None)
+    assert (before == "lapsed") == (await claimed(ledger(store), job, owner="next")).entry.retries_used
+
+
+async def test_written_claim_is_withdrawn_at_no_cost() -> None:
     store = Failing()
     await ledger(store).claim(failed(), "me")
-    store.faults = [Unavailable("down"), Throttled("no room")]
+    store.faults = [DOWN, QUOTA]
     await ledger(store).withdraw(failed(), "me")
-    assert 0 == (await claim(ledger(store))).entry.used
+    assert 0 == (await claimed(ledger(store))).entry.retries_used
 
 
-async def test_a_claim_of_a_job_that_is_expected_to_be_known_looks_first() -> None:
-    store = Failing()
-    mine = await claim(ledger(store))
-    await ledger(store).record(mine, mine.entry.retried("new"))
-    store.calls.clear()
-    assert isinstance(await ledger(store).claim(failed(), expected=True), Settled)
-    assert ["load"] == store.calls
+async def test_withdrawal_leaves_another_owners_claim_alone(store: Store) -> None:
+    other = await claimed(ledger(store), owner="other")
+    await ledger(store).withdraw(failed(), "me")
+    await ledger(store).record(other, other.entry.retried("new"))
+
+
+# pauses, on the store's own clock
+
+
+@pytest.mark.parametrize(("waited", "kind"), [(119, InProgress), (120, Claim)])
+async def test_doubt_pause_is_on_the_stores_clock(waited: float, kind: type) -> None:
+    clock = Clock()
+    policy = replace(POLICY, doubt_pause=120.0)
+    paused = Ledger(MemoryStore(clock), policy, lease_seconds=150, keep=timedelta(1), now=lambda: START)
+    claim = await claimed(paused)
+    await paused.record(claim, claim.entry.in_doubt("x"))
+    clock.wait(waited)
+    assert kind is type(await paused.claim(failed(), "other"))
+
+
+async def test_entry_outlives_any_message_about_its_job(store: Store) -> None:
+    claim = await claimed(ledger(store))
+    assert START + timedelta(days=45) == claim.entry.expire_at
+    kept = await ledger(store).record(claim, claim.entry.deferred(START + timedelta(days=1), b"", ""))
+    assert START + timedelta(days=46) == kept.entry.expire_at

@@ -1,37 +1,79 @@
-"""Rules of the main job: what a delivery ends as, what Google is asked, what is published."""
+"""The way of one event: what Google is asked, what is published, in which order, and what a fault leaves behind."""
 
 import asyncio
-import base64
-import gc
-import json
 import time
-import weakref
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 
-from handlers.draining import Draining
-from handlers.entries import Entry
-from handlers.events import parse_failed
-from handlers.ledger import Ledger, Stored
+from handlers.domain.answers import NotSent, OutcomeUnknown
+from handlers.domain.ledger_entry import LedgerEntry
+from handlers.domain.outcomes import Failed, Misconfigured, Outcome, Rejected, Retried, RetryLater, Throttled, Transient
 from handlers.memory_store import MemoryStore
-from handlers.outcomes import Broken, Deferred, Misconfigured, NotNow, Reason, Rejected, Retried, Throttled, Unavailable
-from handlers.ports import NoAnswer, NotSent
-from handlers.retry_failed_job import _Work
-from handlers.telemetry import log
+from handlers.ports import VersionedEntry
+from handlers.telemetry.logging import DeliveryLog
 from local.google_apis import MARK
-from tests.unit.world import NOW, TOKEN_URI, Answer, FakeTopic, Script, World, error_info, failed, google_error
+from tests.unit.fakes import SECRET_PREFIX, START, Answer, Clock, Step, error_info, google_error, grpc_error
+from tests.unit.instance import Instance, failed, later
+
+INVALID_GRANT: Answer = (400, {"error": "invalid_grant"})
+NEW: Answer = (200, {"archiveJobId": "new"})
 
 
-async def test_a_failed_job_is_retried_once_and_its_follow_up_published() -> None:
-    world = World()
-    assert Retried("job-again") == await world.deliver(failed())
-    assert world.http.retries == ["job"]
-    assert world.retried.messages == [
+class ScriptedStore(MemoryStore):
+    """A ledger's store whose calls pass `before` and `after`, which may wait or raise."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self.calls: list[str] = []
+        self.before: Callable[[str, LedgerEntry | None], Awaitable[None] | None] = lambda call, entry: None
+        self.after = self.before
+
+    async def load(self, job_id: str) -> VersionedEntry | None:
+        await self._pass("load", None, self.before)
+        return await super().load(job_id)
+
+    async def write(self, entry: LedgerEntry, version: Any, link: LedgerEntry | None = None) -> VersionedEntry:
+        await self._pass(entry.state, entry, self.before)
+        written = await super().write(entry, version, link)
+        await self._pass(entry.state, entry, self.after, count=False)
+        return written
+
+    async def _pass(self, call: str, entry: LedgerEntry | None, hook: Any, count: bool = True) -> None:
+        self.calls += [call] * count
+        if waits := hook(call, entry):
+            await waits
+
+
+Stored = tuple[Instance, ScriptedStore]
+
+
+@pytest.fixture(params=["90"])
+def stored(request: pytest.FixtureRequest) -> Stored:
+    clock = Clock()
+    store = ScriptedStore(clock)
+    return Instance(store=store, clock=clock, HANDLER_DEADLINE_SECONDS=request.param), store
+
+
+deadline = pytest.mark.parametrize("stored", ["1"], indirect=True)
+
+
+def raise_(fault: Exception) -> None:
+    raise fault
+
+
+# the way to the follow-up
+
+
+async def test_failed_job_is_retried_once(instance: Instance) -> None:
+    assert Retried("job-again") == await instance.deliver()
+    [(method, url, headers, body)] = instance.http.requests[1:]
+    assert ("POST", b"", "0") == (method, body, headers["Content-Length"])
+    assert url == "https://dataportability.googleapis.com/v1/archiveJobs/job:retry"
+    assert headers["Authorization"] == f"Bearer {MARK}-access-1"
+    assert instance.retried == [
         {
             "archiveJobId": "job-again",
             "retriedArchiveJobId": "job",
@@ -42,840 +84,449 @@ async def test_a_failed_job_is_retried_once_and_its_follow_up_published() -> Non
             "retriedAt": "2026-11-23T18:00:00.000Z",
         }
     ]
-    assert world.retried.attributes == [{"eventType": "archive-job-retried", "userId": "alice", "dedupKey": "job"}]
-
-
-async def test_the_call_carries_the_users_token_no_body_and_a_length_of_zero() -> None:
-    world = World()
-    await world.deliver(failed())
-    url, headers, body = world.http.requests[-1]
-    assert url == "https://portability.example/v1/archiveJobs/job:retry"
-    assert (headers["Authorization"], headers["Content-Length"], body) == ("Bearer made-up-secret-access-1", "0", b"")
-
-
-async def test_a_job_delivered_again_is_answered_from_the_ledger_with_the_same_follow_up() -> None:
-    world = World()
-    await world.deliver(failed())
-    world.time += timedelta(hours=1)
-    assert Retried("job-again") == await world.deliver(failed())
-    assert world.http.retries == ["job"]
-    assert world.retried.messages[0] == world.retried.messages[1]
-
-
-async def test_a_redelivery_of_an_answered_job_costs_no_secret_and_no_token() -> None:
-    world = World()
-    await world.deliver(failed())
-    again = World()
-    again.case = replace(world.case, tokens=again.credentials)  # another instance, which has no token yet
-    assert Retried("job-again") == await again.deliver(failed(userId="bob"), attempt=2)
-    assert ([], []) == (again.secrets.reads, again.http.requests)
-    assert "alice" == again.journal.fields["userId"]
-
-
-async def test_of_ten_deliveries_at_once_one_calls_google_and_the_others_are_to_come_again() -> None:
-    world = World()
-    outcomes = await asyncio.gather(*(world.deliver(failed()) for _ in range(10)))
-    assert world.http.retries == ["job"]
-    assert outcomes.count(Retried("job-again")) == 1
-    assert sum(isinstance(outcome, NotNow) for outcome in outcomes) == 9
-
-
-async def test_a_follow_up_is_a_valid_failed_event_and_the_chain_ends_at_the_budget() -> None:
-    world = World()
-    await world.deliver(failed())
-    for _ in range(2):
-        await world.deliver(world.retried.messages[-1])
-    assert [message["attempt"] for message in world.retried.messages] == [1, 2, 3]
-    assert {"job"} == {message["rootArchiveJobId"] for message in world.retried.messages}
-    outcome = await world.deliver(world.retried.messages[-1])
-    assert isinstance(outcome, Rejected)
-    assert outcome.reason == Reason.RETRY_BUDGET_EXHAUSTED
-    assert len(world.http.retries) == 3
-
-
-async def test_the_ledger_knows_the_chain_of_a_job_that_a_retry_made() -> None:
-    world = World()
-    await world.deliver(failed())
-    await world.deliver(failed("job-again"))
-    assert (world.retried.messages[1]["rootArchiveJobId"], world.retried.messages[1]["attempt"]) == ("job", 2)
-
-
-@pytest.mark.parametrize(("told", "counted"), [(0, 2), (1, 2), (2, 3)])
-async def test_where_event_and_ledger_disagree_on_the_attempt_the_larger_counts(told: int, counted: int) -> None:
-    world = World()
-    await world.deliver(failed())
-    await world.deliver(failed("job-again", attempt=told))
-    assert counted == world.retried.messages[1]["attempt"]
-
-
-async def test_an_event_may_name_another_credential_and_a_resource_name() -> None:
-    world = World()
-    world.secrets.content["token-second"] = b"made-up-secret-refresh-second"
-    await world.deliver(failed("archiveJobs/job", credentialId="second", rootArchiveJobId="archiveJobs/first"))
-    assert world.http.token_forms[0]["refresh_token"] == ["made-up-secret-refresh-second"]
-    message = world.retried.messages[0]
-    assert (message["retriedArchiveJobId"], message["rootArchiveJobId"]) == ("job", "first")
-
-
-async def test_ten_jobs_of_one_user_at_once_cost_one_secret_access_and_one_refresh() -> None:
-    world = World()
-    await asyncio.gather(*(world.deliver(failed(f"job-{number}")) for number in range(10)))
-    assert sorted(world.secrets.reads) == ["client", "token-alice"]
-    assert len(world.http.token_forms) == 1
-    assert len(world.retried.messages) == 10
-
-
-@pytest.mark.parametrize(("attempt", "beside"), [(0, True), (1, True), (2, False)])
-async def test_the_token_is_got_beside_the_claim_but_after_it_at_a_redelivery(attempt: int, beside: bool) -> None:
-    world, asked = World(), asyncio.Event()
-
-    async def answering() -> Answer:
-        asked.set()
-        return 200, {"access_token": "token"}
-
-    class Waiting(MemoryStore):
-        async def write(self, entry: Entry, version: Any, link: Entry | None = None) -> Any:
-            if entry.state == "claimed":
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(asked.wait(), 20 if beside else 0.05)
-                assert beside == asked.is_set()
-            return await super().write(entry, version, link)
-
-    world.http.token_script = [answering]
-    ledger = Ledger(Waiting(), lease_seconds=150, keep=timedelta(days=1), now=lambda: NOW)
-    world.case = replace(world.case, ledger=ledger)
-    assert Retried("job-again") == await world.deliver(failed(), attempt=attempt)
-
-
-async def test_the_call_is_given_seven_ninths_of_the_time_less_what_has_passed() -> None:
-    world = World(deadline=90.0)
-    await world.deliver(failed())
-    assert 40 < world.http.seconds[-1] <= 70
-
-
-# what goes wrong before the call, and costs nothing
-
-
-@pytest.mark.parametrize(
-    ("step", "outcome"),
-    [
-        ((503, b""), NotNow),
-        ((429, {"error": "rate_limit_exceeded"}), NotNow),
-        (NotSent("ClientConnectorError"), NotNow),
-        (NoAnswer("TimeoutError"), NotNow),
-        ((400, {"error": "invalid_request"}), Broken),
-        ((401, {"error": "invalid_client"}), Broken),
-    ],
-)
-async def test_a_fault_in_getting_the_token_releases_the_claim_and_counts_nothing(step: Any, outcome: type) -> None:
-    world = World()
-    world.http.token_script = [step]
-    assert outcome is type(await world.deliver(failed()))
-    world.http.token_script = []
-    assert Retried("job-again") == await world.deliver(failed())
-    assert (world.http.retries, world.retried.messages[0]["attempt"]) == (["job"], 1)
-
-
-async def test_a_call_that_was_not_sent_releases_the_claim_and_counts_nothing() -> None:
-    world = World()
-    world.script("job", NotSent("ClientConnectorError"), (200, {"archiveJobId": "new"}))
-    assert isinstance(await world.deliver(failed()), NotNow)
-    assert 0 == world.journal.fields["calls"]
-    assert Retried("new") == await world.deliver(failed())
-    assert world.retried.messages[0]["attempt"] == 1
-
-
-class Slow(MemoryStore):
-    """A store whose answers take a moment, as those of a real one."""
-
-    async def load(self, job_id: str) -> Stored | None:
-        await asyncio.sleep(0.01)
-        return await super().load(job_id)
-
-    async def write(self, entry: Entry, version: Any, link: Entry | None = None) -> Any:
-        await asyncio.sleep(0.01)
-        return await super().write(entry, version, link)
-
-
-async def test_there_is_time_to_record_what_a_call_has_come_to_at_the_last_moment() -> None:
-    world, store = World(deadline=2.7), Slow()
-
-    async def connects() -> Any:
-        try:
-            await asyncio.Future()
-        except asyncio.CancelledError:
-            raise NotSent("cut off while it was connecting") from None
-
-    async def waits() -> Any:
-        await asyncio.Future()
-
-    world.script("unsent", connects)
-    world.script("sent", waits)
-    ledger = Ledger(store, lease_seconds=150, keep=timedelta(days=1), now=lambda: NOW)
-    world.case = replace(world.case, ledger=ledger)
-    outcomes = await asyncio.gather(*(world.deliver(failed(job)) for job in ("unsent", "sent")))
-    assert [NotNow, NotNow] == [type(outcome) for outcome in outcomes]
-    kept = [stored.entry for job in ("unsent", "sent") if (stored := await store.load(job))]
-    assert [("open", 0), ("open", 1)] == [(entry.state, entry.used) for entry in kept]
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        google_error(429, "RESOURCE_EXHAUSTED", error_info("RATE_LIMIT_EXCEEDED")),
-        google_error(409, "ABORTED"),
-        google_error(403, "PERMISSION_DENIED", error_info("SERVICE_DISABLED")),
-    ],
-)
-async def test_an_answer_that_nothing_was_carried_out_counts_nothing(answer: Any) -> None:
-    world = World()
-    world.script("job", answer, answer, answer, answer, (200, {"archiveJobId": "new"}))
-    for _ in range(4):
-        assert isinstance(await world.deliver(failed()), NotNow | Broken)
-    assert Retried("new") == await world.deliver(failed())
-    assert world.retried.messages[0]["attempt"] == 1
-
-
-async def test_a_bug_before_the_call_releases_the_claim() -> None:
-    world = World()
-    world.secrets.content["token-alice"] = ZeroDivisionError("a bug")
-    with pytest.raises(ZeroDivisionError):
-        await world.deliver(failed())
-    world.secrets.content["token-alice"] = b"made-up-secret-refresh-alice"
-    assert Retried("job-again") == await world.deliver(failed())
-
-
-# 401
-
-
-async def test_after_401_the_token_is_refreshed_once_and_the_call_sent_once_more() -> None:
-    world = World()
-    world.script("job", google_error(401, "UNAUTHENTICATED"), (200, {"archiveJobId": "new"}))
-    assert Retried("new") == await world.deliver(failed())
-    bearers = [headers["Authorization"] for url, headers, _ in world.http.requests if url != TOKEN_URI]
-    assert bearers == ["Bearer made-up-secret-access-1", "Bearer made-up-secret-access-2"]
-    assert world.retried.messages[0]["attempt"] == 1
-
-
-async def test_401_with_a_token_refreshed_just_now_asks_for_consent() -> None:
-    world = World()
-    world.script("job", google_error(401, "UNAUTHENTICATED"))
-    outcome = await world.deliver(failed())
-    assert isinstance(outcome, Rejected)
-    assert outcome.reason == Reason.REAUTHORIZATION_REQUIRED
-    assert len(world.http.retries) == 2
-
-
-# 403
-
-
-async def warm() -> World:
-    """An instance that remembers the user's refresh token from a while ago."""
-    world = World()
-    await world.deliver(failed("earlier"))
-    await asyncio.sleep(0.01)  # uvloop's clock ticks in milliseconds
-    return world
-
-
-async def test_before_403_is_final_a_remembered_refresh_token_is_read_again() -> None:
-    world = await warm()
-    world.secrets.content["token-alice"] = f"{MARK}-refresh-with-more-scopes".encode()
-    world.script("job", google_error(403, "PERMISSION_DENIED"), (200, {"archiveJobId": "new"}))
-    assert Retried("new") == await world.deliver(failed())
-    assert [f"{MARK}-refresh-with-more-scopes"] == world.http.token_forms[-1]["refresh_token"]
-    assert (2, 1) == (world.journal.fields["calls"], world.retried.messages[-1]["attempt"])
-    assert "failedStep" not in world.journal.fields
-
-
-@pytest.mark.parametrize("remembered", [True, False])
-async def test_403_is_final_where_the_refresh_token_is_the_newest(remembered: bool) -> None:
-    world = await warm() if remembered else World()
-    world.script("job", google_error(403, "PERMISSION_DENIED"))
-    outcome = await world.deliver(failed())
-    assert isinstance(outcome, Rejected)
-    assert (Reason.ACCESS_DENIED, 1) == (outcome.reason, world.http.retries.count("job"))
-    assert 1 + remembered == world.secrets.reads.count("token-alice")
-
-
-async def test_403_with_the_newest_refresh_token_too_is_final() -> None:
-    world = await warm()
-    world.secrets.content["token-alice"] = f"{MARK}-refresh-with-no-more-scopes".encode()
-    world.script("job", google_error(403, "PERMISSION_DENIED"))
-    outcome = await world.deliver(failed())
-    assert isinstance(outcome, Rejected)
-    assert (Reason.ACCESS_DENIED, 2) == (outcome.reason, world.http.retries.count("job"))
-
-
-async def test_403_is_final_where_the_refresh_token_was_read_again_for_this_very_delivery() -> None:
-    world = World()
-    world.http.token_script = [
-        (200, {"access_token": "old", "expires_in": 0}),
-        (400, {"error": "invalid_grant"}),
-        (200, {"access_token": "new"}),
+    assert instance.attributes("archive-job-retried") == [
+        {"eventType": "archive-job-retried", "userId": "alice", "dedupKey": "job"}
     ]
-    await world.deliver(failed("earlier"))
-    await asyncio.sleep(0.01)
-    world.secrets.content["token-alice"] = f"{MARK}-refresh-after-consent".encode()
-    world.script("job", google_error(403, "PERMISSION_DENIED"))
-    outcome = await world.deliver(failed())
-    assert isinstance(outcome, Rejected)
-    assert (Reason.ACCESS_DENIED, 2) == (outcome.reason, world.secrets.reads.count("token-alice"))
 
 
-@pytest.mark.parametrize("first", [401, 403])
-@pytest.mark.parametrize(("second", "reason"), [(401, Reason.REAUTHORIZATION_REQUIRED), (403, Reason.ACCESS_DENIED)])
-async def test_no_third_call_is_made_whatever_the_secret_holds(first: int, second: int, reason: Reason) -> None:
-    world = await warm()
-    world.secrets.content["token-alice"] = f"{MARK}-refresh-with-more-scopes".encode()
-    world.script("job", google_error(first), google_error(second), (200, {"archiveJobId": "new"}))
-    outcome = await world.deliver(failed())
-    assert isinstance(outcome, Rejected)
-    assert (reason, 2) == (outcome.reason, world.http.retries.count("job"))
+async def test_redelivery_republishes_the_same_follow_up(instance: Instance) -> None:
+    await instance.deliver()
+    instance.clock.wait(3600)
+    assert Retried("job-again") == await instance.deliver(attempt=2)
+    assert (["job"], 1) == (instance.http.retries, len(instance.http.token_forms))
+    assert instance.retried[0] == instance.retried[1]
 
 
-async def test_a_user_is_not_denied_while_the_secret_cannot_be_read() -> None:
-    world = await warm()
-    world.secrets.content["token-alice"] = Unavailable("not there just now")
-    world.script("job", google_error(403, "PERMISSION_DENIED"))
-    assert isinstance(await world.deliver(failed()), NotNow)
-    stored = await world.store.load("job")
-    assert stored
-    assert ("open", 0) == (stored.entry.state, stored.entry.calls_counted)
+async def test_redelivery_of_an_answered_job_needs_no_token(instance: Instance) -> None:
+    await instance.deliver()
+    other = Instance(store=instance.container.store, clock=instance.clock)
+    assert Retried("job-again") == await other.deliver(failed(userId="bob", credentialId="work"), attempt=2)
+    assert ([], []) == (other.secrets.reads, other.http.requests)
+    assert ("alice", "alice") == (other.line["userId"], other.line["credentialId"])  # of the published one
 
 
-# what comes late
+async def test_many_deliveries_at_once_make_one_call(instance: Instance) -> None:
+    outcomes = await asyncio.gather(*(instance.deliver(attempt=1) for _ in range(10)))
+    assert ["job"] == instance.http.retries
+    assert {Retried} <= {type(one) for one in outcomes} <= {Retried, RetryLater}
 
 
-def late(answer: Answer) -> Script:
-    """After more than the share of the deadline by which a delivery has to have its first token."""
-
-    async def answering() -> Answer:
-        await asyncio.sleep(1.5)
-        return answer
-
-    return answering
-
-
-async def test_with_no_token_after_a_third_of_the_time_a_delivery_is_handed_back_with_no_call() -> None:
-    world = World(deadline=3.6)
-    world.http.token_script = [late((200, {"access_token": "token"}))]
-    assert isinstance(await world.deliver(failed()), NotNow)
-    assert [] == world.http.retries
+async def test_chain_ends_at_the_retry_budget(instance: Instance) -> None:
+    await instance.deliver()
+    for _ in range(2):
+        await instance.deliver(instance.retried[-1])
+    assert [1, 2, 3] == [message["attempt"] for message in instance.retried]
+    assert {"job"} == {message["rootArchiveJobId"] for message in instance.retried}
+    assert "RETRY_BUDGET_EXHAUSTED" == await instance.reason(instance.retried[-1])
+    assert 3 == len(instance.http.retries)
 
 
-async def test_a_late_answer_is_an_answer() -> None:
-    world = World(deadline=3.6)
-    world.script("job", late((200, {"archiveJobId": "new"})))
-    assert Retried("new") == await world.deliver(failed())
+@pytest.mark.parametrize(("told", "counted"), [({}, 2), ({"attempt": 1}, 2), ({"attempt": 2}, 3)])
+async def test_larger_attempt_of_event_and_ledger_counts(
+    instance: Instance, told: dict[str, Any], counted: int
+) -> None:
+    await instance.deliver()
+    await instance.deliver(failed("job-again", **told))
+    assert ("job", counted) == (instance.retried[1]["rootArchiveJobId"], instance.retried[1]["attempt"])
 
 
-@pytest.mark.parametrize("denied", [False, True], ids=["the first token", "one by a newer grant"])
-async def test_a_delivery_whose_time_is_over_takes_the_token_from_nobody_else_who_waits(denied: bool) -> None:
-    world, given_up = await warm() if denied else World(), asyncio.Event()
-
-    async def slow() -> Answer:
-        await given_up.wait()
-        return 200, {"access_token": "token"}
-
-    world.http.token_script = [slow]
-    for job in ("one", "two") if denied else ():
-        world.script(job, google_error(403, "PERMISSION_DENIED"))
-    patient = world.case
-    world.case = replace(patient, rules=replace(patient.rules, deadline=0.3))
-    hasty = asyncio.create_task(world.deliver(failed("one")))
-    await asyncio.sleep(0)
-    world.case = patient
-    other = asyncio.create_task(world.deliver(failed("two")))
-    assert isinstance(await hasty, NotNow)
-    given_up.set()
-    assert (Rejected if denied else Retried) is type(await other)
+async def test_event_may_name_another_credential(instance: Instance) -> None:
+    instance.grant("second", f"{MARK}-refresh-second")
+    await instance.deliver(failed("archiveJobs/job", credentialId="second", rootArchiveJobId="archiveJobs/first"))
+    assert f"{MARK}-refresh-second" == instance.http.token_forms[0]["refresh_token"]
+    assert ("job", "first") == (instance.retried[0]["retriedArchiveJobId"], instance.retried[0]["rootArchiveJobId"])
 
 
-async def test_after_a_late_401_there_is_time_for_another_token() -> None:
-    world = World(deadline=3.6)
-    world.script("job", late(google_error(401, "UNAUTHENTICATED")), (200, {"archiveJobId": "new"}))
-    assert Retried("new") == await world.deliver(failed())
+# order
 
 
-async def test_after_a_late_403_there_is_time_to_look_for_a_newer_grant() -> None:
-    world = World(deadline=3.6)
-    await world.deliver(failed("earlier"))
-    await asyncio.sleep(0.01)
-    world.script("job", late(google_error(403, "PERMISSION_DENIED")))
-    outcome = await world.deliver(failed())
-    assert isinstance(outcome, Rejected)
-    assert (Reason.ACCESS_DENIED, 1) == (outcome.reason, world.http.retries.count("job"))
+async def test_token_is_there_before_the_claim(stored: Stored) -> None:
+    instance, store = stored
+
+    async def token() -> Answer:
+        store.calls.append("token")
+        return 200, {"access_token": f"{MARK}-token", "expires_in": 0}
+
+    instance.http.token_script = [token]
+    await instance.deliver(attempt=1)
+    assert ["token", "claimed", "retried"] == store.calls
+    store.calls.clear()
+    await instance.deliver(failed("redelivered"), attempt=2)
+    assert ["load", "token", "claimed", "retried"] == store.calls
 
 
-async def test_after_a_late_401_a_call_is_not_begun_that_would_have_no_time() -> None:
-    world = World(deadline=3.6)
-    world.http.token_script = [(200, {"access_token": "token"}), late((200, {"access_token": "another"}))]
-    world.script("job", late(google_error(401, "UNAUTHENTICATED")), (200, {"archiveJobId": "new"}))
-    assert isinstance(await world.deliver(failed()), NotNow)
-    stored = await world.store.load("job")
-    assert stored
-    assert (1, 0) == (len(world.http.retries), stored.entry.calls_counted)
+@pytest.mark.parametrize(
+    "step",
+    [(503, b""), (429, {}), NotSent("ClientConnectorError"), OutcomeUnknown("TimeoutError"), (401, {"error": "x"})],
+)
+async def test_token_fault_leaves_no_claim(stored: Stored, step: Step) -> None:
+    instance, store = stored
+    instance.http.token_script = [step]
+    assert isinstance(await instance.deliver(attempt=1), RetryLater | Failed)
+    assert ([], [], "token") == (store.calls, instance.http.retries, instance.line["failedStep"])
 
 
-# calls in doubt
+async def test_bug_in_getting_a_token_leaves_no_claim(stored: Stored) -> None:
+    instance, store = stored
+    instance.replace_secret("alice", ZeroDivisionError("a bug"))
+    with pytest.raises(ZeroDivisionError):
+        await instance.deliver(attempt=1)
+    assert [] == store.calls
 
 
-@pytest.mark.parametrize("doubtful", [(503, b"<html>"), (500, b""), (200, b"{}"), NoAnswer("TimeoutError")])
-async def test_a_call_in_doubt_is_sent_again_and_counted(doubtful: Any) -> None:
-    world = World()
-    world.script("job", doubtful, (200, {"archiveJobId": "new"}))
-    assert isinstance(await world.deliver(failed()), NotNow)
-    assert Retried("new") == await world.deliver(failed())
-    assert world.retried.messages[0]["attempt"] == 2
+@deadline
+async def test_slow_token_ends_the_delivery_without_claim(stored: Stored) -> None:
+    instance, store = stored
+
+    async def never() -> Answer:
+        return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+
+    instance.http.token_script = [never]
+    assert RetryLater("not over in time: token") == await instance.deliver(attempt=1)
+    assert [] == store.calls
 
 
-async def test_a_call_that_ends_in_a_bug_counts_and_the_bug_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    world = World()
-    world.script("job", RuntimeError("nobody expects this"), (200, {"archiveJobId": "new"}))
-    log.addHandler(caplog.handler)
-    assert isinstance(await world.deliver(failed()), NotNow)
-    log.removeHandler(caplog.handler)
-    assert [("ERROR", True)] == [(record.levelname, bool(record.exc_info)) for record in caplog.records]
-    assert Retried("new") == await world.deliver(failed())
-    assert world.retried.messages[0]["attempt"] == 2
+async def test_answer_is_recorded_before_the_follow_up_is_published(instance: Instance) -> None:
+    instance.topics.failures["archive-job-retried"] = grpc_error("UNAVAILABLE")
+    assert isinstance(await instance.deliver(), Failed | RetryLater)
+    assert ("retried", 1) == await instance.state()
 
 
-async def test_calls_counted_never_exceed_the_budget() -> None:
-    world = World()
-    world.script("job", (503, b""))
-    outcomes = [await world.deliver(failed()) for _ in range(6)]
-    assert len(world.http.retries) == 3
-    assert [o.reason for o in outcomes if isinstance(o, Rejected)] == [Reason.RETRY_BUDGET_EXHAUSTED] * 3
-    assert world.rejected.messages[-1]["attempt"] == 3
+@pytest.mark.parametrize(("failure", "outcome"), [("UNAVAILABLE", RetryLater), ("PERMISSION_DENIED", Failed)])
+async def test_unpublished_follow_up_is_not_acknowledged(instance: Instance, failure: str, outcome: type) -> None:
+    instance.topics.failures["archive-job-retried"] = grpc_error(failure)
+    assert outcome is type(await instance.deliver())
+    assert "publish" == instance.line["failedStep"]
+    instance.topics.failures.clear()
+    assert Retried("job-again") == await instance.deliver()
+    assert ["job"] == instance.http.retries
 
 
-async def test_a_call_in_doubt_is_parked_where_the_settings_say_so_and_never_sent_again() -> None:
-    world = World(park_ambiguous=True)
-    world.script("job", (503, b""))
-    outcomes = [await world.deliver(failed()) for _ in range(2)]
-    assert [o.reason for o in outcomes if isinstance(o, Rejected)] == [Reason.OUTCOME_UNKNOWN] * 2
-    assert (len(world.http.retries), len(world.rejected.messages)) == (1, 2)
+# checks that need no token
 
 
-@pytest.mark.parametrize("park", [False, True])
-async def test_a_lapsed_claim_counts_as_a_call_in_doubt(park: bool) -> None:
-    world = World(lease_seconds=0.01, park_ambiguous=park)
-    died = asyncio.Event()
-
-    async def die() -> Any:
-        died.set()
-        await asyncio.Future()
-
-    world.script("job", die, (200, {"archiveJobId": "new"}))
-    delivery = asyncio.create_task(world.deliver(failed()))
-    await died.wait()
-    delivery.cancel()
-    await asyncio.sleep(0.02)
-    outcome = await world.deliver(failed())
-    if park:
-        assert isinstance(outcome, Rejected)
-        assert (outcome.reason, len(world.http.retries)) == (Reason.OUTCOME_UNKNOWN, 1)
-    else:
-        assert (Retried("new"), 2) == (outcome, world.retried.messages[0]["attempt"])
-
-
-async def test_an_answer_that_comes_after_the_claim_was_taken_over_is_not_recorded() -> None:
-    world = World(lease_seconds=0.01)
-    sent, late = asyncio.Event(), asyncio.Event()
-
-    async def answer_late() -> Any:
-        sent.set()
-        await late.wait()
-        return 200, {"archiveJobId": "late"}
-
-    world.script("job", answer_late, (200, {"archiveJobId": "second"}))
-    first = asyncio.create_task(world.deliver(failed()))
-    await sent.wait()
-    await asyncio.sleep(0.02)
-    assert Retried("second") == await world.deliver(failed())
-    late.set()
-    assert isinstance(await first, NotNow)
-    assert Retried("second") == await world.deliver(failed())
-    assert {"second"} == {message["archiveJobId"] for message in world.retried.messages}
+@pytest.mark.parametrize(
+    ("event", "delivery", "reason"),
+    [
+        ({"failedAt": (START - timedelta(days=14.1)).isoformat()}, {}, "EVENT_EXPIRED"),
+        ({"failedAt": (START - timedelta(days=13.9)).isoformat()}, {}, "not"),
+        ({}, {"published_at": START - timedelta(days=14.1)}, "EVENT_EXPIRED"),
+        ({"failedAt": START.isoformat()}, {"published_at": START - timedelta(days=14.1)}, "not"),
+        ({}, {"published_at": None}, "not"),
+        ({"attempt": 3}, {}, "RETRY_BUDGET_EXHAUSTED"),
+        ({"attempt": 2147483648}, {}, "RETRY_BUDGET_EXHAUSTED"),
+        ({"attempt": 2}, {}, "not"),
+        ({"attempt": 3, "failedAt": "2020-01-01T00:00:00Z"}, {}, "EVENT_EXPIRED"),
+    ],
+)
+@pytest.mark.parametrize("attempt", [1, 2])
+async def test_age_and_attempt_of_the_event(
+    instance: Instance, event: dict[str, Any], delivery: dict[str, Any], reason: str, attempt: int
+) -> None:
+    instance.http.token_script = [(503, b"")] if reason != "not" else []
+    assert reason == await instance.reason(failed(**event), attempt=attempt, **delivery)
+    if reason != "not":
+        assert (None, []) == (await instance.entry(), instance.http.requests)  # no trace, no token
 
 
-# deferrals
-
-
-async def test_a_cooldown_is_deferred_acknowledged_and_not_called_again_before_its_time() -> None:
-    world = World()
-    until = NOW + timedelta(hours=20)
-    info = error_info("RESOURCE_EXHAUSTED_TIME_BASED", timestamp_after_24hrs=until.isoformat())
-    world.script("job", google_error(429, "RESOURCE_EXHAUSTED", info), (200, {"archiveJobId": "new"}))
-    assert [Deferred(until)] * 2 == [await world.deliver(failed()) for _ in range(2)]
-    assert (world.http.retries, world.retried.messages + world.rejected.messages) == (["job"], [])
-    world.time = until
-    assert Retried("new") == await world.deliver(failed())
-    assert world.retried.messages[0]["attempt"] == 1
-
-
-async def test_a_deferral_keeps_the_event_exactly_as_it_came() -> None:
-    world = World()
-    info = error_info("RESOURCE_EXHAUSTED_ONE_TIME", timestamp_after_24hrs=(NOW + timedelta(hours=1)).isoformat())
-    world.script("job", google_error(400, "FAILED_PRECONDITION", info))
-    data = b' {"userId":"alice", "archiveJobId":"job","theirs":[1,{}]}'
-    await world.deliver(data, attributes={"own": "attribute"})
-    stored = await world.store.load("job")
-    assert stored
-    assert (data, '{"own":"attribute"}') == (stored.entry.event, stored.entry.attributes)
-
-
-# adoption
-
-
-async def test_an_export_that_runs_already_is_adopted() -> None:
-    world = World()
-    world.script("job", google_error(409, "ALREADY_EXISTS", error_info("ALREADY_EXISTS_ONE_TIME", job_id="running")))
-    assert Retried("running") == await world.deliver(failed())
-
-
-async def test_a_job_is_never_its_own_follow_up() -> None:
-    world = World()
-    world.script("job", google_error(409, "ALREADY_EXISTS", error_info("ALREADY_EXISTS_ONE_TIME", job_id="job")))
-    outcome = await world.deliver(failed())
-    assert isinstance(outcome, Rejected)
-    assert outcome.reason == Reason.JOB_NOT_RETRYABLE
-
-
-# rejections
+async def test_event_with_a_false_attempt_poisons_no_job(instance: Instance) -> None:
+    assert "RETRY_BUDGET_EXHAUSTED" == await instance.reason(failed(attempt=3))
+    assert Retried("job-again") == await instance.deliver()
+    assert 1 == instance.retried[0]["attempt"]
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff", b"[]", b"{", b'{"userId":"alice"}', b'{"archiveJobId":5,"userId":"a"}'])
-async def test_a_malformed_event_is_rejected_whole_and_costs_nothing(data: bytes) -> None:
-    world = World()
-    outcome = await world.deliver(data)
-    assert isinstance(outcome, Rejected)
-    assert outcome.reason == Reason.MALFORMED_EVENT
-    assert (world.http.requests, world.secrets.reads) == ([], [])
-    message = world.rejected.messages[0]
-    read: dict[str, Callable[[str], bytes]] = {"text": str.encode, "base64": base64.b64decode}
-    assert data == read[message["eventEncoding"]](message["event"])
+async def test_malformed_event_is_rejected_and_costs_nothing(instance: Instance, data: bytes) -> None:
+    assert "MALFORMED_EVENT" == await instance.reason(data)
+    assert ([], []) == (instance.http.requests, instance.secrets.reads)
 
 
-async def test_a_rejection_says_everything_that_is_known() -> None:
-    world = World()
-    world.script("job", google_error(404, "NOT_FOUND"))
-    event = json.dumps(failed(attempt=1, rootArchiveJobId="first"))
-    await world.deliver(event.encode())
-    message = world.rejected.messages[0]
-    detail = message.pop("detail")
-    assert detail.startswith("Google knows no such archive job")
-    assert {
-        "reason": "JOB_NOT_FOUND",
-        "archiveJobId": "job",
-        "rootArchiveJobId": "first",
-        "userId": "alice",
-        "credentialId": "alice",
-        "attempt": 1,
-        "rejectedAt": "2026-11-23T18:00:00.000Z",
-        "event": event,
-        "eventEncoding": "text",
-    } == message
-    assert world.rejected.attributes == [
-        {"eventType": "archive-job-retry-rejected", "reason": "JOB_NOT_FOUND", "userId": "alice", "dedupKey": "job"}
-    ]
-
-
-async def test_a_malformed_event_is_matched_to_what_of_it_is_sound() -> None:
-    world = World()
-    await world.deliver({"archiveJobId": "job", "userId": "alice", "attempt": "one"})
-    await world.deliver({"userId": "a/b"})
-    assert [message["archiveJobId"] for message in world.rejected.messages] == ["job", ""]
-    assert [attributes["dedupKey"] for attributes in world.rejected.attributes] == ["job", "message-1"]
-    assert ["userId" in attributes for attributes in world.rejected.attributes] == [True, False]
-
-
-async def test_a_malformed_event_tells_its_sound_fields_in_the_form_of_a_rejection() -> None:
-    world = World()
-    event = {
-        "archiveJobId": "archiveJobs/job",
-        "rootArchiveJobId": "archiveJobs/root",
-        "userId": 5,
-        "credentialId": "second",
-        "attempt": 10**30,
-        "failedAt": NOW.isoformat(),
-    }
-    await world.deliver(event)
-    told = {name: world.rejected.messages[0][name] for name in event if name != "failedAt"}
-    assert {
-        "archiveJobId": "job",
-        "rootArchiveJobId": "root",
-        "userId": "",
-        "credentialId": "second",
-        "attempt": 2**31 - 1,
-    } == told
-    assert "job" == world.rejected.attributes[0]["dedupKey"]
-
-
-async def test_what_google_refused_for_good_is_answered_from_the_ledger() -> None:
-    world = World()
-    world.script("job", google_error(403, "PERMISSION_DENIED"), (200, {"archiveJobId": "new"}))
-    outcomes = [await world.deliver(failed()) for _ in range(2)]
-    assert [o.reason for o in outcomes if isinstance(o, Rejected)] == [Reason.ACCESS_DENIED] * 2
-    assert (len(world.http.retries), len(world.rejected.messages)) == (1, 2)
-
-
-async def test_a_job_rejected_for_consent_is_retried_when_consent_is_there_again() -> None:
-    world = World()
-    world.http.token_script = [(400, {"error": "invalid_grant"})]
-    outcome = await world.deliver(failed())
-    assert isinstance(outcome, Rejected)
-    assert (outcome.reason, world.http.retries) == (Reason.REAUTHORIZATION_REQUIRED, [])
-    world.http.token_script = []
-    assert Retried("job-again") == await world.deliver(failed())
-
-
-@pytest.mark.parametrize(("days", "expired"), [(13.9, False), (14.1, True)])
-async def test_an_event_expires_by_its_own_time_or_else_by_its_publish_time(days: float, expired: bool) -> None:
-    long_ago = NOW - timedelta(days=days)
-    world = World()
-    outcomes = [
-        await world.deliver(failed("said", failedAt=long_ago.isoformat())),
-        await world.deliver(failed("unsaid"), published_at=long_ago),
-    ]
-    reasons = [outcome.reason for outcome in outcomes if isinstance(outcome, Rejected)]
-    assert [Reason.EVENT_EXPIRED] * 2 * expired == reasons
-    assert Retried("both-again") == await world.deliver(failed("both", failedAt=NOW.isoformat()), published_at=long_ago)
-
-
-# publishing
-
-
-@pytest.mark.parametrize(("failure", "outcome"), [(Unavailable("down"), NotNow), (Misconfigured("no role"), Broken)])
-async def test_a_delivery_is_not_acknowledged_before_pubsub_has_the_follow_up(
-    failure: Exception, outcome: type
-) -> None:
-    world = World()
-    world.retried.failure = failure
-    assert outcome is type(await world.deliver(failed()))
-    world.retried.failure = None
-    assert Retried("job-again") == await world.deliver(failed())
-    assert world.http.retries == ["job"]
-
-
-async def test_a_delivery_is_over_in_its_time_though_publishing_hangs() -> None:
-    class Hangs(FakeTopic):
-        async def publish(self, data: bytes, attributes: Mapping[str, str]) -> None:
-            await asyncio.Future()
-
-    world = World(deadline=2.0)
-    world.case = replace(world.case, retried=Hangs())
-    async with asyncio.timeout(3.8):
-        assert isinstance(await world.deliver(failed()), NotNow)
-
-
-async def test_the_answer_is_in_the_ledger_before_the_follow_up_is_published() -> None:
-    world = World()
-    world.retried.failure = Unavailable("down")
-    await world.deliver(failed())
-    stored = await world.store.load("job")
-    assert stored
-    assert (stored.entry.state, stored.entry.new_job_id) == ("retried", "job-again")
-
-
-async def test_a_call_is_not_begun_without_time_to_record_its_answer() -> None:
-    class StandsStill(MemoryStore):
-        async def write(self, entry: Entry, version: Any, link: Entry | None = None) -> Any:
-            time.sleep(0.1)  # noqa: ASYNC251, as an instance does that gets no CPU
-            return await super().write(entry, version, link)
-
-    world = World(deadline=0.1)
-    await world.credentials.begin("alice")
-    world.case = replace(
-        world.case, ledger=Ledger(StandsStill(), lease_seconds=150, keep=timedelta(days=45), now=lambda: NOW)
-    )
-    assert NotNow("no time was left for the call to Google") == await world.deliver(failed())
-    assert world.http.retries == []
-
-
-async def test_a_deferral_of_an_event_too_large_for_the_ledger_keeps_the_fields_of_the_contract() -> None:
-    world = World()
-    info = error_info("RESOURCE_EXHAUSTED_ONE_TIME", timestamp_after_24hrs=(NOW + timedelta(hours=1)).isoformat())
-    world.script("job", google_error(429, "RESOURCE_EXHAUSTED", info))
-    event = failed(attempt=1, rootArchiveJobId="root", failedAt=NOW.isoformat(), theirs="x" * 1_000_000)
-    assert isinstance(await world.deliver(event), Deferred)
-    stored = await world.store.load("job")
-    assert stored
-    assert parse_failed(json.dumps(event).encode()) == parse_failed(stored.entry.event)
-    assert 1000 > len(stored.entry.event)
-
-
-async def test_a_claim_that_arrived_though_its_answer_did_not_costs_nothing() -> None:
-    world = World(deadline=1.8)
-
-    class AnswersLost(Slow):
-        async def write(self, entry: Entry, version: Any, link: Entry | None = None) -> Any:
-            written = await super().write(entry, version, link)
-            if entry.state == "claimed" and entry.fence == 1:
-                await asyncio.Future()
-            return written
-
-    store = AnswersLost()
-    ledger = Ledger(store, lease_seconds=150, keep=timedelta(days=1), now=lambda: NOW)
-    world.case = replace(world.case, ledger=ledger)
-    assert isinstance(await world.deliver(failed()), NotNow)
-    assert Retried("job-again") == await world.deliver(failed())
-    assert 1 == world.retried.messages[0]["attempt"]
-
-
-async def test_a_claim_in_doubt_is_withdrawn_though_the_ledger_refuses_to_tell_of_it() -> None:
-    world = World()
-
-    class LosesAnswerAndRole(MemoryStore):
-        faults: list[Exception]
-
-        async def load(self, job_id: str) -> Stored | None:
-            if len(self.faults) == 1:
-                raise self.faults.pop()
-            return await super().load(job_id)
-
-        async def write(self, entry: Entry, version: Any, link: Entry | None = None) -> Any:
-            written = await super().write(entry, version, link)
-            if len(self.faults) == 2:
-                raise self.faults.pop()
-            return written
-
-    store = LosesAnswerAndRole()
-    store.faults = [Misconfigured("no role"), Unavailable("down")]  # of the next read, and of the write before it
-    ledger = Ledger(store, lease_seconds=150, keep=timedelta(days=1), now=lambda: NOW)
-    world.case = replace(world.case, ledger=ledger)
-    assert isinstance(await world.deliver(failed()), Broken)
-    stored = await store.load("job")
-    assert stored
-    assert ("open", 0) == (stored.entry.state, stored.entry.calls_counted)
-
-
-async def test_a_ledger_that_has_no_room_is_a_503_at_once_with_one_call_to_it() -> None:
-    world = World()
-    calls = []
-
-    class Full(MemoryStore):
-        async def load(self, job_id: str) -> Stored | None:
-            calls.append("load")
-            raise Throttled("no room")
-
-        async def write(self, entry: Entry, version: Any, link: Entry | None = None) -> Any:
-            calls.append("write")
-            raise Throttled("no room")
-
-    ledger = Ledger(Full(), lease_seconds=150, keep=timedelta(days=1), now=lambda: NOW)
-    world.case = replace(world.case, ledger=ledger)
-    for attempt, call in ((1, "write"), (2, "load")):
-        assert isinstance(await world.deliver(failed(), attempt=attempt), NotNow)
-        assert call == calls.pop()
-        assert not calls
-    assert not world.http.retries
-
-
-async def test_the_log_tells_a_new_job_that_could_not_be_recorded() -> None:
-    world = World(deadline=0.3)
-
-    class Full(MemoryStore):
-        async def write(self, entry: Entry, version: Any, link: Entry | None = None) -> Any:
-            if entry.state == "retried":
-                raise Unavailable("down")
-            return await super().write(entry, version, link)
-
-    ledger = Ledger(Full(), lease_seconds=150, keep=timedelta(days=1), now=lambda: NOW)
-    world.case = replace(world.case, ledger=ledger)
-    assert isinstance(await world.deliver(failed()), NotNow)
-    assert "job-again" == world.journal.fields["newArchiveJobId"]
-
-
-async def test_a_text_that_json_would_blow_up_beyond_a_message_is_kept_in_base64() -> None:
-    world = World()
-    await world.deliver(bytes(3_000_000))
-    message = world.rejected.messages[0]
-    assert ("base64", bytes(3_000_000)) == (message["eventEncoding"], base64.b64decode(message["event"]))
-    await world.deliver(b"x" * 9_000_000)
-    assert "text" == world.rejected.messages[1]["eventEncoding"]
-
-
-# SIGTERM
-
-
-async def test_a_delivery_that_has_not_called_google_when_the_instance_is_to_end_is_handed_back() -> None:
-    world = World()
-    begin = world.case.draining.begin
-
-    async def end_of_instance() -> Any:
-        begin()
-        return 200, {"access_token": "token"}
-
-    world.http.token_script = [end_of_instance]
-    assert isinstance(await world.deliver(failed()), NotNow)
-    assert [] == world.http.retries
-    stored = await world.store.load("job")
-    assert stored
-    assert ("open", 0) == (stored.entry.state, stored.entry.used)
-
-
-async def test_a_call_in_hand_when_the_instance_is_to_end_is_finished() -> None:
-    world = World()
-
-    async def end_of_instance() -> Any:
-        world.case.draining.begin()
-        await asyncio.sleep(0.01)
-        return 200, {"archiveJobId": "new"}
-
-    world.script("job", end_of_instance)
-    assert Retried("new") == await world.deliver(failed())
-
-
-async def test_a_call_that_is_not_answered_before_the_instance_ends_is_recorded_as_in_doubt() -> None:
-    world = World(draining=Draining(seconds=0.02))
-
-    async def silence() -> Any:
-        world.case.draining.begin()
-        await asyncio.Future()
-
-    world.script("job", silence)
-    assert isinstance(await world.deliver(failed()), NotNow)
-    stored = await world.store.load("job")
-    assert stored
-    assert ("open", 1) == (stored.entry.state, stored.entry.used)
-
-
-async def not_sent() -> Any:
-    raise NotSent("ClientConnectorError")
-
-
-async def no_answer() -> Any:
-    raise NoAnswer("TimeoutError")
+# before the call, and after an answer that says that nothing was done
 
 
 @pytest.mark.parametrize(
-    ("token", "retry"),
+    "step",
     [
-        ((400, {"error": "invalid_grant"}), (200, {"archiveJobId": "new"})),
-        ((503, b""), (200, {"archiveJobId": "new"})),
-        ((401, {"error": "invalid_client"}), (200, {"archiveJobId": "new"})),
-        ((200, {"access_token": "access"}), google_error(404, "NOT_FOUND")),
-        ((200, {"access_token": "access"}), google_error(429, "RESOURCE_EXHAUSTED")),
-        ((200, {"access_token": "access"}), google_error(403, "PERMISSION_DENIED", error_info("SERVICE_DISABLED"))),
-        ((200, {"access_token": "access"}), not_sent),
-        ((200, {"access_token": "access"}), no_answer),
+        NotSent("ClientConnectorError"),
+        (429, b"<html>slow down"),
+        (403, b"<html>blocked"),
+        (302, b""),
+        google_error(429, "RESOURCE_EXHAUSTED", error_info("RATE_LIMIT_EXCEEDED")),
+        google_error(409, "ABORTED"),
+        google_error(403, "PERMISSION_DENIED", error_info("SERVICE_DISABLED", "googleapis.com")),
     ],
 )
-async def test_nothing_of_a_delivery_stays_in_memory_until_the_collector_runs(token: Any, retry: Any) -> None:
-    """A large event would: its exception holds the traceback, that the frame, and that the event."""
-    world = World()
-    world.http.token_script = [token]
-    world.script("job", retry)
-    before = weakref.WeakSet(at_work())
-    gc.disable()
+async def test_answer_of_nothing_done_costs_no_retry(instance: Instance, step: Step) -> None:
+    instance.script("job", step, step, step, step, NEW)
+    for _ in range(4):
+        assert isinstance(await instance.deliver(), RetryLater | Failed)
+        assert ("open", 0) == await instance.state()
+        assert (0, "retry") == (instance.line["callsUnknown"], instance.line["failedStep"])
+    assert Retried("new") == await instance.deliver()
+    assert 1 == instance.retried[0]["attempt"]
+
+
+@pytest.mark.parametrize("call", ["claimed", "load"])
+async def test_throttled_ledger_is_503_at_once(stored: Stored, call: str) -> None:
+    instance, store = stored
+    store.before = lambda called, entry: raise_(Throttled("quota"))
+    assert isinstance(await instance.deliver(attempt=1 if call == "claimed" else 2), RetryLater)
+    assert ([call], []) == (store.calls, instance.http.retries)
+
+
+@deadline
+async def test_cpu_throttled_instance_sends_no_late_call(stored: Stored) -> None:
+    instance, store = stored
+    store.after = lambda call, entry: time.sleep(1.1) if call == "claimed" else None
+    assert isinstance(await instance.deliver(attempt=1), RetryLater)
+    assert ([], ("open", 0)) == (instance.http.retries, await instance.state())
+
+
+# 401 and 403
+
+
+async def test_401_gets_another_token_and_one_more_call(instance: Instance) -> None:
+    instance.script("job", google_error(401, "UNAUTHENTICATED"), NEW)
+    assert Retried("new") == await instance.deliver()
+    assert [f"{MARK}-access-1", f"{MARK}-access-2"] == instance.http.bearers
+    assert (1, 2) == (instance.retried[0]["attempt"], instance.line["calls"])
+    assert "failedStep" not in instance.line
+
+
+@pytest.mark.parametrize(
+    ("second", "reason"),
+    [
+        (google_error(401, "UNAUTHENTICATED"), "not"),
+        (google_error(401, "UNAUTHENTICATED", error_info("ACCESS_TOKEN_EXPIRED", "googleapis.com")), "not"),
+        (
+            google_error(401, "UNAUTHENTICATED", error_info("ACCOUNT_STATE_INVALID", "googleapis.com")),
+            "REAUTHORIZATION_REQUIRED/ACCOUNT_STATE",
+        ),
+        (google_error(403, "PERMISSION_DENIED"), "ACCESS_DENIED"),
+    ],
+)
+async def test_second_call_after_401_is_the_last(instance: Instance, second: Answer, reason: str) -> None:
+    instance.script("job", google_error(401, "UNAUTHENTICATED"), second, NEW)
+    assert reason == await instance.reason()
+    assert (2, 0) == (len(instance.http.retries), (await instance.state())[1])
+
+
+async def test_401_of_a_gone_grant_shows_at_the_refresh(instance: Instance) -> None:
+    instance.http.token_script = [(200, {"access_token": f"{MARK}-access"}), INVALID_GRANT]
+    instance.script("job", google_error(401, "UNAUTHENTICATED"))
+    assert "REAUTHORIZATION_REQUIRED/INVALID_GRANT" == await instance.reason()
+    assert (1, "token") == (len(instance.http.retries), instance.line["failedStep"])
+
+
+async def test_403_is_final_under_the_newest_secret(instance: Instance) -> None:
+    await instance.deliver(failed("earlier"))
+    instance.script("job", google_error(403, "PERMISSION_DENIED"), NEW)
+    assert "ACCESS_DENIED" == await instance.reason()
+    assert (1, 2) == (instance.http.retries.count("job"), instance.secrets.reads.count(f"{SECRET_PREFIX}alice"))
+
+
+@pytest.mark.parametrize(
+    ("second", "reason"), [(NEW, "not"), (google_error(403), "ACCESS_DENIED"), (google_error(401), "not")]
+)
+async def test_403_under_a_newer_secret_gets_one_more_call(instance: Instance, second: Answer, reason: str) -> None:
+    await instance.deliver(failed("earlier"))
+    instance.grant("alice", f"{MARK}-refresh-with-more-scopes")
+    instance.script("job", google_error(403, "PERMISSION_DENIED"), second, NEW)
+    assert reason == await instance.reason()
+    assert f"{MARK}-refresh-with-more-scopes" == instance.http.token_forms[-1]["refresh_token"]
+    assert 2 == instance.http.retries.count("job")
+
+
+async def test_unreadable_secret_after_403_denies_nobody(instance: Instance) -> None:
+    await instance.deliver(failed("earlier"))
+    instance.replace_secret("alice", grpc_error("UNAVAILABLE"))
+    instance.script("job", google_error(403, "PERMISSION_DENIED"))
+    assert isinstance(await instance.deliver(), RetryLater)
+    assert (("open", 0), "token") == (await instance.state(), instance.line["failedStep"])
+
+
+async def test_bug_after_403_leaves_no_claim(instance: Instance) -> None:
+    await instance.deliver(failed("earlier"))
+    instance.replace_secret("alice", ZeroDivisionError("a bug"))
+    instance.script("job", google_error(403, "PERMISSION_DENIED"))
+    with pytest.raises(ZeroDivisionError):
+        await instance.deliver()
+    assert ("open", 0) == await instance.state()
+
+
+# no exception leaves a claim behind
+
+
+@pytest.mark.parametrize("fault", [Misconfigured("no role"), Transient("down"), ValueError("a bug")])
+async def test_claim_with_a_lost_answer_is_withdrawn(stored: Stored, fault: Exception) -> None:
+    instance, store = stored
+    faults = [fault]
+    store.after = lambda call, entry: raise_(faults.pop()) if faults else None
     try:
-        await world.deliver(failed())
-        await asyncio.sleep(0)
-        assert [] == [work for work in at_work() if work not in before]
-    finally:
-        gc.enable()
+        outcome: Outcome | None = await instance.deliver(attempt=1)
+    except ValueError:
+        outcome = None
+    assert isinstance(outcome, Retried) or ("open", 0) == await instance.state()
 
 
-def at_work() -> list[_Work]:
-    return [each for each in gc.get_objects() if isinstance(each, _Work)]
+@pytest.mark.parametrize("fault", [Misconfigured("too large"), ValueError("a bug")])
+@pytest.mark.parametrize(
+    ("answer", "calls"), [(NEW, 1), (google_error(404, "NOT_FOUND"), 0), ((503, b""), 1), ((403, b"<html>"), 0)]
+)
+async def test_unrecordable_answer_ends_the_claim(stored: Stored, fault: Exception, answer: Answer, calls: int) -> None:
+    instance, store = stored
+    instance.script("job", answer)
+    faults = [fault]
+    store.before = lambda call, entry: raise_(faults.pop()) if faults and call not in ("claimed", "load") else None
+    try:
+        assert isinstance(await instance.deliver(attempt=1), Failed)
+    except ValueError:
+        assert isinstance(fault, ValueError)
+    assert ("open", calls) == await instance.state()
+    assert answer is not NEW or "new" == instance.line["newArchiveJobId"]
+
+
+@deadline
+async def test_claim_and_answer_are_each_given_time(stored: Stored) -> None:
+    instance, store = stored
+
+    async def cut_off_while_connecting() -> Any:
+        try:
+            await asyncio.Future()
+        except asyncio.CancelledError:
+            return NotSent("cut off")
+
+    async def silent() -> Any:
+        await asyncio.Future()
+
+    async def slow() -> None:
+        await asyncio.sleep(0.02)
+
+    instance.script("unsent", cut_off_while_connecting)
+    instance.script("sent", silent)
+    store.before = lambda call, entry: slow()
+    outcomes = await asyncio.gather(*(instance.deliver(failed(job)) for job in ("unsent", "sent")))
+    assert [RetryLater, RetryLater] == [type(outcome) for outcome in outcomes]
+    assert [("open", 0), ("open", 1)] == [await instance.state(job) for job in ("unsent", "sent")]
+
+
+@deadline
+async def test_hanging_publish_ends_at_the_deadline(stored: Stored) -> None:
+    instance, _ = stored
+
+    async def hang(*args: Any, **kwargs: Any) -> Any:
+        await asyncio.Future()
+
+    instance.topics.publish = hang  # type: ignore[method-assign]
+    async with asyncio.timeout(5):
+        assert RetryLater("not over in time: publish") == await instance.deliver()
+
+
+# shutdown
+
+
+@pytest.mark.parametrize("at", ["token", "claim"])
+async def test_shutdown_before_the_call_hands_the_job_back(stored: Stored, at: str) -> None:
+    instance, store = stored
+
+    async def token() -> Answer:
+        if at == "token":
+            instance.container.shutdown.start()
+        return 200, {"access_token": f"{MARK}-token"}
+
+    instance.http.token_script = [token]
+    store.after = lambda call, entry: instance.container.shutdown.start() if at == "claim" else None
+    assert isinstance(await instance.deliver(attempt=1), RetryLater)
+    assert ([], ("open", 0) if at == "claim" else ("", 0)) == (instance.http.retries, await instance.state())
+
+
+async def test_shutdown_during_the_call_lets_it_finish(instance: Instance) -> None:
+    async def answer() -> Answer:
+        instance.container.shutdown.start()
+        await asyncio.sleep(0.01)
+        return NEW
+
+    instance.script("job", answer)
+    assert Retried("new") == await instance.deliver()
+
+
+# what the log line tells
+
+
+async def test_delay_is_from_failure_to_record(instance: Instance) -> None:
+    instance.clock.wait(4)
+    await instance.deliver(failed("one"))
+    assert 4.0 == instance.line["delaySeconds"]
+    await instance.deliver(failed("two", failedAt=later(3.5).isoformat()))
+    assert 0.5 == instance.line["delaySeconds"]
+    await instance.deliver(failed("three", failedAt=later(9).isoformat()))  # a producer's clock that is ahead
+    assert 0.0 == instance.line["delaySeconds"]
+
+
+async def test_delay_of_a_repeated_outcome_is_not_told(instance: Instance) -> None:
+    for republished in (False, True):
+        await instance.deliver()
+        assert (republished, republished) == (instance.line["republished"], "delaySeconds" not in instance.line)
+
+
+async def test_delay_leaves_out_consent(instance: Instance) -> None:
+    instance.http.token_script = [INVALID_GRANT]
+    assert isinstance(await instance.deliver(), Rejected)
+    instance.http.token_script = []
+    instance.clock.wait(60)
+    assert isinstance(await instance.deliver(published_at=later(30)), Retried)
+    assert "delaySeconds" not in instance.line
+
+
+async def test_cached_token_is_told(instance: Instance) -> None:
+    for cached, job in ((False, "one"), (True, "two")):
+        await instance.deliver(failed(job))
+        assert cached is instance.line["tokenCached"]
+
+
+def test_step_times_are_rounded() -> None:
+    log = DeliveryLog()
+    for _ in range(50):
+        with log.step("claim"):
+            pass
+    log.write(10, "words")
+    assert all(round(value, 1) == value for value in (*log.fields["stepsMs"].values(), log.fields["latencyMs"]))
+
+
+# what an event costs
+
+
+@pytest.mark.parametrize(
+    ("event", "attempt", "costs"),
+    [
+        (failed("first"), 1, {"reads": 2, "tokens": 1, "retries": 1, "ledger": 2, "publishes": 1}),
+        (failed("next"), 1, {"reads": 0, "tokens": 0, "retries": 1, "ledger": 2, "publishes": 1}),
+        (failed("done"), 2, {"reads": 0, "tokens": 0, "retries": 0, "ledger": 1, "publishes": 1}),
+        (failed("done"), 1, {"reads": 0, "tokens": 0, "retries": 0, "ledger": 2, "publishes": 1}),
+    ],
+    ids=["the instance's first", "with a cached token", "redelivered", "published twice"],
+)
+async def test_calls_of_one_delivery(
+    stored: Stored, event: dict[str, Any], attempt: int, costs: dict[str, int]
+) -> None:
+    instance, store = stored
+    if event["archiveJobId"] != "first":
+        await instance.deliver(failed("done"))
+
+    def counted() -> dict[str, int]:
+        return {
+            "reads": len(instance.secrets.names),
+            "tokens": len(instance.http.token_forms),
+            "retries": len(instance.http.retries),
+            "ledger": len(store.calls),
+            "publishes": len(instance.topics.messages),
+        }
+
+    before = counted()
+    await instance.deliver(event, attempt=attempt)
+    assert costs == {kind: number - before[kind] for kind, number in counted().items()}
+
+
+async def test_jobs_of_one_user_share_a_token(instance: Instance) -> None:
+    await asyncio.gather(*(instance.deliver(failed(f"job-{number}")) for number in range(10)))
+    assert (2, 1, 10) == (len(instance.secrets.reads), len(instance.http.token_forms), len(instance.retried))

@@ -1,44 +1,45 @@
-"""Rules of the settings: the defaults that README.md names, and every problem told at once."""
+"""The settings: the contract's defaults, sound and wrong values, and the line of a started server."""
+
+from typing import Any
 
 import pytest
 
-from handlers.settings import Settings, WrongSettings, from_environment
+from handlers.web.settings import WrongSettings, from_environment, summary
 
 LEAST = {"GOOGLE_CLOUD_PROJECT": "a-project"}
+DEFAULTS: dict[str, Any] = {
+    "retried_topic": "archive-job-retried",
+    "rejected_topic": "archive-job-retry-rejected",
+    "failed_topic": "archive-job-failed",
+    "started_topic": "archive-job-started",
+    "ended_topic": "archive-job-ended",
+    "refresh_token_secret_prefix": "dataportability-refresh-token-",
+    "canary_credential": "",
+    "oauth_client_secret": "dataportability-oauth-client",
+    "retry_ledger": "firestore",
+    "firestore_database": "(default)",
+    "retry_ledger_collection": "archiveJobRetries",
+    "retry_budget": 3,
+    "event_max_age_days": 14,
+    "ambiguous_retry": "resend",
+    "doubt_pause_seconds": 120,
+    "handler_deadline_seconds": 90,
+    "claim_lease_seconds": 150,
+    "watch_interval_seconds": 300,
+    "data_portability_api_endpoint": "https://dataportability.googleapis.com",
+    "token_hosts": "",
+    "log_level": "INFO",
+    "otel_traces_exporter": "none",
+    "pubsub_emulator_host": "",
+    "firestore_emulator_host": "",
+    "secret_manager_emulator_host": "",
+}
 
 
-def test_all_but_the_project_have_the_defaults_of_the_contract() -> None:
-    settings = from_environment(LEAST)
-    assert settings == Settings(google_cloud_project="a-project")
-    assert (
-        settings.retried_topic,
-        settings.rejected_topic,
-        settings.failed_topic,
-    ) == ("archive-job-retried", "archive-job-retry-rejected", "archive-job-failed")
-    assert (
-        settings.refresh_token_secret_prefix,
-        settings.oauth_client_secret,
-    ) == ("dataportability-refresh-token-", "dataportability-oauth-client")
-    assert (
-        settings.retry_ledger,
-        settings.firestore_database,
-        settings.retry_ledger_collection,
-    ) == ("firestore", "(default)", "archiveJobRetries")
-    assert (
-        settings.retry_budget,
-        settings.event_max_age_days,
-        settings.ambiguous_retry,
-        settings.handler_deadline_seconds,
-        settings.claim_lease_seconds,
-    ) == (3, 14, "resend", 90, 150)
-    assert (
-        settings.data_portability_api_endpoint,
-        settings.log_level,
-    ) == ("https://dataportability.googleapis.com", "INFO")
-
-
-def test_a_variable_set_to_nothing_counts_as_unset() -> None:
-    assert from_environment(LEAST | {"RETRY_BUDGET": " ", "PUBSUB_EMULATOR_HOST": ""}) == from_environment(LEAST)
+@pytest.mark.parametrize("empty", [{}, dict.fromkeys(map(str.upper, DEFAULTS), " ")])
+def test_defaults_are_the_contracts(empty: dict[str, str]) -> None:
+    settings = from_environment(LEAST | empty)
+    assert DEFAULTS == {name: getattr(settings, name) for name in DEFAULTS}
 
 
 @pytest.mark.parametrize(
@@ -48,17 +49,24 @@ def test_a_variable_set_to_nothing_counts_as_unset() -> None:
         ("RETRY_BUDGET", "0"),
         ("EVENT_MAX_AGE_DAYS", "0.5"),
         ("HANDLER_DEADLINE_SECONDS", "2.5"),
+        ("DOUBT_PAUSE_SECONDS", "0.1"),
+        ("WATCH_INTERVAL_SECONDS", "0.1"),
         ("DATA_PORTABILITY_API_ENDPOINT", "http://127.0.0.1:8080"),
         ("DATA_PORTABILITY_API_ENDPOINT", "https://private.example:8443/"),
+        ("DATA_PORTABILITY_API_ENDPOINT", "http://localhost:65535"),
         ("PUBSUB_EMULATOR_HOST", "[::1]:8085"),
         ("FIRESTORE_DATABASE", "retry-ledger"),
+        ("OAUTH_CLIENT_SECRET", "projects/p/secrets/s"),
+        ("OAUTH_CLIENT_SECRET", "projects/p/locations/europe-west3/secrets/s"),
+        ("REFRESH_TOKEN_SECRET_PREFIX", "projects/p/locations/europe-west3/secrets/token-"),
+        ("CANARY_CREDENTIAL", "the-canary_1"),
+        ("TOKEN_HOSTS", "oauth.example, login.example other.example"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318"),
         ("OTEL_SDK_DISABLED", "TRUE"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),  # of no consequence while traces are off
-        ("DATA_PORTABILITY_API_ENDPOINT", "http://localhost:65535"),
     ],
 )
-def test_sound_values_are_taken(variable: str, value: str) -> None:
+def test_sound_value_is_taken(variable: str, value: str) -> None:
     from_environment(LEAST | {variable: value})
 
 
@@ -69,11 +77,17 @@ def test_sound_values_are_taken(variable: str, value: str) -> None:
         ("GOOGLE_CLOUD_PROJECT", "a/b"),
         ("RETRIED_TOPIC", "topics/x"),
         ("RETRIED_TOPIC", "google-retried"),
+        ("REJECTED_TOPIC", "archive-job-failed"),
+        ("REJECTED_TOPIC", "projects/another/topics/archive-job-started"),
         ("RETRY_LEDGER_COLLECTION", ".."),
         ("RETRY_LEDGER_COLLECTION", "__retries__"),
         ("FIRESTORE_EMULATOR_HOST", "localhost:65536"),
+        ("PUBSUB_EMULATOR_HOST", "localhost"),
         ("REFRESH_TOKEN_SECRET_PREFIX", "a/b"),
-        ("OAUTH_CLIENT_SECRET", "projects/p/secrets/s"),
+        ("REFRESH_TOKEN_SECRET_PREFIX", "projects/p/secrets/"),
+        ("OAUTH_CLIENT_SECRET", "projects/p/secrets/s/versions/1"),
+        ("CANARY_CREDENTIAL", "a/b"),
+        ("TOKEN_HOSTS", "https://oauth.example/token"),
         ("RETRY_LEDGER", "redis"),
         ("RETRY_BUDGET", "three"),
         ("RETRY_BUDGET", "-1"),
@@ -81,6 +95,8 @@ def test_sound_values_are_taken(variable: str, value: str) -> None:
         ("EVENT_MAX_AGE_DAYS", "0"),
         ("EVENT_MAX_AGE_DAYS", "inf"),
         ("AMBIGUOUS_RETRY", "retry"),
+        ("DOUBT_PAUSE_SECONDS", "0.05"),
+        ("WATCH_INTERVAL_SECONDS", "0"),
         ("HANDLER_DEADLINE_SECONDS", "nan"),
         ("HANDLER_DEADLINE_SECONDS", "150"),
         ("CLAIM_LEASE_SECONDS", "90"),
@@ -93,10 +109,9 @@ def test_sound_values_are_taken(variable: str, value: str) -> None:
         ("LOG_LEVEL", "LOUD"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
         ("OTEL_TRACES_EXPORTER", "zipkin"),
-        ("PUBSUB_EMULATOR_HOST", "localhost"),
     ],
 )
-def test_a_wrong_value_is_told_by_its_name_and_without_the_value(variable: str, value: str) -> None:
+def test_wrong_value_is_named_and_not_quoted(variable: str, value: str) -> None:
     with pytest.raises(WrongSettings) as caught:
         from_environment(LEAST | {variable: value})
     problem = str(caught.value).splitlines()[1]
@@ -104,25 +119,27 @@ def test_a_wrong_value_is_told_by_its_name_and_without_the_value(variable: str, 
     assert len(value) < 5 or value not in problem
 
 
-def test_a_ledger_in_memory_is_refused_for_more_than_one_process() -> None:
-    with pytest.raises(WrongSettings):
-        from_environment(LEAST | {"RETRY_LEDGER": "memory", "WORKERS": "2"})
-
-
-@pytest.mark.parametrize("name", ["archive-job-failed", "projects/another/topics/archive-job-failed"])
-def test_what_goes_out_does_not_come_in_again(name: str) -> None:
-    with pytest.raises(WrongSettings, match="three topics"):
-        from_environment(LEAST | {"REJECTED_TOPIC": name})
-
-
-def test_traces_go_over_http_or_are_refused() -> None:
-    with pytest.raises(WrongSettings, match="OTEL_EXPORTER_OTLP_PROTOCOL"):
-        from_environment(LEAST | {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"})
+@pytest.mark.parametrize(
+    ("environment", "problem"),
+    [
+        ({"RETRY_LEDGER": "memory", "WORKERS": "2"}, "WORKERS"),
+        ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "OTEL_EXPORTER_OTLP_PROTOCOL"),
+    ],
+)
+def test_settings_that_do_not_go_together(environment: dict[str, str], problem: str) -> None:
+    with pytest.raises(WrongSettings, match=problem):
+        from_environment(LEAST | environment)
 
 
 def test_every_problem_is_told_at_once() -> None:
     with pytest.raises(WrongSettings) as caught:
         from_environment({"RETRY_BUDGET": "x", "LOG_LEVEL": "x", "HANDLER_DEADLINE_SECONDS": "200"})
-    told = str(caught.value)
     for variable in ("GOOGLE_CLOUD_PROJECT", "RETRY_BUDGET", "LOG_LEVEL", "CLAIM_LEASE_SECONDS"):
-        assert variable in told
+        assert variable in str(caught.value)
+
+
+def test_summary_of_a_started_server() -> None:
+    told = summary(from_environment(LEAST | {"FIRESTORE_DATABASE": "ledger"}), "retry_failed_archive_job")
+    for value in ("retry_failed_archive_job", "a-project", "firestore ledger/archiveJobRetries", "archive-job-retried"):
+        assert value in told.values()
+    assert "https://dataportability.googleapis.com" in told.values()

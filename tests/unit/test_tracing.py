@@ -1,342 +1,235 @@
-"""Rules of traces: whose trace a delivery belongs to, what its spans tell, and that none of it is there when off."""
+"""Traces: whose a delivery belongs to, what its spans tell, what goes out, and what a wrong variable does."""
 
 import asyncio
-import io
 import json
 import logging
-import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
-from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from handlers import tracing
-from handlers.delivery import Delivery
-from handlers.entrance import Entrance
-from handlers.exporting import session
-from handlers.outcomes import NotNow, Outcome, Rejected, Retried, Unavailable
-from handlers.portability import PortabilityApi
-from handlers.settings import from_environment
-from handlers.spans import Spans
-from handlers.telemetry import Journal, configure_logs, log
-from handlers.user_credentials import UserCredentials
-from local.collector import Collector
-from tests.unit.test_entry_point import NOWHERE, lines, push, run, send
-from tests.unit.world import World, failed, google_error
+from handlers.telemetry.otlp import RedactingHandler, session
+from local.google_apis import MARK
+from tests.unit.instance import Instance, LogLines, failed
+from tests.unit.process import ROOT, run
 
 TRACES = [f"{digit}af7651916cd43dd8448eb211c80319c" for digit in "123"]
 SPAN = "b7ad6b7169203331"
 PROCESS = "process archive-job-failed"
-ON = {"OTEL_TRACES_EXPORTER": "otlp"}
 
 
 def parent(trace_id: str, flags: str = "01") -> str:
     return f"00-{trace_id}-{SPAN}-{flags}"
 
 
-class TracedWorld(World):
-    """A world whose function makes spans."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.exporter, provider = InMemorySpanExporter(), TracerProvider()
-        provider.add_span_processor(SimpleSpanProcessor(self.exporter))
-        self.tracing = made = Spans(provider.get_tracer("test"), project="p", topic="archive-job-failed")
-        credentials = UserCredentials(
-            made.secrets(self.secrets),
-            made.token_endpoint(self.http),
-            secret_prefix="token-",
-            client_secret_id="client",
-        )
-        self.case = replace(
-            self.case,
-            tokens=made.tokens(credentials),
-            portability=made.portability(PortabilityApi(self.http, "https://portability.example", lambda: self.time)),
-            retried=made.publisher(self.retried),
-            rejected=made.publisher(self.rejected),
-        )
-
-    async def handle(self, event: Any, headers: dict[str, str] | None = None, **attributes: str) -> Outcome:
-        """As the composition does it."""
-        delivery = Delivery(
-            data=json.dumps(event).encode(), attributes=attributes, message_id="7", published_at=self.time, attempt=1
-        )
-        journal = self.journal = self.tracing.journal(delivery, headers or {}, messageId=delivery.message_id)
-        try:
-            outcome = await self.case(delivery, journal)
-        except Exception as error:
-            journal.write(logging.ERROR, type(error).__name__, outcome="fault")
-            raise
-        level = logging.WARNING if isinstance(outcome, NotNow) else logging.INFO
-        if isinstance(outcome, Rejected):
-            journal.bind(reason=outcome.reason)
-        journal.write(level, getattr(outcome, "detail", ""), outcome=type(outcome).__name__)
-        return outcome
-
-    def spans(self, name: str) -> list[Any]:
-        return [span for span in self.exporter.get_finished_spans() if span.name == name]
-
-    def span(self, name: str) -> Any:
-        [span] = self.spans(name)
-        return span
+SCENARIOS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "googles": {
+        "attributes": {"googclient_traceparent": parent(TRACES[0]), "traceparent": parent(TRACES[1])},
+        "headers": {"traceparent": parent(TRACES[2])},
+    },
+    "w3c": {
+        "attributes": {"traceparent": parent(TRACES[1])},
+        "headers": {"traceparent": parent(TRACES[2])},
+    },
+    "rubbish": {
+        "attributes": {"googclient_traceparent": "00-rubbish", "traceparent": "?"},
+        "headers": {"traceparent": parent(TRACES[2])},
+    },
+    "zeros": {
+        "attributes": {"googclient_traceparent": parent("0" * 32)},
+        "headers": {"traceparent": parent(TRACES[2])},
+    },
+    "unsampled": {"attributes": {"googclient_traceparent": parent(TRACES[0], "00")}},
+    "long state": {
+        "attributes": {"traceparent": parent(TRACES[0]), "tracestate": "a=" + "x" * 255 + ",b=" + "y" * 255}
+    },
+    "state": {"attributes": {"traceparent": parent(TRACES[0]), "tracestate": "a=b"}},
+    "malformed": {"event": {"rubbish": True}, "attributes": {"googclient_traceparent": parent(TRACES[0])}},
+    "in doubt": {"retry": [[500, {}]]},
+    "rejected": {"token": [[400, {"error": "invalid_grant"}]]},
+    "unpublished": {"unpublished": True},
+    "bug": {"bug": True},
+}
 
 
-@pytest.fixture
-def world() -> TracedWorld:
-    return TracedWorld()
+@pytest.fixture(scope="module")
+def told() -> dict[str, Any]:
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.unit.traced"],
+        cwd=ROOT,
+        input=json.dumps(SCENARIOS),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert MARK not in ended.stdout + ended.stderr
+    return json.loads(ended.stdout)  # type: ignore[no-any-return]
 
 
-def trace_of(span: ReadableSpan) -> str:
-    return f"{span.context.trace_id:032x}" if span.context else ""
+def spans(told: dict[str, Any], scenario: str) -> dict[str, Any]:
+    return {span["name"]: span for span in told[scenario]["spans"]}
 
 
 @pytest.mark.parametrize(
-    ("attributes", "headers", "expected"),
-    [
-        (
-            {"googclient_traceparent": parent(TRACES[0]), "traceparent": parent(TRACES[1])},
-            {"traceparent": parent(TRACES[2])},
-            TRACES[0],
-        ),
-        ({"traceparent": parent(TRACES[1])}, {"traceparent": parent(TRACES[2])}, TRACES[1]),
-        ({"googclient_traceparent": "00-rubbish", "traceparent": "?"}, {"traceparent": parent(TRACES[2])}, TRACES[2]),
-        ({"googclient_traceparent": parent("0" * 32)}, {"traceparent": parent(TRACES[2])}, TRACES[2]),
-    ],
+    ("scenario", "expected"), [("googles", 0), ("w3c", 1), ("rubbish", 2), ("zeros", 2), ("malformed", 0)]
 )
-async def test_the_trace_is_the_events_as_googles_clients_write_it_or_w3c_does_and_else_the_requests(
-    world: TracedWorld, attributes: dict[str, str], headers: dict[str, str], expected: str
-) -> None:
-    await world.handle(failed(), headers, **attributes)
-    assert {expected} == {trace_of(span) for span in world.exporter.get_finished_spans()}
-    assert f"{world.span(PROCESS).parent.span_id:016x}" == SPAN
-    off = tracing.NoTracing("p").journal(Delivery(data=b"", attributes=attributes), headers)
-    for journal in (world.journal, off):  # the log follows the same rule, with traces on and off
-        assert f"projects/p/traces/{expected}" == journal.fields["logging.googleapis.com/trace"]
+def test_trace_is_the_messages_else_the_requests(told: dict[str, Any], scenario: str, expected: int) -> None:
+    assert {TRACES[expected]} == {span["trace"] for span in told[scenario]["spans"]}
+    assert SPAN == spans(told, scenario)[PROCESS]["parent"]
+    assert f"projects/a-project/traces/{TRACES[expected]}" == told[scenario]["line"]["logging.googleapis.com/trace"]
 
 
-async def test_an_event_with_a_trace_of_its_own_is_linked_to_the_request_that_brought_it(world: TracedWorld) -> None:
-    await world.handle(failed(), {"traceparent": parent(TRACES[2])}, googclient_traceparent=parent(TRACES[0]))
-    assert [TRACES[2]] == [f"{link.context.trace_id:032x}" for link in world.span(PROCESS).links]
+def test_trace_of_a_message_is_linked_to_its_request(told: dict[str, Any]) -> None:
+    assert [TRACES[2]] == spans(told, "googles")[PROCESS]["links"]
+    assert [] == spans(told, "rubbish")[PROCESS]["links"]
 
 
-async def test_an_event_with_no_trace_begins_one_and_its_log_line_names_it(world: TracedWorld) -> None:
-    await world.handle(failed())
-    span = world.span(PROCESS)
-    assert span.parent is None
-    assert f"projects/p/traces/{trace_of(span)}" == world.journal.fields["logging.googleapis.com/trace"]
-    assert f"{span.context.span_id:016x}" == world.journal.fields["logging.googleapis.com/spanId"]
+def test_trace_begins_where_there_is_none(told: dict[str, Any]) -> None:
+    span = spans(told, "plain")[PROCESS]
+    assert ("", "CONSUMER") == (span["parent"], span["kind"])
+    assert span["id"] == told["plain"]["line"]["logging.googleapis.com/spanId"]
+    assert told["plain"]["current"] is False
 
 
-async def test_what_the_producer_does_not_sample_makes_no_span_and_its_follow_up_says_so_too(
-    world: TracedWorld,
-) -> None:
-    await world.handle(failed(), googclient_traceparent=parent(TRACES[0], flags="00"))
-    assert () == world.exporter.get_finished_spans()
-    [attributes] = world.retried.attributes
-    assert (TRACES[0], "00") == tuple(attributes["googclient_traceparent"].split("-")[1::2])
+def test_unsampled_message_makes_no_span(told: dict[str, Any]) -> None:
+    assert [] == told["unsampled"]["spans"]
+    [attributes] = told["unsampled"]["sent"]
+    assert [TRACES[0], "00"] == attributes["googclient_traceparent"].split("-")[1::2]
 
 
-async def test_each_step_is_a_span_below_the_deliverys_and_what_a_token_takes_is_below_the_token(
-    world: TracedWorld,
-) -> None:
-    await world.handle(failed())
-    names = {span.context.span_id: span.name for span in world.exporter.get_finished_spans() if span.context}
-    made = [(span.name, names[span.parent.span_id]) for span in world.exporter.get_finished_spans() if span.parent]
-    assert sorted(
-        [("secret", "token")] * 2
-        + [("refresh", "token")]
-        + [(step, PROCESS) for step in ("claim", "token", "retry", "record", "publish")]
-    ) == sorted(made)
+def test_each_step_is_a_span(told: dict[str, Any]) -> None:
+    names = {span["id"]: span["name"] for span in told["plain"]["spans"]}
+    made = [(span["name"], names[span["parent"]]) for span in told["plain"]["spans"] if span["parent"]]
+    steps = [(step, PROCESS) for step in ("look", "token", "claim", "retry", "record", "publish")]
+    assert sorted([("secret", "token")] * 2 + [("refresh", "token"), *steps]) == sorted(made)
 
 
-async def test_the_deliverys_span_tells_what_the_log_line_tells(world: TracedWorld) -> None:
-    await world.handle(failed("job"))
-    expected = {"archiveJobId": "job", "userId": "alice", "attempt": 1, "outcome": "Retried", "messageId": "7"}
-    assert expected == {name: world.span(PROCESS).attributes[name] for name in expected}
-    assert world.span("retry").attributes["answer"] == "NewJob"
+def test_span_of_a_delivery_tells_what_its_line_tells(told: dict[str, Any]) -> None:
+    expected = {"archiveJobId": "job", "userId": "alice", "attempt": 1, "outcome": "retried", "messageId": "42"}
+    attributes = spans(told, "plain")[PROCESS]["attributes"]
+    assert expected == {name: attributes.get(name) for name in expected}
 
 
-async def test_a_token_says_whether_it_was_cached(world: TracedWorld) -> None:
-    await world.handle(failed("job-1"))
-    await world.handle(failed("job-2"))
-    assert [False, True] == [span.attributes["cached"] for span in world.spans("token")]
-    assert 1 == len(world.spans("refresh"))
-
-
-async def test_a_token_that_another_delivery_fetches_is_linked_to_there(world: TracedWorld) -> None:
-    await asyncio.gather(world.handle(failed("job-1")), world.handle(failed("job-2")))
-    fetched, shared = sorted(world.spans("token"), key=lambda span: bool(span.attributes["shared"]))
-    assert (False, True) == (fetched.attributes["shared"], shared.attributes["shared"])
-    assert [fetched.context.span_id] == [link.context.span_id for link in shared.links]
-    assert {fetched.context.span_id} == {span.parent.span_id for span in world.spans("secret")}
-
-
-@pytest.mark.parametrize("event", [failed(), {"rubbish": True}], ids=["follow-up", "rejection"])
-async def test_what_goes_out_carries_the_trace_on_below_its_publish(world: TracedWorld, event: Any) -> None:
-    await world.handle(event, googclient_traceparent=parent(TRACES[0]))
-    [attributes] = world.retried.attributes + world.rejected.attributes
-    expected = f"00-{TRACES[0]}-{world.span('publish').context.span_id:016x}-01"
+@pytest.mark.parametrize("scenario", ["googles", "malformed"])
+def test_message_carries_the_trace_on(told: dict[str, Any], scenario: str) -> None:
+    [attributes] = told[scenario]["sent"]
+    expected = f"00-{TRACES[0]}-{spans(told, scenario)['publish']['id']}-01"
     assert (expected, expected) == (attributes["googclient_traceparent"], attributes["traceparent"])
 
 
-async def test_what_passes_is_an_error_of_its_step_and_of_the_delivery(world: TracedWorld) -> None:
-    world.script("job", google_error(500, "INTERNAL"))
-    assert isinstance(await world.handle(failed()), NotNow)
-    said = "archiveJobs.retry was answered with 500 INTERNAL"
-    for name in ("retry", PROCESS):
-        status = world.span(name).status
-        assert (False, said) == (status.is_ok and not status.is_unset, status.description)
-    assert world.span("record").status.is_unset
+@pytest.mark.parametrize(("scenario", "state"), [("state", "a=b"), ("long state", None)])
+def test_long_tracestate_is_dropped(told: dict[str, Any], scenario: str, state: str | None) -> None:
+    [attributes] = told[scenario]["sent"]
+    assert (state, state) == (attributes.get("tracestate"), attributes.get("googclient_tracestate"))
 
 
-async def test_a_fault_in_a_step_is_told_in_its_span(world: TracedWorld) -> None:
-    world.retried.failure = Unavailable("publishing: UNAVAILABLE")
-    await world.handle(failed())
-    assert "publishing: UNAVAILABLE" == world.span("publish").status.description
+@pytest.mark.parametrize(
+    ("scenario", "span", "status", "said"),
+    [
+        ("in doubt", PROCESS, "ERROR", "archiveJobs.retry was answered 500"),
+        ("in doubt", "record", "UNSET", ""),
+        ("rejected", PROCESS, "UNSET", ""),
+        ("unpublished", "publish", "ERROR", "publishing to projects/a-project/topics/archive-job-retried: UNAVAILABLE"),
+        ("bug", "token", "ERROR", "RuntimeError"),
+        ("bug", PROCESS, "ERROR", "unexpected RuntimeError"),
+    ],
+)
+def test_status_of_a_span(told: dict[str, Any], scenario: str, span: str, status: str, said: str) -> None:
+    found = spans(told, scenario)[span]
+    assert (status, said) == (found["status"], found["said"])
 
 
-async def test_a_rejection_is_no_error_of_the_delivery_and_names_its_reason(world: TracedWorld) -> None:
-    world.http.token_script = [(400, {"error": "invalid_grant"})]
-    assert isinstance(await world.handle(failed()), Rejected)
-    span = world.span(PROCESS)
-    assert (True, "REAUTHORIZATION_REQUIRED") == (span.status.is_unset, span.attributes["reason"])
-    assert "400" == world.span("refresh").status.description
-    assert "invalid_grant" in world.span("token").status.description
+async def test_traces_that_are_off_add_no_attribute(instance: Instance) -> None:
+    await instance.deliver(failed(), attributes={"googclient_traceparent": parent(TRACES[0])})
+    assert {"eventType", "userId", "dedupKey"} == set(instance.attributes("archive-job-retried")[0])
 
 
-@pytest.mark.parametrize("ends", ["retried", "refused", "bug"])
-async def test_no_span_tells_a_token_or_what_an_unexpected_exception_says(world: TracedWorld, ends: str) -> None:
-    world.secrets.content["token-alice"] = b"refresh-SECRET"
-    granted = (200, {"access_token": "access-SECRET", "expires_in": 3599})
-    world.http.token_script = [granted]
-    if ends == "refused":
-        world.script("job", google_error(401))
-    if ends == "bug":
-        world.secrets.content["token-alice"] = RuntimeError("refresh-SECRET")
-    try:
-        await world.handle(failed())
-    except RuntimeError:
-        assert ends == "bug"
-    assert world.spans(PROCESS)
-    assert "SECRET" not in "".join(span.to_json() for span in world.exporter.get_finished_spans())
+# what is exported
 
 
-async def test_after_a_delivery_no_span_is_the_current_one(world: TracedWorld) -> None:
-    await world.handle(failed())
-    assert trace.get_current_span() is trace.INVALID_SPAN
+@asynccontextmanager
+async def collector() -> AsyncIterator[tuple[str, list[bytes]]]:
+    """Refuses all spans."""
+    seen: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", seen
 
 
-# Off
-
-
-def test_while_traces_are_off_each_part_is_itself_and_nothing_of_opentelemetry_is_loaded() -> None:
-    ended = run("import sys, main; print(*sys.modules)", GOOGLE_CLOUD_PROJECT="p", OTEL_TRACES_EXPORTER="none")
-    assert 0 == ended.returncode
-    loaded = set(ended.stdout.split())
-    # google-api-core looks whether it is installed, which leaves the empty namespace behind
-    assert {name for name in loaded if name.startswith("opentelemetry")} <= {"opentelemetry"}
-    assert "handlers.spans" not in loaded
-    off = tracing.build(from_environment(NOWHERE | ON | {"OTEL_SDK_DISABLED": "TRUE"}))
-    part: Any = object()
-    for same in (off.portability, off.publisher, off.secrets, off.token_endpoint, off.tokens):
-        assert same(part) is part
-    assert Journal is type(off.journal(Delivery(data=b""), {}))
-
-
-async def test_while_traces_are_off_what_goes_out_carries_no_trace() -> None:
-    world = World()
-    assert isinstance(await world.deliver(failed(), attributes={"googclient_traceparent": parent(TRACES[0])}), Retried)
-    assert {"eventType", "userId", "dedupKey"} == set(world.retried.attributes[0])
-
-
-# On
-
-
-def test_with_traces_on_importing_main_loads_what_they_need_and_still_builds_nothing_and_starts_no_thread() -> None:
-    code = """
-import sys, threading, main
-assert "opentelemetry.sdk.trace" in sys.modules and "handlers.spans" in sys.modules
-assert threading.active_count() == 1
-assert list(vars(main.entrance._parts)) == ["_settings"]
+EXPORTING = """
+import asyncio, os
+from handlers.telemetry.logging import configure_logs
+from tests.unit.instance import Instance, push
+async def main():
+    instance = Instance(**{name: value for name, value in os.environ.items() if name.startswith("OTEL_")})
+    configure_logs("INFO")
+    for _ in range(2):
+        print((await instance.post(push("no event"))).status_code)
+        await asyncio.sleep(0.3)
+asyncio.run(main())
 """
-    ended = run(code, GOOGLE_CLOUD_PROJECT="p", **ON)
-    assert (0, "") == (ended.returncode, ended.stderr)
 
 
-@pytest.fixture
-async def collector() -> AsyncIterator[Collector]:
-    async with Collector(status=403) as refusing:
-        yield refusing
-
-
-async def exporting(
-    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], deliveries: int = 1
-) -> tuple[list[int], list[dict[str, Any]]]:
-    """Statuses and log lines of an entrance with traces on. Its spans are sent meanwhile, none after the tests."""
-    environment = {"OTEL_BSP_SCHEDULE_DELAY": "50", **environment}
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    entrance, stream = Entrance(from_environment(NOWHERE | environment)), io.StringIO()
-    configure_logs("INFO", stream)
-    statuses = []
-    for _ in range(deliveries):
-        statuses.append((await send(entrance, push("no event"))).status_code)
-        await asyncio.sleep(0.2)
-    return statuses, lines(stream)
-
-
-async def test_spans_that_are_refused_are_one_warning_and_deliveries_go_on(
-    monkeypatch: pytest.MonkeyPatch, collector: Collector
+@pytest.mark.parametrize(
+    ("variables", "messages", "exported"),
+    [
+        (
+            {"OTEL_EXPORTER_OTLP_HEADERS": f"x-key={MARK}"},
+            ["traces: Failed to export spans batch code: 403, reason: Forbidden"],
+            True,
+        ),
+        ({"OTEL_BSP_MAX_QUEUE_SIZE": "1"}, ["Traces are off, some OTEL_* variable is wrong: ValueError"], False),
+    ],
+    ids=["refused", "unusable"],
+)
+async def test_trouble_with_traces_fails_no_delivery(
+    variables: dict[str, str], messages: list[str], exported: bool
 ) -> None:
-    environment = ON | {
-        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
-        "OTEL_EXPORTER_OTLP_HEADERS": "x-key=a-SECRET",
-    }
-    statuses, logged = await exporting(monkeypatch, environment, deliveries=3)
-    assert [503] * 3 == statuses  # Pub/Sub is out of reach here
-    assert len(collector.headers) >= 2
-    assert "a-SECRET" == collector.headers[0]["x-key"]
-    about = [line for line in logged if line["message"].startswith("traces: ")]
-    assert [("WARNING", "traces: Failed to export spans batch code: 403, reason: Forbidden")] == [
-        (line["severity"], line["message"]) for line in about
-    ]
+    async with collector() as (url, seen):
+        environment = {
+            "OTEL_TRACES_EXPORTER": "otlp",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": url,
+            "OTEL_BSP_SCHEDULE_DELAY": "50",
+        }
+        ended = await asyncio.to_thread(run, EXPORTING, **environment, **variables)
+    assert ["204", "204"] == ended.stdout.split(), ended.stderr
+    lines = [json.loads(line)["message"] for line in ended.stderr.splitlines() if line.startswith("{")]
+    told = [line for line in lines if "traces" in line.lower()]
+    assert len(messages) == len(told), told
+    assert all(message in line for message, line in zip(messages, told, strict=True))
+    assert MARK not in ended.stderr
+    assert exported is bool(seen)
+    assert "x-key" not in str(variables) or f"x-key: {MARK}".encode() in seen[0].lower()
 
 
-async def test_a_header_for_the_collector_that_cannot_be_read_is_not_repeated_in_the_log(
-    monkeypatch: pytest.MonkeyPatch, collector: Collector
-) -> None:
-    environment = ON | {
-        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
-        "OTEL_EXPORTER_OTLP_HEADERS": "Bearer a-SECRET",
-    }
-    _, logged = await exporting(monkeypatch, environment)
-    [about] = [line["message"] for line in logged if line["message"].startswith("traces: ")]
-    assert about.startswith("traces: Header format invalid!")
-    assert "SECRET" not in str(logged)
+def test_warnings_of_opentelemetry_are_redacted(logged: LogLines, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", f"{MARK}-sampler")
 
+    def warn(name: str, words: str, *args: Any, exc_info: Any = None) -> None:
+        handler = RedactingHandler(logging.WARNING)
+        for _ in range(3):  # one line a minute
+            handler.handle(logging.LogRecord(name, logging.WARNING, "x.py", 1, words, args, exc_info))
 
-async def test_a_misplaced_value_that_opentelemetry_quotes_is_told_by_its_variable(
-    monkeypatch: pytest.MonkeyPatch, collector: Collector
-) -> None:
-    environment = ON | {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_TRACES_SAMPLER": "a-SECRET"}
-    _, logged = await exporting(monkeypatch, environment)
-    assert any("OTEL_TRACES_SAMPLER" in line["message"] for line in logged)
-    assert "SECRET" not in str(logged)
-
-
-async def test_variables_that_opentelemetry_cannot_use_turn_traces_off_and_fail_no_delivery(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    statuses, logged = await exporting(monkeypatch, ON | {"OTEL_BSP_MAX_QUEUE_SIZE": "1"})
-    assert [503] == statuses
-    assert ["ERROR", "WARNING"] == [line["severity"] for line in logged]
-    assert logged[0]["message"].startswith("Traces are off, some OTEL_* variable is wrong: ValueError")
+    warn("opentelemetry.util.re", "Header format invalid! Header values must be: %s", f"Bearer {MARK}")
+    warn("opentelemetry.sdk", f"Couldn't recognize sampler {MARK}-SAMPLER.")
+    warn("opentelemetry.sdk", "Failed: %s", ValueError(MARK), exc_info=(ValueError, ValueError(MARK), None))
+    assert [
+        "traces: Header format invalid! Header values must be",
+        "traces: Couldn't recognize sampler OTEL_TRACES_SAMPLER.",
+        "traces: Failed: ValueError (ValueError)",
+    ] == [line["message"] for line in logged.lines]
 
 
 @pytest.mark.parametrize(
@@ -351,24 +244,12 @@ async def test_variables_that_opentelemetry_cannot_use_turn_traces_off_and_fail_
         ("", False),
     ],
 )
-def test_only_google_is_shown_the_functions_own_account(
+def test_account_is_shown_to_google_only(
     endpoint: str, authorized: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     account = tmp_path / "account.json"
-    known = {"client_id": "c", "client_secret": "s", "refresh_token": "t", "type": "authorized_user"}
+    known = {"client_id": "c", "client_secret": MARK, "refresh_token": MARK, "type": "authorized_user"}
     account.write_text(json.dumps(known))
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(account))
-    assert authorized is (session({"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}) is not None)
-    assert authorized is (session({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": endpoint}) is not None)
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Any:
-    """What these tests configure goes with them."""
-    loggers = log, logging.getLogger("opentelemetry")
-    before = [(each, each.handlers[:], each.propagate) for each in loggers]
-    at_sigterm = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, at_sigterm)
-    for each, handlers, propagate in before:
-        each.handlers[:], each.propagate = handlers, propagate
+    for variable in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
+        assert authorized is (session({variable: endpoint}) is not None)

@@ -1,0 +1,69 @@
+"""The process that the framework starts: what importing main does, and what it must not do yet."""
+
+import json
+from typing import Any
+
+import pytest
+
+from handlers.bootstrap import export_proxies
+from tests.unit.process import run
+
+ON = {"GOOGLE_CLOUD_PROJECT": "a-project"}
+
+
+def test_wrong_settings_end_the_start_with_one_message() -> None:
+    ended = run("import main", RETRY_BUDGET="many")
+    assert 1 == ended.returncode
+    told = ended.stderr.splitlines()
+    assert ["The settings are wrong:", "- GOOGLE_CLOUD_PROJECT has to be set."] == told[:2]
+    assert 3 == len(told)
+
+
+@pytest.mark.parametrize("traces", ["none", "otlp"])
+def test_start_opens_no_socket_and_starts_no_thread(traces: str) -> None:
+    """What is built before the framework forks its workers does not survive it. A started server says one line."""
+    code = """
+import sys, threading
+used = set()
+sys.addaudithook(lambda name, args: used.add((name, args[1])) if name in ("socket.bind", "socket.connect") else None)
+import main
+# urllib3, which comes with google-api-core, looks whether the machine has IPv6, and closes that socket at once
+assert used <= {("socket.bind", ("::1", 0))}, used
+assert threading.active_count() == 1
+from gunicorn.config import Config
+print(Config().keepalive, Config().control_socket_disable)
+print(*sys.modules)
+"""
+    ended = run(code, **ON, OTEL_TRACES_EXPORTER=traces, FUNCTION_TARGET="resume_deferred_retries")
+    assert 0 == ended.returncode, ended.stderr
+    kept, modules = ended.stdout.splitlines()
+    assert "3600 True" == kept  # longer than a front end keeps its connections
+    loaded = set(modules.split())
+    for name in ("google.cloud.pubsub_v1", "google.cloud.firestore", "opentelemetry.sdk.trace", "pandas"):
+        assert name not in loaded
+    [line] = map(json.loads, ended.stderr.splitlines())
+    expected = {"severity": "INFO", "target": "resume_deferred_retries", "project": "a-project"}
+    assert expected == {name: line[name] for name in expected}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {}),
+        ({"NO_PROXY": "a"}, {"no_proxy": "a"}),
+        ({"HTTPS_PROXY": "p"}, {"https_proxy": "p", "no_proxy": "metadata.google.internal,169.254.169.254"}),
+        ({"https_proxy": "p"}, {"no_proxy": "metadata.google.internal,169.254.169.254"}),
+        ({"HTTPS_PROXY": "p", "https_proxy": "q"}, {"https_proxy": "q"}),
+        (
+            {"HTTPS_PROXY": "p", "NO_PROXY": "a,b"},
+            {
+                "no_proxy": "a,b,metadata.google.internal,169.254.169.254",
+                "NO_PROXY": "a,b,metadata.google.internal,169.254.169.254",
+            },
+        ),
+    ],
+)
+def test_proxies_are_exported_in_either_case(given: dict[str, str], expected: dict[str, Any]) -> None:
+    environment = dict(given)
+    export_proxies(environment)
+    assert (given | expected).items() <= environment.items() if given else environment == {}
