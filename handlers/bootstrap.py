@@ -37,7 +37,7 @@ from handlers.web.shutdown import Shutdown
 _LONGEST_RETENTION = timedelta(days=31)
 _MAX_RESUMED = 10_000  # entries in one run of the schedule; what is left is due again at the next one
 WATCH_SUFFIX = "Watch"  # of the watch's collection
-_TOKEN_RESERVE = 30.0  # seconds that a token outlives the delivery that uses it
+TOKEN_RESERVE = 30.0  # seconds that a token outlives the delivery that uses it
 
 
 class Clients(Protocol):
@@ -225,7 +225,7 @@ class Container:
             client_secret=settings.oauth_client_secret,
             canary=settings.canary_credential,
             token_hosts=settings.token_host_names,
-            margin=settings.handler_deadline_seconds + _TOKEN_RESERVE,
+            margin=settings.handler_deadline_seconds + TOKEN_RESERVE,
         )
 
     @cached_property

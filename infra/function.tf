@@ -28,6 +28,7 @@ locals {
     RETRY_BUDGET                  = tostring(var.retry_budget)
     RETRY_LEDGER                  = "firestore"
     RETRY_LEDGER_COLLECTION       = "archiveJobRetries"
+    WATCH                         = var.watch ? "on" : "off"
   })
 
   # function → its entry point in main.py, the account that it runs as, and how much of it there may be

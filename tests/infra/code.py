@@ -10,17 +10,18 @@ from typing import Any
 import msgspec
 
 import handlers
-from handlers import settings, user_credentials
-from handlers.events import ArchiveJobRetried, RetryRejected, encode
-from handlers.firestore import FirestoreStore
-from handlers.outcomes import Reason
-from handlers.settings import Settings, WrongSettings
-from handlers.telemetry import FIELDS
+from handlers.bootstrap import TOKEN_RESERVE
+from handlers.domain.events import ArchiveJobRetried, RetryRejected, encode
+from handlers.domain.outcomes import Cause, Reason
+from handlers.google.firestore import FirestoreStore
+from handlers.telemetry.logging import FIELDS
+from handlers.web.settings import Settings, WrongSettings, from_environment
 
 __all__ = [
     "FIELDS",
     "TOKEN_MARGIN",
     "ArchiveJobRetried",
+    "Cause",
     "Reason",
     "RetryRejected",
     "Settings",
@@ -29,29 +30,20 @@ __all__ = [
 ]
 
 # How long an access token that is used is good for, at least, in seconds
-TOKEN_MARGIN = user_credentials._MARGIN
+TOKEN_MARGIN = from_environment({"GOOGLE_CLOUD_PROJECT": "p"}).handler_deadline_seconds + TOKEN_RESERVE
 
-# Settings of the contract that this version of the code does not know yet; it ignores them.
-_COMING = {
-    "CANARY_CREDENTIAL",
-    "DOUBT_PAUSE_SECONDS",
-    "ENDED_TOPIC",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "STARTED_TOPIC",
-    "TOKEN_HOSTS",
-    "WATCH_INTERVAL_SECONDS",
-}
+# Read by the libraries that connect, and not by the settings
+_OF_LIBRARIES = {"HTTPS_PROXY", "NO_PROXY"}
 
 
 def setting_names() -> set[str]:
     """The environment variables that the code reads."""
-    return {field.encode_name for field in msgspec.structs.fields(Settings)} | _COMING
+    return {field.encode_name for field in msgspec.structs.fields(Settings)} | _OF_LIBRARIES
 
 
 def settings_of(environment: Mapping[str, str]) -> Settings:
     """The settings that a function has in this environment. Raises WrongSettings."""
-    return settings.from_environment(environment)
+    return from_environment(environment)
 
 
 def timeouts() -> Iterator[tuple[str, float]]:
@@ -67,13 +59,20 @@ def queried_fields() -> set[str]:
     requests: list[Any] = []
 
     class Recorder:
-        async def query(self, request: Any) -> AsyncIterator[Any]:
+        async def run_query(self, request: Any, **_: Any) -> AsyncIterator[Any]:
             requests.append(request)
-            return
-            yield
+            return _nothing()
 
-    store = FirestoreStore(Recorder(), project="p", database="d", collection="c")  # type: ignore[arg-type]
+    async def client() -> Any:
+        return Recorder()
+
+    store = FirestoreStore(client, project="p", database="d", collection="c")
     asyncio.run(store.due(datetime.now(UTC), 1))
     query = requests[0].structured_query
     filtered = query.where.composite_filter.filters or [query.where]
     return {part.field_filter.field.field_path for part in filtered} | {o.field.field_path for o in query.order_by}
+
+
+async def _nothing() -> AsyncIterator[Any]:
+    return
+    yield

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 import pytest
 
-from handlers.telemetry import FIELDS
 from ops.__main__ import main as ops
+from tests.infra.code import FIELDS
 from tests.infra.gcloud import wrong_commands
 from tests.infra.terraform import ROOT, Plan
 from tests.monitoring.logs import matches, paths

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from handlers.telemetry import FIELDS
 from local.stage import Stage
+from tests.infra.code import FIELDS
 from tests.infra.terraform import Plan
 from tests.monitoring.logs import Entry, LogMetric, Unreadable, matches, value_at
 from tests.monitoring.run import RESUME, RETRY, SMOKE_USER, every_kind
