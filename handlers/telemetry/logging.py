@@ -40,9 +40,9 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "tokenCached": "whether the access token was at hand when it was first asked for",
         "delaySeconds": "from the failure (failedAt, else publish time) to the recorded answer; with the first "
         "retried line of a job, and not where a cooldown or an earlier rejection lay in between",
-        "failedStep": "the step that decided the outcome, where it is none of success; settings: the server did not start",
-        "stepsMs": "milliseconds by step: look, token, claim, retry, record, publish; withdraw, release, announced; of the "
-        "watch state; of the schedule due",
+        "failedStep": "the step that decided the outcome, where it is none of success; settings where none started",
+        "stepsMs": "milliseconds by step: look, token, claim, retry, record, publish; withdraw, release, announced; of "
+        "the watch state; of the schedule due",
         "latencyMs": "milliseconds for the delivery",
         "resumed": "of a run of the schedule: deferred jobs put back",
     }
