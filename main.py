@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from handlers.bootstrap import Container, export_proxies
-from handlers.telemetry.logging import configure_logs, log_start
+from handlers.telemetry.logging import configure_logs, log_start, log_wrong_settings
 from handlers.web.endpoints import Endpoints
 from handlers.web.server import keep_connections
 from handlers.web.settings import WrongSettings, from_environment, summary
@@ -24,7 +24,8 @@ export_proxies(os.environ)
 try:
     settings = from_environment(os.environ)
 except WrongSettings as wrong:
-    sys.exit(str(wrong))
+    log_wrong_settings(str(wrong))
+    sys.exit(1)
 configure_logs(settings.log_level)
 endpoints = Endpoints(settings, Container(settings))
 log_start(summary(settings, os.environ.get("FUNCTION_TARGET", "")))

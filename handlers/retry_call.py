@@ -84,7 +84,7 @@ class RetryCall(Struct, frozen=True):
         except Transient as late:
             answer = OutcomeUnknown(str(late))
         except Exception as bug:  # before or after the request was sent: it counts
-            answer = OutcomeUnknown(f"unexpected {type(bug).__name__} in archiveJobs.retry")
+            answer = OutcomeUnknown(f"unexpected {type(bug).__name__} in archiveJobs.retry: a bug")
             self.log.exception(answer.detail)
         self.log.count("calls", not isinstance(answer, NotSent))
         self.log.count("callsUnknown", isinstance(answer, OutcomeUnknown))

@@ -123,6 +123,8 @@ class _Look:
         age = found.read_at - (self._job.started_at or found.written_at)
         answer = await self._state(found.read_at)
         state, ended_at, cause = "", found.read_at, ""
+        if not isinstance(answer, JobState | Rejection):
+            self._log.failed("state")
         match answer:
             case FaultOfOurs(detail):
                 return Failed(detail)

@@ -14,6 +14,11 @@ locals {
     "resource.labels.service_name=\"${local.functions.resume.name}\"",
   ])
 
+  looks = join(" AND ", [
+    "resource.type=\"cloud_run_revision\"",
+    "resource.labels.service_name=\"archive-job-retry-watch\"", # lines that nobody writes where `watch` is off
+  ])
+
   any_function = join(" OR ", [for function in values(local.functions) : "\"${function.name}\""])
 
   follow_up_within_seconds = 600
@@ -40,7 +45,7 @@ locals {
       deliveries = {
         says   = "Deliveries, by how they ended"
         filter = "${local.deliveries} AND jsonPayload.outcome:*"
-        labels = { outcome = "outcome", reason = "reason", republished = "republished" }
+        labels = { outcome = "outcome", reason = "reason", cause = "cause", republished = "republished" }
       }
       faults = {
         says   = "Deliveries and runs of the schedule that ended in a fault of ours"
@@ -56,6 +61,16 @@ locals {
         filter = "${local.deliveries} AND jsonPayload.latencyMs>=0"
         value  = "latencyMs"
         unit   = "ms"
+      }
+      looks = {
+        says   = "Deliveries of the watch, by how they ended"
+        filter = "${local.looks} AND jsonPayload.outcome:*"
+        labels = { outcome = "outcome", state = "state", cause = "cause" }
+      }
+      rejected = {
+        says   = "Jobs that were rejected, by the last character of the user"
+        filter = "${local.deliveries} AND jsonPayload.outcome=\"rejected\" AND NOT jsonPayload.republished=\"true\""
+        last   = { user = "userId" }
       }
       runs = {
         says   = "Runs of the schedule, by how they ended"
@@ -82,11 +97,15 @@ locals {
 resource "google_logging_metric" "this" {
   for_each = local.metrics
 
-  name             = "archive-job-retry/${each.key}"
-  description      = "${each.value.says}."
-  filter           = each.value.filter
-  label_extractors = { for label, field in try(each.value.labels, {}) : label => "EXTRACT(jsonPayload.${field})" }
-  value_extractor  = try("EXTRACT(jsonPayload.${each.value.value})", null)
+  name        = "archive-job-retry/${each.key}"
+  description = "${each.value.says}."
+  filter      = each.value.filter
+  # Of a user only the last character: two that differ are two users, and the metric keeps 64 series at most.
+  label_extractors = merge(
+    { for label, field in try(each.value.labels, {}) : label => "EXTRACT(jsonPayload.${field})" },
+    { for label, field in try(each.value.last, {}) : label => "REGEXP_EXTRACT(jsonPayload.${field}, \"(.)$\")" },
+  )
+  value_extractor = try("EXTRACT(jsonPayload.${each.value.value})", null)
 
   metric_descriptor {
     display_name = each.value.says
@@ -95,7 +114,7 @@ resource "google_logging_metric" "this" {
     value_type   = can(each.value.value) ? "DISTRIBUTION" : "INT64"
 
     dynamic "labels" {
-      for_each = try(each.value.labels, {})
+      for_each = merge(try(each.value.labels, {}), try(each.value.last, {}))
 
       content {
         key         = labels.key

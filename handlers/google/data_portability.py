@@ -8,6 +8,7 @@ https://google.aip.dev/193. An answer that no row names is a fault of ours: nobo
 import re
 from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
@@ -36,6 +37,7 @@ _DETAILS = {
     Reason.JOB_NOT_FOUND: f"Google knows no such archive job: check the id. {NEW_EXPORT}",
     Reason.JOB_NOT_RETRYABLE: f"Google does not retry this job: it has not failed, or was retried. {NEW_EXPORT}",
 }
+_SOMEBODY_ELSE = "is DATA_PORTABILITY_API_ENDPOINT or a proxy wrong?"
 _ONE_TIME = Rejection(
     Reason.REAUTHORIZATION_REQUIRED,
     "The one-time grant is used up (RESOURCE_EXHAUSTED_ONE_TIME): reset the authorization and ask for consent again.",
@@ -55,6 +57,7 @@ class PortabilityApi:
     def __init__(self, http: Http, endpoint: str) -> None:
         self._http = http
         self._endpoint = endpoint.rstrip("/")
+        self._host = urlsplit(endpoint).hostname or ""
 
     async def retry(self, job_id: str, *, token: str, seconds: float, now: datetime) -> Answer | Unauthorized:
         """Send archiveJobs.retry once. `now`, by Google's clock, tells what a time in the answer means."""
@@ -64,10 +67,10 @@ class PortabilityApi:
         response = await self._http.request("POST", url, headers=headers, body=b"", seconds=seconds)
         match response:
             case NotSent(detail):
-                return NotSent(f"archiveJobs.retry was not sent: {detail}")
+                return NotSent(f"archiveJobs.retry was not sent to {self._host}: {detail}")
             case OutcomeUnknown(detail):
-                return OutcomeUnknown(f"archiveJobs.retry was sent, with no answer: {detail}")
-        answer = judge_retry(response.status, response.body, now)
+                return OutcomeUnknown(f"archiveJobs.retry was sent to {self._host}, with no answer: {detail}")
+        answer = judge_retry(response.status, response.body, now, self._host)
         if isinstance(answer, NewJob | AlreadyRunning) and token in answer.job_id:
             return OutcomeUnknown("archiveJobs.retry was answered with its own access token", ours=True)
         return answer
@@ -80,14 +83,15 @@ class PortabilityApi:
         url = f"{self._endpoint}/v1/archiveJobs/{job_id}/portabilityArchiveState"
         response = await self._http.request("GET", url, headers=headers, body=b"", seconds=seconds)
         if not isinstance(response, HttpResponse):
-            return BackOff(f"portabilityArchiveState was not answered: {response.detail}")
-        return judge_state(response.status, response.body, now)
+            return BackOff(f"portabilityArchiveState was not answered by {self._host}: {response.detail}")
+        return judge_state(response.status, response.body, now, self._host)
 
 
 class GoogleError(Struct, frozen=True, kw_only=True):
     """An error as https://google.aip.dev/193 has it. Words that are no codes are left out."""
 
     http_status: int
+    host: str = ""  # that was asked
     is_googles: bool = False  # whether the body is Google's own at all
     code: str = ""  # error.status
     reason: str = ""
@@ -105,34 +109,34 @@ class GoogleError(Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         """For a log line: enough to add a row to the table, and nothing of the values."""
         if not self.is_googles:
-            return f"{self.http_status}, with a body that is not Google's"
+            return f"{self.http_status} by {self.host}, with a body that is not Google's"
         said = [str(self.http_status), self.code, self.reason if self.reason != self.code else "", self.domain]
         keys = ",".join(sorted(key for key in self.metadata if _CODE.fullmatch(key)))
         return " ".join(filter(None, [*said, f"metadata:{keys}" if keys else ""]))
 
 
-def judge_retry(status: int, body: bytes, now: datetime) -> Answer | Unauthorized:
+def judge_retry(status: int, body: bytes, now: datetime, host: str = API_DOMAIN) -> Answer | Unauthorized:
     """What an answer to archiveJobs.retry means: the first row that fits."""
     if 200 <= status < 300:
         job_id = _job_id(_json(body), "archiveJobId") if status == 200 else ""
-        said = f"archiveJobs.retry was answered {status} without a job's id: is DATA_PORTABILITY_API_ENDPOINT Google's?"
+        said = f"archiveJobs.retry was answered {status} by {host} without a job's id: {_SOMEBODY_ELSE}"
         return NewJob(job_id) if job_id else OutcomeUnknown(said, ours=True)
     if status >= 500 or status in (408, 499):
-        return OutcomeUnknown(f"archiveJobs.retry was answered {status}")
-    return judge_error(parse_error(status, body), now, "archiveJobs.retry")
+        return OutcomeUnknown(f"archiveJobs.retry was answered {status} by {host}")
+    return judge_error(parse_error(status, body, host), now, "archiveJobs.retry")
 
 
-def judge_state(status: int, body: bytes, now: datetime) -> JobState | Answer | Unauthorized:
+def judge_state(status: int, body: bytes, now: datetime, host: str = API_DOMAIN) -> JobState | Answer | Unauthorized:
     """What an answer to portabilityArchiveState means. A state that is missing or not known here is one, too."""
     method = "portabilityArchiveState"
     if 200 <= status < 300:
         content = _json(body) if status == 200 else None
         if not isinstance(content, dict):
-            return FaultOfOurs(f"{method} was answered {status} with a body that is not Google's")
+            return FaultOfOurs(f"{method} was answered {GoogleError(http_status=status, host=host)}: {_SOMEBODY_ELSE}")
         return JobState(_word(content.get("state")), _moment(content.get("exportTime")))
     if status >= 500 or status in (408, 499):
-        return BackOff(f"{method} was answered {status}")
-    return judge_error(parse_error(status, body), now, method)
+        return BackOff(f"{method} was answered {status} by {host}")
+    return judge_error(parse_error(status, body, host), now, method)
 
 
 def judge_error(error: GoogleError, now: datetime, method: str) -> Answer | Unauthorized:  # noqa: PLR0912, a table
@@ -144,7 +148,7 @@ def judge_error(error: GoogleError, now: datetime, method: str) -> Answer | Unau
         case 429 if not error.is_googles:
             return BackOff(f"{method} is held back: {error}")
         case _ if not error.is_googles:
-            return FaultOfOurs(f"{method} was answered {error}: is DATA_PORTABILITY_API_ENDPOINT or a proxy wrong?")
+            return FaultOfOurs(f"{method} was answered {error}: {_SOMEBODY_ELSE}")
         case 401:
             return Unauthorized(account_state=error.reason == "ACCOUNT_STATE_INVALID")
         case 429 | 400 if error.reason == "RESOURCE_EXHAUSTED_ONE_TIME":
@@ -173,14 +177,14 @@ def judge_error(error: GoogleError, now: datetime, method: str) -> Answer | Unau
     return FaultOfOurs(f"{method} was answered {error}")
 
 
-def parse_error(status: int, body: bytes) -> GoogleError:
+def parse_error(status: int, body: bytes, host: str = API_DOMAIN) -> GoogleError:
     """Any status and any body. Google's own is JSON with an `error` object whose `code` is the status."""
     content = _json(body)
     if isinstance(content, list) and content:
         content = content[0]
     error = content.get("error") if isinstance(content, dict) else None
     if not isinstance(error, dict) or error.get("code") != status or isinstance(error.get("code"), bool):
-        return GoogleError(http_status=status)
+        return GoogleError(http_status=status, host=host)
     listed = error.get("details")
     details: dict[
         str, dict[str, Any]
@@ -192,6 +196,7 @@ def parse_error(status: int, body: bytes) -> GoogleError:
     metadata, message = info.get("metadata"), error.get("message")
     return GoogleError(
         http_status=status,
+        host=host,
         is_googles=True,
         code=_word(error.get("status")),
         reason=_word(info.get("reason")),

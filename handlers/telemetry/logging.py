@@ -40,8 +40,9 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "tokenCached": "whether the access token was at hand when it was first asked for",
         "delaySeconds": "from the failure (failedAt, else publish time) to the recorded answer; with the first "
         "retried line of a job, and not where a cooldown or an earlier rejection lay in between",
-        "failedStep": "the step that decided the outcome, where it is none of success",
-        "stepsMs": "milliseconds by step: look, token, claim, retry, record, publish; withdraw, release, announced",
+        "failedStep": "the step that decided the outcome, where it is none of success; settings where none started",
+        "stepsMs": "milliseconds by step: look, token, claim, retry, record, publish; withdraw, release, announced; of "
+        "the watch state; of the schedule due",
         "latencyMs": "milliseconds for the delivery",
         "resumed": "of a run of the schedule: deferred jobs put back",
     }
@@ -86,6 +87,12 @@ def configure_logs(level: str, stream: TextIO = sys.stderr) -> None:
     # Google's clients log requests and answers, refresh tokens among them, where a variable or an inherited level asks
     # for it (https://googleapis.dev/python/google-api-core/latest/client_logging.html)
     logging.getLogger("google").setLevel(logging.WARNING)
+
+
+def log_wrong_settings(message: str) -> None:
+    """The line of a server that does not start: a fault of ours, like those of deliveries."""
+    configure_logs("ERROR")
+    log.error(message, extra={"fields": {"outcome": "fault", "failedStep": "settings"}})
 
 
 def log_start(fields: Mapping[str, str]) -> None:

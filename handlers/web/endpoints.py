@@ -113,7 +113,7 @@ async def _respond(work: Callable[[], Awaitable[Outcome]], line: DeliveryLog) ->
         outcome = await work()  # which may build the parts first, and fail at that
     except Exception as error:
         # the framework's own page for this would say nothing of the delivery
-        outcome = Failed(f"unexpected {type(error).__name__}")
+        outcome = Failed(f"unexpected {type(error).__name__}: a bug, and this line has its stack trace")
         _write(line, outcome, exc_info=True)
     else:
         _write(line, outcome)

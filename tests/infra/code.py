@@ -12,7 +12,7 @@ import msgspec
 import handlers
 from handlers.bootstrap import token_margin
 from handlers.domain.events import ArchiveJobRetried, RetryRejected, encode
-from handlers.domain.outcomes import Reason
+from handlers.domain.outcomes import Cause, Reason
 from handlers.google.firestore import FirestoreStore
 from handlers.telemetry.logging import FIELDS
 from handlers.web.settings import Settings, WrongSettings, from_environment
@@ -20,6 +20,7 @@ from handlers.web.settings import Settings, WrongSettings, from_environment
 __all__ = [
     "FIELDS",
     "ArchiveJobRetried",
+    "Cause",
     "Reason",
     "RetryRejected",
     "Settings",
@@ -56,11 +57,7 @@ def queried_fields() -> set[str]:
     class Recorder:
         async def run_query(self, request: Any, **_: Any) -> AsyncIterator[Any]:
             requests.append(request)
-            return no_answers()
-
-    async def no_answers() -> AsyncIterator[Any]:
-        return
-        yield
+            return _nothing()
 
     async def client() -> Recorder:
         return Recorder()
@@ -70,3 +67,8 @@ def queried_fields() -> set[str]:
     query = requests[0].structured_query
     filtered = query.where.composite_filter.filters or [query.where]
     return {part.field_filter.field.field_path for part in filtered} | {o.field.field_path for o in query.order_by}
+
+
+async def _nothing() -> AsyncIterator[Any]:
+    return
+    yield

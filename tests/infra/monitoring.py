@@ -4,13 +4,14 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from tests.infra.code import Reason
+from tests.infra.code import Cause, Reason
 from tests.infra.rules import Problems
 from tests.infra.terraform import Plan
 from tests.monitoring.google import GOOGLE, Kind, allows
 from tests.monitoring.logs import LogMetric, Unreadable, extracted
 
-OUTCOMES = {"retried", "rejected", "deferred", "not_now", "fault", "resumed"}
+OUTCOMES = {"retried", "rejected", "deferred", "not_now", "fault", "resumed", "watching", "failed", "ended"}
+STATES = {"COMPLETE", "CANCELLED", "FAILED", "UNKNOWN"}
 _USER = "logging.googleapis.com/user/"
 _NAME = re.compile(
     r"[A-Za-z0-9_\-.,+!*',()%/]{1,100}"
@@ -75,7 +76,13 @@ def _names(plan: Plan, kind: str) -> set[str]:
 
 
 def _wrong_label(name: str, kind: Kind, label: str, text: str) -> Iterator[str]:
-    known: Mapping[str, set[str]] = {"outcome": OUTCOMES, "reason": set(Reason), "republished": {"true", "false"}}
+    known: Mapping[str, set[str]] = {
+        "outcome": OUTCOMES,
+        "reason": set(Reason),
+        "cause": set(Cause),
+        "state": STATES,
+        "republished": {"true", "false"},
+    }
     if label not in kind.labels:
         yield f"{name} has no label {label}."
     elif label in known and not set(text.split("|")) <= known[label]:
@@ -134,13 +141,19 @@ def _wrong_promql(plan: Plan, query: str) -> Iterator[str]:
         if labels.pop("monitored_resource", "") != found[1].resource:
             yield f"{written} could be of several resources."
         for label, text in labels.items():
-            yield from _wrong_label(*found, label, text)
+            if label != "subscription_id":
+                yield from _wrong_label(*found, label, text)
+            elif text not in _names(plan, "pubsub_subscription"):
+                yield f"There is no subscription {text}."
 
 
 def alerts_say_what_to_do(plan: Plan) -> Problems:
-    """Few, each with a severity, a meaning and a command; told once, not for every line."""
+    """Few, each with a severity, a meaning and a command; told once, not for every line. One alone wakes people."""
     policies = plan.of("monitoring_alert_policy")
-    if len(policies) > 10:
+    waking = {p.values["display_name"].partition(": ")[2] for p in policies if p.values["severity"] == "CRITICAL"}
+    if waking != {"stalled"}:
+        yield f"People are woken by {sorted(waking)}, and not where nothing succeeds alone."
+    if len(policies) > 12:
         yield "So many alerts that nobody reads them."
     for policy in policies:
         values, [condition] = policy.values, policy.values["conditions"]

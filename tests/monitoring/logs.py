@@ -22,7 +22,9 @@ _TERM = re.compile(
     r"(?P<not>NOT )?(?P<path>[a-zA-Z_]+(?:\.[a-zA-Z_]+)*)(?:(?P<has>:\*)|(?P<operator>>=|<=|=|>|<)"
     r'(?:"(?P<text>[^"\\]*)"|\((?P<any>"[^"\\]*"(?: OR "[^"\\]*")*)\)|(?P<number>\d+(?:\.\d+)?)|(?P<word>[A-Z]+)))'
 )
-_EXTRACTOR = re.compile(r"EXTRACT\(([a-zA-Z.]+)\)")
+_EXTRACTOR = re.compile(
+    r'EXTRACT\((?P<whole>[a-zA-Z.]+)\)|REGEXP_EXTRACT\((?P<field>[a-zA-Z.]+), "(?P<pattern>[^"]+)"\)'
+)
 
 Entry = Mapping[str, Any]
 
@@ -99,10 +101,19 @@ def _text(value: Any) -> str:
 
 def extracted(extractor: str, found: Entry) -> Any:
     """What an extractor takes out of an entry; None where there is nothing. Raises Unreadable."""
-    field = _EXTRACTOR.fullmatch(extractor)
-    if not field:
+    parts = _read(extractor)
+    value = value_at(found, parts["whole"] or parts["field"])
+    if parts["whole"] or value is None:
+        return value
+    matched = re.search(parts["pattern"], _text(value))
+    return matched[1] if matched else None
+
+
+def _read(extractor: str) -> re.Match[str]:
+    parts = _EXTRACTOR.fullmatch(extractor)
+    if not parts:
         raise Unreadable(extractor)
-    return value_at(found, field[1])
+    return parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +137,8 @@ class LogMetric:
     def fields(self) -> set[str]:
         """Every field of an entry that it goes by."""
         extractors = [*self.labels.values(), *([self.value] if self.value else [])]
-        return {*paths(self.filter), *(extractor[len("EXTRACT(") : -1] for extractor in extractors)}
+        read = map(_read, extractors)
+        return {*paths(self.filter), *(parts["whole"] or parts["field"] for parts in read)}
 
     def point(self, found: Entry) -> tuple[dict[str, str], float] | None:
         """The labels and the value that an entry adds (1 where entries are counted); None where it adds nothing."""
