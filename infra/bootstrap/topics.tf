@@ -17,7 +17,15 @@ locals {
   results   = keys(local.schemas)                                                      # for products to read
   published = concat(["archive-job-failed"], var.watch ? ["archive-job-started"] : []) # by products
   pushed    = concat(local.published, var.watch ? ["archive-job-retried"] : [])        # to functions
-  written   = merge({ for name in local.readers : name => name == "run" ? ["archive-job-retried", "archive-job-retry-rejected"] : ["archive-job-ended", "archive-job-failed", "archive-job-retry-rejected"] }, { resume = local.published })
+
+  # account → the topics that its function writes to
+  written = merge(
+    {
+      resume = local.published
+      run    = ["archive-job-retried", "archive-job-retry-rejected"]
+    },
+    var.watch ? { watch = ["archive-job-ended", "archive-job-failed", "archive-job-retry-rejected"] } : {},
+  )
 
   storage_regions = coalescelist(var.storage_regions, [var.region])
 }

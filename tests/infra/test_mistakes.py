@@ -120,8 +120,8 @@ MISTAKES = (
     Mistake(
         "a right that nothing uses",
         "bootstrap/topics.tf",
-        'name == "run" ? ["archive-job-retried", ',
-        'name == "run" ? ["archive-job-dead", "archive-job-retried", ',
+        'run    = ["archive-job-retried", ',
+        'run    = ["archive-job-dead", "archive-job-retried", ',
         rules.grants_are_what_is_used,
         "Too much: ('topic archive-job-dead', 'run'",
     ),

@@ -104,7 +104,7 @@ def test_another_tree_gives_another_name(tree: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["client_secret.json", "client_secret_1234.apps.json", ".env", ".env.local"])
 def test_credentials_in_the_root_are_ignored_by_git_and_not_submitted(name: str) -> None:
-    line = ["git", "-C", ROOT, "check-ignore", "--quiet", "--no-index", name]
+    line = ["git", "-C", str(ROOT), "check-ignore", "--quiet", "--no-index", name]
     assert subprocess.run(line, check=False).returncode == 0
     patterns = (ROOT / ".gcloudignore").read_text().splitlines()
     assert any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
