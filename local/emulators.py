@@ -106,7 +106,7 @@ class _Emulator:
                 connection.request("GET", "/")
                 if connection.getresponse().status == 200:
                     return
-            except OSError:
+            except (OSError, http.client.HTTPException):  # the second: somebody else has taken the port
                 pass
             finally:
                 connection.close()
