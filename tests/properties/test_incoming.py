@@ -115,6 +115,7 @@ def test_every_field_of_a_sound_event_is_read(event: dict[str, Any]) -> None:
         retries_before=min(int(event.get("attempt") or 0), ATTEMPT_MAX),
         failed_at=failed_at or START,
         published_at=START,
+        tells_time=bool(failed_at),
     )
 
 
@@ -133,7 +134,7 @@ def test_any_follow_up_is_a_failed_event(
     )
     assert fastavro.validate(json.loads(encode(follow_up)), _SCHEMAS[RETRIED], strict=True)
     assert parse_failed(encode(follow_up)) == FailedJob(
-        job_id=new, user_id=user, credential_id=credential, root_job_id=root, retries_before=attempt
+        job_id=new, user_id=user, credential_id=credential, root_job_id=root, retries_before=attempt, tells_time=False
     )
 
 

@@ -2,10 +2,22 @@
 
 import asyncio
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
-from handlers.domain.outcomes import Deferred, Failed, Outcome, Reason, Rejected, Resumed, Retried, RetryLater
+from handlers.domain.outcomes import (
+    Deferred,
+    Ended,
+    Failed,
+    Outcome,
+    Reason,
+    Rejected,
+    Resumed,
+    Retried,
+    RetryLater,
+    Watching,
+)
 from handlers.web.endpoints import Endpoints
 from handlers.web.settings import from_environment
 from local.google_apis import MARK
@@ -23,6 +35,9 @@ class Ends:
 
     async def retry_failed_job(self, delivery: Any, log: Any) -> Outcome:
         return await self.resume_deferred(log)  # type: ignore[no-any-return]
+
+    async def watch_job(self, delivery: Any, log: Any) -> Any:
+        return await self.resume_deferred(log)
 
     async def resume_deferred(self, log: Any) -> Any:
         if isinstance(self.end, Exception):
@@ -45,7 +60,11 @@ class Ends:
         (RetryLater("words"), 503, b"later", "WARNING", {"outcome": "not_now", "message": "words"}),
         (Failed("words"), 500, b"fault", "ERROR", {"outcome": "fault", "message": "words"}),
         (Resumed(3), 204, b"", "INFO", {"outcome": "resumed", "resumed": 3}),
-        (ValueError("words"), 500, b"fault", "ERROR", {"outcome": "fault", "message": "unexpected ValueError"}),
+        (ValueError("words"), 500, b"fault", "ERROR", {"outcome": "fault", "stack_trace": ANY}),
+        (Watching(START), 204, b"", "INFO", {"outcome": "watching", "notBefore": "2026-11-23T18:00:00Z"}),
+        (Ended("COMPLETE"), 204, b"", "INFO", {"outcome": "ended", "state": "COMPLETE"}),
+        (Ended("FAILED"), 204, b"", "INFO", {"outcome": "failed", "state": "FAILED"}),
+        (Ended("UNKNOWN", "NO_SECRET"), 204, b"", "INFO", {"outcome": "ended", "cause": "NO_SECRET"}),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -57,10 +76,11 @@ async def test_outcome_is_a_status_and_one_line(
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": push(failed())}
 
-    for entry in (endpoints.retry_failed_archive_job, endpoints.resume_deferred_retries):
+    entries = endpoints.retry_failed_archive_job, endpoints.watch_archive_job, endpoints.resume_deferred_retries
+    for entry in entries:
         answer = await entry(request(receive))
         assert (status, body) == (answer.status_code, answer.body)
-    assert [severity] * 2 == [each["severity"] for each in logged.lines]
+    assert [severity] * 3 == [each["severity"] for each in logged.lines]
     for each in logged.lines:
         assert line == {name: each.get(name) for name in line}
         assert each.keys() >= {"time", "stepsMs", "latencyMs"}

@@ -19,7 +19,12 @@ def parse(**fields: Any) -> FailedJob:
 def test_optional_fields_have_defaults() -> None:
     published = datetime(2026, 11, 23, tzinfo=UTC)
     expected = FailedJob(
-        job_id="job", user_id="alice", credential_id="alice", failed_at=published, published_at=published
+        job_id="job",
+        user_id="alice",
+        credential_id="alice",
+        failed_at=published,
+        published_at=published,
+        tells_time=False,
     )
     assert expected == parse_failed(json.dumps(LEAST).encode(), published)
     nulls = dict.fromkeys(("credentialId", "rootArchiveJobId", "attempt", "failedAt"))

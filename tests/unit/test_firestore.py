@@ -21,7 +21,7 @@ ABORTED, UNAVAILABLE = grpc_error("ABORTED"), grpc_error("UNAVAILABLE")
 
 @pytest.fixture
 def instance() -> Instance:
-    return Instance(RETRY_LEDGER="firestore")
+    return Instance(RETRY_LEDGER="firestore", WATCH="off")
 
 
 def entry(job: str, **fields: Any) -> LedgerEntry:
@@ -38,7 +38,7 @@ async def written(instance: Instance, *writes: tuple[LedgerEntry, LedgerEntry | 
 
 
 async def test_each_call_names_its_database() -> None:
-    instance = Instance(RETRY_LEDGER="firestore", FIRESTORE_DATABASE="retry-ledger")
+    instance = Instance(RETRY_LEDGER="firestore", FIRESTORE_DATABASE="retry-ledger", WATCH="off")
     await instance.deliver(attempt=2)
     await instance.resume()
     assert {"read", "commit", "query"} == set(instance.documents.calls)

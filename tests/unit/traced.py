@@ -10,6 +10,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from handlers.telemetry import tracing
 from local.google_apis import MARK
 from tests.unit.fakes import grpc_error
 from tests.unit.instance import Instance, LogLines, failed, push
@@ -54,7 +55,7 @@ async def _deliver(scenario: dict[str, Any]) -> dict[str, Any]:
 async def _main() -> None:
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(_exporter))
-    trace.set_tracer_provider(provider)
+    tracing.start(provider)
     scenarios = json.load(sys.stdin)
     print(json.dumps({name: await _deliver(scenario) for name, scenario in scenarios.items()}))
 
