@@ -19,14 +19,8 @@ _DEPLOY = "Deploy again: Terraform makes it."
 _IDS: Any = {"root_archive_job_id": "", "user_id": "", "credential_id": "", "attempt": 0}
 _RETRIED = ArchiveJobRetried(archive_job_id="", retried_archive_job_id="", retried_at="", **_IDS)
 _REJECTED = RetryRejected(reason="", detail="", rejected_at="", event="", event_encoding="text", **_IDS)
-_ENDED: dict[str, str | int] = {
-    "archiveJobId": "",
-    "rootArchiveJobId": "",
-    "userId": "",
-    "credentialId": "",
-    "attempt": 0,
-}
-_ENDED |= {"state": "", "cause": "", "endedAt": ""}
+_ENDED_TEXTS = ("archiveJobId", "rootArchiveJobId", "userId", "credentialId", "state", "cause", "endedAt")
+_ENDED = {**dict.fromkeys(_ENDED_TEXTS, ""), "attempt": 0}
 
 
 class PubSubChecks:
