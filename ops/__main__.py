@@ -267,7 +267,7 @@ def check(user: str | None, region: str, *, as_json: bool, project: str | None, 
     _exit(commands.check(settings, user or "", region, as_json=as_json), settings)
 
 
-@main.command(short_help="What there is of a user, and away with it.")
+@main.command(short_help="Find and delete what there is of a user.")
 @click.option("--user", required=True, type=_USER, help="Whose data.")
 @click.option("--credential", "credentials", multiple=True, type=_USER, help="Further credentials of this user.")
 @_go("Delete it for good")
@@ -275,7 +275,7 @@ def check(user: str | None, region: str, *, as_json: bool, project: str | None, 
 def forget(
     user: str, credentials: tuple[str, ...], *, go: bool, as_json: bool, project: str | None, database: str | None
 ) -> None:
-    """Delete the refresh tokens of a user, and the ledger's entries. It says what lives on, and where.
+    """Delete a user's refresh tokens and ledger entries. It says what lives on, where, and for how long.
 
     Stop the producer for this user first: an event that comes afterwards is answered anew, and a job
     whose entry is gone is retried once more if its event is delivered again.

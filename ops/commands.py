@@ -17,6 +17,7 @@ from ops.cloud import CliError, Cloud, connected
 from ops.forget import find_traces, forget
 from ops.leases import Leases
 from ops.ledger_report import show_checks, show_listing, show_story, show_traces
+from ops.ledger_search import ledger_days
 from ops.listing import list_ledger
 from ops.message_report import Work, run_as_json, show_end, show_scan
 from ops.messages import Filter, dead_letter_reader, read_rejection
@@ -162,7 +163,7 @@ def _unknown(job_id: str, settings: Settings) -> str:
     return (
         f"The ledger of {settings.google_cloud_project} ({ledger}) knows no job {job_id}.\n"
         "Its event never came, or no delivery of it got as far as its claim, or it was forgotten since "
-        f"({settings.event_max_age_days + 31:g} days after the last delivery); or this is another function's ledger.\n"
+        f"({ledger_days(settings):g} days after the last delivery); or this is another function's ledger.\n"
         f"  python -m ops redrive dead --job {job_id}\n"
         f"  {_logs(job_id, settings)}"
     )

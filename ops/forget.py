@@ -1,4 +1,4 @@
-"""What there is of a user, and away with it: the secrets of the credentials, the ledger's entries, the waiting looks.
+"""Finds and deletes what there is of a user: the secrets of the credentials, the ledger's entries, the waiting looks.
 
 The secret goes first: from then on no delivery gets a new access token for it.
 """
@@ -8,15 +8,16 @@ from typing import Any
 
 from handlers.ports import VersionedEntry
 from ops.cloud import Cloud
-from ops.ledger_search import LedgerSearch, watch_collection
+from ops.ledger_search import LedgerSearch, ledger_days, watch_collection
 from ops.secrets import delete_secret, full_name, secret_exists
 
 _MAX_READ = 10_000
 
 LIVES_ON = (
     "What lives on: messages in subscriptions, with a producer's own fields, for up to 7 days;",
-    "of them, python -m ops discard throws rejections and dead letters away at once;",
-    "logs and traces, for about 30 days; an access token that the function holds, for up to an hour.",
+    "python -m ops discard throws rejections and dead letters of a user away at once;",
+    "logs and traces, for about 30 days; an access token that the function holds, for up to an hour;",
+    "backups of the ledger's database, if there are any, for as long as they are kept.",
     "At Google, the grant lives on until the user or the product revokes it, and an export that runs goes on.",
 )
 
@@ -26,6 +27,7 @@ class Traces:
     """What there is of a user. `others` are credentials that the user's events name and that may be somebody else's."""
 
     user: str
+    kept_days: float  # how long an entry stays in the ledger after its last write
     secrets: list[str] = field(default_factory=list)
     entries: list[str] = field(default_factory=list)
     looks: list[str] = field(default_factory=list)
@@ -36,6 +38,7 @@ class Traces:
             "userId": self.user,
             "secrets": self.secrets,
             "ledgerEntries": len(self.entries),
+            "ledgerEntriesKeptDays": self.kept_days,
             "waitingLooks": len(self.looks),
             "otherCredentials": self.others,
             "deleted": gone,
@@ -48,15 +51,16 @@ async def find_traces(cloud: Cloud, user: str, credentials: tuple[str, ...]) -> 
 
     An event may name any credential, so what the ledger has of them is no proof that they are this user's.
     """
-    settings, traces, search, his = cloud.settings, Traces(user), LedgerSearch(cloud), {"userId": user}
+    settings, search, theirs = cloud.settings, LedgerSearch(cloud), {"userId": user}
+    traces = Traces(user, ledger_days(settings))
     own = sorted({user, *credentials})
     for credential in own:
         secret = full_name(settings, settings.refresh_token_secret_prefix + credential)
         if await secret_exists(cloud, secret):
             traces.secrets.append(secret)
-    traces.entries = await search.names(settings.retry_ledger_collection, his)
-    traces.looks = await search.names(watch_collection(settings), his)
-    found = await search.find(his, _MAX_READ)
+    traces.entries = await search.names(settings.retry_ledger_collection, theirs)
+    traces.looks = await search.names(watch_collection(settings), theirs)
+    found = await search.find(theirs, _MAX_READ)
     named = {one.entry.credential_id for one in found if isinstance(one, VersionedEntry)}
     traces.others = sorted(named - set(own) - {""})
     return traces

@@ -30,7 +30,7 @@ def show_story(report: Report, chain: list[Told | Unreadable], job_id: str, budg
             _show_job(report, told, budget, asked=told.entry.job_id == job_id and len(chain) > 1)
         else:
             report.say("")
-            report.say(f"{told.detail} Every delivery of this job is a fault until it is mended.", "red")
+            report.say(f"{told.detail} Every delivery of this job is a fault until it is fixed.", "red")
 
 
 def _show_job(report: Report, told: Told, budget: int, *, asked: bool) -> None:
@@ -58,7 +58,8 @@ def show_traces(report: Report, traces: Traces, *, gone: bool) -> None:
     """What there is, or was, of a user."""
     for name in traces.secrets or ["none"]:
         report.say(f"Secret: {name}")
-    report.say(f"Ledger entries: {len(traces.entries)}; waiting looks: {len(traces.looks)}")
+    kept = f"kept for {traces.kept_days:g} days after the last delivery"
+    report.say(f"Ledger entries: {len(traces.entries)} ({kept}); waiting looks: {len(traces.looks)}")
     if traces.others:
         report.say(f"This user's events name further credentials: {', '.join(traces.others)}. Theirs? --credential")
     report.say("Deleted." if gone else "Nothing was changed. With --go, all of these are deleted for good.", "bold")

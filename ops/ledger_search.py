@@ -87,6 +87,11 @@ class LedgerSearch:
         return f"{self._database}/documents"
 
 
+def ledger_days(settings: Settings) -> float:
+    """How long an entry is kept after its last write (handlers/bootstrap.py)."""
+    return settings.event_max_age_days + 31
+
+
 def watch_collection(settings: Settings) -> str:
     """Where the watch keeps the running jobs that it looks at again."""
     return f"{settings.retry_ledger_collection}Watch"

@@ -1,4 +1,4 @@
-"""The redrive: what was given up on, or rejected, goes back on the failed topic for another try, or away for good.
+"""Redrive and discard: what was given up on, or rejected, goes back on the failed topic, or is thrown away.
 
 scan: pull everything, count it, keep what matches in hand
       │

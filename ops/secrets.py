@@ -1,4 +1,4 @@
-"""Secrets as an operator sees them: how many there are under a prefix, and away with one. None is read here."""
+"""Secrets as an operator sees them: counted under a prefix, and deleted. None is read here."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any

@@ -53,7 +53,7 @@ async def _due(cloud: Cloud, now: datetime) -> list[Line]:
     found = await cloud.ledger().due(now, _DUE_READ)
     entries = [one for one in found if isinstance(one, VersionedEntry)]
     broken = [one for one in found if not isinstance(one, VersionedEntry)]
-    lines = [failed(subject, one.detail, "Mend or delete this entry; the schedule passes it by.") for one in broken]
+    lines = [failed(subject, one.detail, "Fix or delete this entry; the schedule passes it by.") for one in broken]
     oldest = min((one.entry.not_before for one in entries if one.entry.not_before), default=now)
     if now - oldest > _PATIENCE:
         said = f"{len(entries)} wait to be put back, the oldest for {span(now - oldest)}"

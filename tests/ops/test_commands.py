@@ -274,7 +274,7 @@ def test_unknown_job_is_told_where_else_to_look(firestore_emulator: str, project
         (("redrive", "dead", "--user", "a/b"), 2, "a user's or a credential's id: letters, digits, _ and -"),
         (("forget", "--user", "../x", "--project", "p"), 2, "a user's or a credential's id"),
         (("check", "--user", "a b", "--project", "p"), 2, "a user's or a credential's id"),
-        (("list", "--state", "lost", "--project", "p"), 2, "'lost' is not one of 'in-doubt', 'claimed'"),
+        (("list", "--state", "lost", "--project", "p"), 2, "'lost' is not one of 'in-doubt', 'parked'"),
     ],
 )
 def test_wrong_argument_is_told_in_a_sentence(arguments: tuple[str, ...], code: int, said: str) -> None:
