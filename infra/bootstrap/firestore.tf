@@ -3,9 +3,11 @@ locals {
   ledger_collections = concat(["archiveJobRetries"], var.watch ? ["archiveJobRetriesWatch"] : [])
 
   # Firestore indexes every field by default, which makes writes slower, and hot where times are ever increasing. Entries
-  # are looked up by name; one field only is asked for, when deferrals are due. "*" is every field without a setting.
+  # are looked up by name; the schedule asks for notBefore, operators for the others. "*" is every field without a
+  # setting.
+  indexed_fields = ["callsCounted", "notBefore", "reason", "state", "userId"]
   ledger_fields = merge([for collection in local.ledger_collections : {
-    for field in ["*", "expireAt", "notBefore"] : "${collection}/${field}" => { collection = collection, field = field }
+    for field in concat(["*", "expireAt"], local.indexed_fields) : "${collection}/${field}" => { collection = collection, field = field }
   }]...)
 }
 
@@ -50,7 +52,7 @@ resource "google_firestore_field" "ledger" {
 
   index_config {
     dynamic "indexes" {
-      for_each = each.value.field == "notBefore" ? ["ASCENDING"] : []
+      for_each = contains(local.indexed_fields, each.value.field) ? ["ASCENDING"] : []
 
       content {
         order = indexes.value
