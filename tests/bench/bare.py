@@ -10,11 +10,12 @@ from handlers.entries import Entry
 from handlers.firestore import FirestoreClient, FirestoreStore
 from handlers.http import HttpClient
 from handlers.portability import PortabilityApi
-from handlers.ports import NewJob
 from handlers.rpc import Channels
 from handlers.secret_store import SecretManagerClient, SecretStore
 from handlers.topics import PublisherClient, Topic
 from handlers.user_credentials import UserCredentials
+
+from handlers.ports import NewJob
 from local.stage import OAUTH_CLIENT, REFRESH_TOKEN_PREFIX, Stage
 from local.topics import RETRIED
 

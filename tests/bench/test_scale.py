@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
 from handlers.composition import _RESUMED_AT_MOST
 from handlers.user_credentials import _REMEMBERED
+
 from infra.delivery.prices import per_million
 from tests.bench.scale import RATES, Found, Quotas, run, told
 from tests.bench.scale_assumed import Assumed, distinct

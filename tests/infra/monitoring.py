@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from handlers.outcomes import Reason
+
 from tests.infra.rules import Problems
 from tests.infra.terraform import Plan
 from tests.monitoring.google import GOOGLE, Kind, allows

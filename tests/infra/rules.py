@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+from handlers.entries import Entry
+from handlers.firestore import FirestoreStore
 
 import handlers
 from handlers import settings, user_credentials
-from handlers.entries import Entry
-from handlers.firestore import FirestoreStore
 from tests.infra.terraform import ROOT, Plan
 
 Problems = Iterator[str]

@@ -10,9 +10,9 @@ from google.pubsub_v1 import Encoding, PublisherClient, PubsubMessage, Schema, S
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 from google.pubsub_v1.services.schema_service.transports import SchemaServiceGrpcTransport
 from grpc import insecure_channel
-
 from handlers.events import ArchiveJobRetried, RetryRejected, encode
 from handlers.outcomes import Reason
+
 from tests.infra.rules import SCHEMAS
 
 RETRIED = ArchiveJobRetried(

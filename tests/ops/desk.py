@@ -9,9 +9,9 @@ from typing import Any
 
 from google.api_core.exceptions import DeadlineExceeded
 from google.pubsub_v1 import PublisherAsyncClient, SubscriberAsyncClient, types
-
 from handlers.events import RetryRejected, as_text, encode, timestamp
 from handlers.outcomes import Reason
+
 from local.topics import DEAD, FAILED, REJECTED
 
 SECONDS = 30.0

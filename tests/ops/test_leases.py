@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from google.api_core.exceptions import DeadlineExceeded, PermissionDenied, ServiceUnavailable
 from google.pubsub_v1.types import PubsubMessage, PullResponse, ReceivedMessage
-
 from handlers.outcomes import Misconfigured, Unavailable
+
 from ops.leases import LEASE_SECONDS, Leases
 
 Delivery = tuple[str, str]  # message id and ack id

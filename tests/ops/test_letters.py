@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 from google.pubsub_v1.types import PubsubMessage
+from handlers.outcomes import Reason
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handlers.outcomes import Reason
 from ops.letters import UNDELIVERED, UNREADABLE, Letter, Wanted, dead_letter_reader, read_rejection
 from tests.ops.desk import failed, rejection
 

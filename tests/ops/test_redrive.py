@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from handlers.events import ArchiveJobFailed
+from handlers.outcomes import Misconfigured, Reason, Unavailable
 from msgspec.structs import replace
 
-from handlers.events import ArchiveJobFailed
 from handlers.ledger import Claim, Ledger, Store, Stored
 from handlers.memory_store import MemoryStore
-from handlers.outcomes import Misconfigured, Reason, Unavailable
 from local.topics import DEAD, REJECTED
 from ops.leases import Leases
 from ops.letters import Letter, Wanted, dead_letter_reader, read_rejection

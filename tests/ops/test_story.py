@@ -4,10 +4,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
-
 from handlers.entries import Entry
 from handlers.events import ArchiveJobFailed
+from msgspec.structs import replace
+
 from handlers.ledger import Claim, Ledger, Stored
 from handlers.memory_store import MemoryStore
 from handlers.retry_failed_job import Rules

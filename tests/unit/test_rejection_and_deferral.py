@@ -189,7 +189,7 @@ async def test_deferral_keeps_the_event_with_failed_at(
 
 async def test_deferral_of_a_large_event_keeps_the_known_fields(instance: Instance) -> None:
     instance.script("job", cooldown(later(HOUR)))
-    fields = {"attempt": 1, "rootArchiveJobId": "root", "credentialId": "alice"}
+    fields: dict[str, Any] = {"attempt": 1, "rootArchiveJobId": "root", "credentialId": "alice"}
     await instance.deliver(failed(**fields, theirs="x" * 950_000), attributes={"own": "attribute"})
     entry = await instance.entry()
     assert entry
