@@ -79,32 +79,28 @@ def nearly(draw: st.DrawFn, sound: st.SearchStrategy[Any]) -> bytes:
 
 # Google's answers. The words are those of the API's documentation, not of the program.
 
-_CODES = tuple(
-    [
-        "ABORTED",
-        "ALREADY_EXISTS",
-        "FAILED_PRECONDITION",
-        "INVALID_ARGUMENT",
-        "NOT_FOUND",
-        "OUT_OF_RANGE",
-        "PERMISSION_DENIED",
-        "RESOURCE_EXHAUSTED",
-        "UNAUTHENTICATED",
-        "UNAVAILABLE",
-        "X",
-    ]
+_CODES = (
+    "ABORTED",
+    "ALREADY_EXISTS",
+    "FAILED_PRECONDITION",
+    "INVALID_ARGUMENT",
+    "NOT_FOUND",
+    "OUT_OF_RANGE",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "UNAUTHENTICATED",
+    "UNAVAILABLE",
+    "X",
 )
-_REASONS = tuple(
-    [
-        "ACCESS_TOKEN_SCOPE_INSUFFICIENT",
-        "ACCOUNT_STATE_INVALID",
-        "ALREADY_EXISTS_ONE_TIME",
-        "SERVICE_DISABLED",
-        "RESOURCE_EXHAUSTED_ONE_TIME",
-        "RESOURCE_EXHAUSTED_TIME_BASED",
-        "RATE_LIMIT_EXCEEDED",
-        "X",
-    ]
+_REASONS = (
+    "ACCESS_TOKEN_SCOPE_INSUFFICIENT",
+    "ACCOUNT_STATE_INVALID",
+    "ALREADY_EXISTS_ONE_TIME",
+    "SERVICE_DISABLED",
+    "RESOURCE_EXHAUSTED_ONE_TIME",
+    "RESOURCE_EXHAUSTED_TIME_BASED",
+    "RATE_LIMIT_EXCEEDED",
+    "X",
 )
 _metadata = anything | st.fixed_dictionaries(
     {},
