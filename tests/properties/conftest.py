@@ -11,7 +11,7 @@ from tests.properties import inputs
 _EXAMPLES = os.environ.get("EXAMPLES")
 settings.register_profile(
     "properties",
-    max_examples=int(_EXAMPLES or 200),
+    max_examples=int(_EXAMPLES or 100),
     derandomize=_EXAMPLES is None,  # `make test` says the same thing twice; a search does not
     database=None,
     deadline=None,

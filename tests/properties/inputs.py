@@ -48,30 +48,60 @@ events = st.fixed_dictionaries(
 )
 
 
-@st.composite
-def nearly(draw: st.DrawFn, sound: st.SearchStrategy[Any]) -> bytes:
-    """A sound message as JSON in which something is another value, missing, cut off, or not the byte that it was."""
-    content = draw(sound)
-    if isinstance(content, dict) and content and draw(st.booleans()):
-        content = {**content, draw(st.sampled_from(sorted(content))): draw(anything)}
+_yes_or_no, _two_bytes, _few_bytes = st.booleans(), st.binary(min_size=1, max_size=2), st.binary(max_size=3)
+_harms = st.sampled_from(("whole", "cut", "byte", "more"))
+
+
+def spoiled(draw: st.DrawFn, content: Any) -> bytes:
+    """As JSON, with something that is another value, missing, cut off, or not the byte that it was."""
+    if isinstance(content, dict) and content and draw(_yes_or_no):
+        content = {**content, sorted(content)[draw(_places) % len(content)]: draw(anything)}
     data = json.dumps(content).encode()
-    place = draw(st.integers(0, len(data)))
-    match draw(st.sampled_from(("whole", "cut", "byte", "more"))):
+    place = draw(_places) % (len(data) + 1)
+    match draw(_harms):
         case "cut":
             data = data[:place]
         case "byte":
-            data = data[:place] + draw(st.binary(min_size=1, max_size=2)) + data[place + 1 :]
+            data = data[:place] + draw(_two_bytes) + data[place + 1 :]
         case "more":
-            data += draw(st.binary(max_size=3))
+            data += draw(_few_bytes)
     return data
+
+
+_places = st.integers(0, 10_000)
+
+
+@st.composite
+def nearly(draw: st.DrawFn, sound: st.SearchStrategy[Any]) -> bytes:
+    """A sound message, or nearly so."""
+    return spoiled(draw, draw(sound))
 
 
 # Google's answers. The words are those of the API's documentation, not of the program.
 
-_CODES = ("ABORTED", "ALREADY_EXISTS", "FAILED_PRECONDITION", "INVALID_ARGUMENT", "NOT_FOUND", "OUT_OF_RANGE")
-_CODES += ("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "UNAUTHENTICATED", "UNAVAILABLE", "X")
-_REASONS = ("ACCESS_TOKEN_SCOPE_INSUFFICIENT", "ACCOUNT_STATE_INVALID", "ALREADY_EXISTS_ONE_TIME", "SERVICE_DISABLED")
-_REASONS += ("RESOURCE_EXHAUSTED_ONE_TIME", "RESOURCE_EXHAUSTED_TIME_BASED", "RATE_LIMIT_EXCEEDED", "X")
+_CODES = (
+    "ABORTED",
+    "ALREADY_EXISTS",
+    "FAILED_PRECONDITION",
+    "INVALID_ARGUMENT",
+    "NOT_FOUND",
+    "OUT_OF_RANGE",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "UNAUTHENTICATED",
+    "UNAVAILABLE",
+    "X",
+)
+_REASONS = (
+    "ACCESS_TOKEN_SCOPE_INSUFFICIENT",
+    "ACCOUNT_STATE_INVALID",
+    "ALREADY_EXISTS_ONE_TIME",
+    "SERVICE_DISABLED",
+    "RESOURCE_EXHAUSTED_ONE_TIME",
+    "RESOURCE_EXHAUSTED_TIME_BASED",
+    "RATE_LIMIT_EXCEEDED",
+    "X",
+)
 _metadata = anything | st.fixed_dictionaries(
     {},
     optional={
@@ -99,24 +129,22 @@ errors = st.fixed_dictionaries(
 statuses = st.sampled_from((302, 400, 401, 403, 404, 409, 429, 500, 502)) | st.integers(200, 599)
 
 
+_kinds = st.sampled_from(("own", "list", "nearly", "job", "other"))
+_jobs, _bytes = job_ids | anything, st.binary(max_size=60)
+
+
 @st.composite
 def answers(draw: st.DrawFn) -> tuple[int, bytes]:
     """A status and a body, of Google's own or nearly so."""
-    status = draw(statuses)
-    own = errors.map(lambda error: {"error": error | {"code": status}})
-    kind = draw(st.sampled_from(("own", "list", "nearly", "job", "other")))
-    match kind:
-        case "own":
-            body = json.dumps(draw(own)).encode()
-        case "list":
-            body = json.dumps([draw(own)]).encode()
-        case "nearly":
-            body = draw(nearly(own))
-        case "job":
-            body = json.dumps({"archiveJobId": draw(job_ids | anything)}).encode()
-        case _:
-            body = draw(st.binary(max_size=60) | anything.map(lambda content: json.dumps(content).encode()))
-    return status, body
+    status, kind = draw(statuses), draw(_kinds)
+    if kind == "other":
+        return status, draw(_bytes)
+    if kind == "job":
+        return status, json.dumps({"archiveJobId": draw(_jobs)}).encode()
+    own = {"error": draw(errors) | {"code": status}}
+    if kind == "nearly":
+        return status, spoiled(draw, own)
+    return status, json.dumps([own] if kind == "list" else own).encode()
 
 
 def is_own(status: int, body: bytes) -> bool:
@@ -133,15 +161,16 @@ def is_own(status: int, body: bytes) -> bool:
 @st.composite
 def foreign_answers(draw: st.DrawFn) -> tuple[int, bytes]:
     """An answer that is not Google's own: of a proxy, a front end, a wrong endpoint."""
-    status, body = draw(answers())
-    wrong = st.integers(0, 599).filter(lambda code: code != status) | st.none() | st.just(str(status))
+    status, body = draw(_answers)
     if is_own(status, body):
-        error = draw(errors) | {"code": draw(wrong)}
-        body = json.dumps({"error": error}).encode()
+        body = json.dumps({"error": draw(errors) | {"code": draw(_codes) % (status - 1)}}).encode()
     if status == 200 and b"archiveJobId" in body:
         body = b"<html>Welcome</html>"
     return status, body
 
+
+_answers, _codes = answers(), st.integers(0, 599)
+foreign = foreign_answers()
 
 oauth_bodies = st.binary(max_size=60) | nearly(
     st.fixed_dictionaries(

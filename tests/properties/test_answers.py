@@ -16,7 +16,7 @@ from tests.properties.inputs import (
     answers,
     details,
     errors,
-    foreign_answers,
+    foreign,
     is_own,
     job_ids,
     oauth_bodies,
@@ -29,14 +29,14 @@ from tests.unit.instance import Instance
 STATES = {Retried: "retried", Rejected: "rejected", Deferred: "deferred", RetryLater: "open", Failed: "open"}
 
 
-def deliver(*steps: Answer, token: Any = None, **environment: str) -> tuple[Instance, Outcome]:
-    instance = Instance(**environment)
+def deliver(*steps: Answer, token: Any = None) -> tuple[Instance, Outcome]:
+    instance = Instance()
     instance.script("job", *steps)
     instance.http.token_script = [token] if token else []
     return instance, asyncio.run(instance.deliver())
 
 
-@given(foreign_answers())
+@given(foreign)
 def test_foreign_answer_rejects_nobody(answer: tuple[int, bytes]) -> None:
     rejected()
     instance, outcome = deliver(answer)
@@ -45,20 +45,21 @@ def test_foreign_answer_rejects_nobody(answer: tuple[int, bytes]) -> None:
 
 
 @given(
-    st.lists(st.tuples(foreign_answers(), foreign_answers(), st.integers(10, 600)), min_size=2, max_size=60),
+    st.lists(foreign, min_size=1, max_size=3),
+    st.lists(st.integers(10, 900), min_size=3, max_size=12),
     st.integers(0, 2),
 )
 def test_storm_of_foreign_answers_within_an_hour_rejects_nobody(
-    storm: list[tuple[Answer, Answer, int]], attempt: int
+    storm: list[Answer], pauses: list[int], attempt: int
 ) -> None:
     """Of the API and of the token endpoint, at whatever times Pub/Sub delivers again."""
 
     async def run() -> None:
         instance, passed = Instance(), 0
-        for retry, token, pause in storm:
-            instance.script("job", retry)
+        instance.script("job", *storm)
+        for number, pause in enumerate(pauses):
             granted: Answer = (200, {"access_token": f"{MARK}-access", "expires_in": 0})
-            instance.http.token_script = [token if pause % 3 == 0 else granted]
+            instance.http.token_script = [storm[number % len(storm)] if pause % 3 == 0 else granted]
             outcome = await instance.deliver({"archiveJobId": "job", "userId": "alice", "attempt": attempt})
             assert isinstance(outcome, RetryLater | Failed)
             passed += pause

@@ -17,12 +17,14 @@ from handlers.domain.outcomes import Deferred, Outcome, Reason, Rejected, Retrie
 from handlers.web.push_request import MESSAGE_PUBLISHED, NotADelivery, parse_delivery
 from handlers.web.settings import Settings, WrongSettings, from_environment
 from local.google_apis import MARK
-from tests.infra.rules import SCHEMAS
 from tests.properties.inputs import QUOTED, anything, events, job_ids, moments, nearly, rejected, user_ids
 from tests.unit.fakes import CLIENT_SECRET, START, cooldown
 from tests.unit.instance import Instance
+from tests.unit.process import ROOT
 
-_SCHEMAS: dict[str, Any] = {name: fastavro.parse_schema(json.loads(path.read_text())) for name, path in SCHEMAS.items()}
+_SCHEMAS: dict[str, Any] = {
+    path.stem: fastavro.parse_schema(json.loads(path.read_text())) for path in (ROOT / "infra/schemas").glob("*.avsc")
+}
 RETRIED, REJECTED = "archive_job_retried", "archive_job_retry_rejected"
 ATTEMPT_MAX = 2147483647
 

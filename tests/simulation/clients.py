@@ -7,8 +7,9 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from handlers.firestore import FirestoreClient
-from handlers.ports import NoAnswer, NotSent
 from handlers.topics import PublisherClient
+
+from handlers.ports import NoAnswer, NotSent
 from tests.simulation.google import Google
 from tests.simulation.wire import Wire
 

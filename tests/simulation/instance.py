@@ -6,19 +6,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from handlers import grouping
 from handlers.delivery import parse_delivery
 from handlers.draining import Draining
 from handlers.firestore import FirestoreClient, FirestoreStore
-from handlers.ledger import Ledger, Store
 from handlers.portability import PortabilityApi
+from handlers.secret_store import SecretManagerClient, SecretStore
+from handlers.topics import PublisherClient, Topic
+from handlers.user_credentials import Secrets, UserCredentials
+
+from handlers import grouping
+from handlers.ledger import Ledger, Store
 from handlers.ports import Http, Portability, Publisher, Tokens
 from handlers.resume_deferred import ResumeDeferred
 from handlers.retry_failed_job import RetryFailedJob, Rules
-from handlers.secret_store import SecretManagerClient, SecretStore
 from handlers.telemetry import Journal
-from handlers.topics import PublisherClient, Topic
-from handlers.user_credentials import Secrets, UserCredentials
 from tests.simulation import grants, pubsub
 from tests.simulation.clients import Effect, HttpClient, Service, SignedFirestore, SignedPublisher
 from tests.simulation.firestore import Firestore

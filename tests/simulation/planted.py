@@ -9,19 +9,19 @@ from datetime import datetime
 from typing import Any
 
 from google.api_core.exceptions import RetryError
-from msgspec.structs import replace
-
 from handlers.draining import Draining
 from handlers.entries import Entry
 from handlers.events import ArchiveJobFailed
 from handlers.firestore import FirestoreClient
 from handlers.grouping import Grouped
-from handlers.ledger import Claim, Conflict, Held, Kept, Ledger, Settled, Store, Stored
-from handlers.memory_store import MemoryStore
 from handlers.outcomes import Misconfigured, Reason, Refused, Unavailable
-from handlers.ports import AccessToken, Answer, Http, NoAnswer, Portability, Publisher, Tokens, Unknown
 from handlers.rpc import refused
 from handlers.user_credentials import Secrets, UserCredentials
+from msgspec.structs import replace
+
+from handlers.ledger import Claim, Conflict, Held, Kept, Ledger, Settled, Store, Stored
+from handlers.memory_store import MemoryStore
+from handlers.ports import AccessToken, Answer, Http, NoAnswer, Portability, Publisher, Tokens, Unknown
 from tests.simulation.grants import TOKEN_URI
 from tests.simulation.instance import Composition
 from tests.simulation.world import World

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from functools import cache
 
 import pytest
+from handlers.outcomes import Reason
 
 from handlers import portability, user_credentials
-from handlers.outcomes import Reason
 from tests.simulation.record import DeadLettered, Ended, Froze, Instance, Rejection, Together, Written
 from tests.simulation.weather import TROUBLES
 from tests.simulation.world import World

@@ -183,17 +183,17 @@ class FakeFirestore:
         self.faults: list[Exception | None] = []
         self._clock = clock
 
-    async def _take(self, call: str, metadata: Any) -> None:
+    async def _take(self, call: str, *, metadata: Any, **options: Any) -> None:
         self.calls.append(call)
         self.metadata.append(dict(metadata))
         await asyncio.sleep(0)
         if self.faults and (fault := self.faults.pop(0)):
             raise fault
 
-    async def commit(self, request: Any, metadata: Any, **options: Any) -> CommitResponse:
+    async def commit(self, request: Any, **options: Any) -> CommitResponse:
         writes = list(CommitRequest.pb(request).writes)
         self.commits.append([write.update.name.rpartition("/")[2] for write in writes])
-        await self._take("commit", metadata)
+        await self._take("commit", **options)
         for write in writes:
             self._check(write)
         self._clock.wait(1e-6)
@@ -206,7 +206,8 @@ class FakeFirestore:
                     document.fields[path].CopyFrom(write.update.fields[path])
             document.update_time.FromDatetime(self._clock())
             answer.write_results.add().update_time.CopyFrom(document.update_time)
-        return CommitResponse.wrap(answer)
+        wrapped: CommitResponse = CommitResponse.wrap(answer)
+        return wrapped
 
     def _check(self, write: Any) -> None:
         found = self.documents.get(write.update.name)
@@ -216,9 +217,9 @@ class FakeFirestore:
         elif not found or found.update_time != write.current_document.update_time:
             raise FailedPrecondition("it has moved on")  # type: ignore[no-untyped-call]
 
-    async def batch_get_documents(self, request: Any, metadata: Any, **options: Any) -> Any:
+    async def batch_get_documents(self, request: Any, **options: Any) -> Any:
         [name] = BatchGetDocumentsRequest.pb(request).documents
-        await self._take("read", metadata)
+        await self._take("read", **options)
         answer = BatchGetDocumentsResponse.pb()()
         answer.read_time.FromDatetime(self._clock())
         if name in self.documents:
@@ -227,9 +228,9 @@ class FakeFirestore:
             answer.missing = name
         return _stream([BatchGetDocumentsResponse.wrap(answer)])
 
-    async def run_query(self, request: Any, metadata: Any, **options: Any) -> Any:
+    async def run_query(self, request: Any, **options: Any) -> Any:
         query = RunQueryRequest.pb(request).structured_query
-        await self._take("query", metadata)
+        await self._take("query", **options)
         until = query.where.field_filter.value.timestamp_value.ToDatetime(UTC)
         due = [each for each in self.documents.values() if _not_before(each) <= until]
         answers = []

@@ -78,7 +78,7 @@ async def test_stale_credentials_are_used_while_they_are_refreshed() -> None:
     account = Account(lambda **_: (credentials, "p"))
     await account.credentials()
     credentials.token_state = TokenState.STALE
-    credentials.error = RefreshError("down", retryable=True)
+    credentials.error = RefreshError("down", retryable=True)  # type: ignore[no-untyped-call]
     assert credentials is await account.credentials()
     credentials.token_state = TokenState.INVALID
     assert isinstance(await fault(account), Transient)
@@ -92,13 +92,13 @@ NOT_FOUND = TransportError("404", SimpleNamespace(status=404))  # type: ignore[n
 @pytest.mark.parametrize(
     ("error", "service", "kind"),
     [
-        (DefaultCredentialsError("none"), "", Misconfigured),
-        (DefaultCredentialsError("none"), "a-service", Transient),
-        (TransportError("503"), "a-service", Transient),
-        (RefreshError("503"), "a-service", Transient),
+        (DefaultCredentialsError("none"), "", Misconfigured),  # type: ignore[no-untyped-call]
+        (DefaultCredentialsError("none"), "a-service", Transient),  # type: ignore[no-untyped-call]
+        (TransportError("503"), "a-service", Transient),  # type: ignore[no-untyped-call]
+        (RefreshError("503"), "a-service", Transient),  # type: ignore[no-untyped-call]
         (NOT_FOUND, "a-service", Misconfigured),
-        (RefreshError("revoked", retryable=False), "", Misconfigured),
-        (RefreshError("later", retryable=True), "", Transient),
+        (RefreshError("revoked", retryable=False), "", Misconfigured),  # type: ignore[no-untyped-call]
+        (RefreshError("later", retryable=True), "", Transient),  # type: ignore[no-untyped-call]
     ],
 )
 async def test_fault_of_credentials(

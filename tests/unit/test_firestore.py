@@ -25,7 +25,13 @@ def instance() -> Instance:
 
 
 def entry(job: str, **fields: Any) -> LedgerEntry:
-    known = {"job_id": job, "root_job_id": job, "retries_before": 0, "updated_at": START, "expire_at": START}
+    known: dict[str, Any] = {
+        "job_id": job,
+        "root_job_id": job,
+        "retries_before": 0,
+        "updated_at": START,
+        "expire_at": START,
+    }
     return LedgerEntry(**known | fields)
 
 
@@ -82,11 +88,11 @@ async def test_aborted_batch_is_sent_again_one_by_one(instance: Instance) -> Non
 
 async def test_contended_document_holds_up_no_other(instance: Instance) -> None:
     class Contended(FakeFirestore):
-        async def commit(self, request: Any, *, metadata: Any, **options: Any) -> Any:
+        async def commit(self, request: Any, **options: Any) -> Any:
             if any("contended" in write.update.name for write in request.writes):
                 self.commits.append(["contended"])
                 raise ABORTED
-            return await super().commit(request, metadata=metadata, **options)
+            return await super().commit(request, **options)
 
     instance.clients.documents = Contended(instance.clock)
     hot = asyncio.create_task(written(instance, (entry("contended"), None)))
@@ -119,7 +125,7 @@ async def test_empty_read_after_a_lost_commit_leaves_no_claim() -> None:
             return nothing() if self.calls.count("read") == 1 else stream
 
     async def nothing() -> Any:
-        for answer in ():
+        for answer in list[Any]():
             yield answer
 
     instance = Instance(RETRY_LEDGER="firestore")

@@ -5,7 +5,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from ssl import SSLContext
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -14,7 +14,8 @@ from handlers.google.http_client import HttpClient, HttpResponse
 from local.authority import Authority
 from local.google_apis import MARK
 
-Reader, Writer = asyncio.StreamReader, asyncio.StreamWriter
+Reader: TypeAlias = asyncio.StreamReader
+Writer: TypeAlias = asyncio.StreamWriter
 Serve = Callable[[Reader, Writer], Awaitable[None]]
 Server = Callable[[Serve], AbstractAsyncContextManager[str]]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -81,10 +82,11 @@ async def silent(reader: Reader, writer: Writer) -> None:
     await reader.read()
 
 
-async def post(http: HttpClient, url: str, seconds: float = 5, **options: Any) -> Any:
-    return await http.request(
-        "POST", url, **{"headers": {"Content-Length": "0"}, "body": b"", "seconds": seconds} | options
-    )
+async def post(
+    http: HttpClient, url: str, seconds: float = 5, *, headers: dict[str, str] | None = None, body: bytes = b""
+) -> Any:
+    sent = {"Content-Length": "0"} if headers is None else headers
+    return await http.request("POST", url, headers=sent, body=body, seconds=seconds)
 
 
 async def test_empty_post_has_a_length_of_zero(http: HttpClient, server: Server) -> None:

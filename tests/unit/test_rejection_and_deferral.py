@@ -133,11 +133,15 @@ async def test_rejection_for_consent_answers_a_redelivery_without_a_token(instan
 
 
 async def test_rejection_that_was_deferred_before_keeps_its_time(instance: Instance) -> None:
+    """What is deferred once is written again when its outcome is published, here an hour after it was decided."""
     instance.script("job", cooldown(later(HOUR)), DENIED, NEW)
     await instance.deliver()
     instance.clock.wait(HOUR)
-    assert "ACCESS_DENIED" == await instance.reason()
+    instance.topics.failures["archive-job-retry-rejected"] = grpc_error("UNAVAILABLE")
+    assert isinstance(await instance.deliver(), RetryLater)
+    instance.topics.failures.clear()
     instance.clock.wait(HOUR)
+    assert "ACCESS_DENIED" == await instance.reason(attempt=2)
     assert "ACCESS_DENIED" == await instance.reason(published_at=later(HOUR - 1), attempt=2)
     assert isinstance(await instance.deliver(published_at=later(HOUR + 1), attempt=2), Retried)
 
@@ -189,7 +193,7 @@ async def test_deferral_keeps_the_event_with_failed_at(
 
 async def test_deferral_of_a_large_event_keeps_the_known_fields(instance: Instance) -> None:
     instance.script("job", cooldown(later(HOUR)))
-    fields = {"attempt": 1, "rootArchiveJobId": "root", "credentialId": "alice"}
+    fields: dict[str, Any] = {"attempt": 1, "rootArchiveJobId": "root", "credentialId": "alice"}
     await instance.deliver(failed(**fields, theirs="x" * 950_000), attributes={"own": "attribute"})
     entry = await instance.entry()
     assert entry
