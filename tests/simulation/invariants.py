@@ -43,6 +43,7 @@ _LATER_PAUSES = 30  # times the first
 _FELT_FOR = 600.0  # seconds after a fault of ours at which a frozen instance can still share what was fetched in it
 _AT_WORK = 90.0  # seconds that a delivery may take
 _SECRET_IN_HAND = 60.0  # seconds for which the refresh token of one look may be in use: two tries at the endpoint
+_SERVICES = ("firestore", "secrets", "oauth", "pubsub", "account")  # beside the API
 _TIME_TO_GIVE_BACK = 30.0  # seconds: a call that times out, a pause, and another call
 _STATUSES = {
     **dict.fromkeys(("made", "adopted", "refused", "cooldown"), (204,)),
@@ -461,10 +462,9 @@ class _Judge:
 
     def _check_status(self, effect: Answered, job: str) -> None:
         """An answer of Google's decides how the delivery ends, where nothing else came between."""
-        answers = self._answers(job, effect.delivery)
-        if not answers or not self._was_undisturbed(
-            effect.delivery, ("firestore", "secrets", "oauth", "pubsub", "account")
-        ):
+        answers, begun = self._answers(job, effect.delivery), self._delivered[effect.delivery].at
+        ours = any(to >= begun for what, spells in self._faults.items() for _, to in spells if what != "portability")
+        if not answers or ours or not self._was_undisturbed(effect.delivery, _SERVICES):
             return
         meaning = answers[-1].meaning
         expected = _STATUSES.get(meaning, (204, 500, 503))
