@@ -97,6 +97,8 @@ class _JobRetry:
         forbidden = expired or case.policy.judge_retries(job.retries_before)
         if forbidden or self._delivery.attempt != 1:  # a first delivery has nothing to find: it looks by claiming
             found = await self._step("look", PREPARED, case.ledger.look(job))
+            if forbidden and isinstance(found, AlreadyDecided) and found.found.entry.state == "deferred":
+                return await self._announcer.reject(found.found.entry.merged(job).rejected(forbidden))
             if not isinstance(found, Claimable):
                 return await self._without_call(found)
             looked = found

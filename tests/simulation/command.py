@@ -1,101 +1,143 @@
 """The simulation from the command line: `make simulate`."""
 
 import argparse
+import gc
 import os
 import signal
+import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
+from typing import TypeVar
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-from tests.simulation.instance import Composition
-from tests.simulation.planted import FAULTS, first_seed_that_finds
+from handlers.bootstrap import Container
+from tests.simulation.lapses import Lapses, in_schedule
+from tests.simulation.mutants import MUTANTS, ClaimsBeforeTheToken, first_seed_that_finds
 from tests.simulation.world import World
 
-_AT_ONCE = 50  # schedules that a worker runs before it reports
+_CHUNK = 50  # schedules that a worker runs before it reports
+_REPORT_EVERY = 30.0  # seconds, where the output is no terminal
+_STORIES = 3  # violations that are told in full; all are counted
+
+_T = TypeVar("_T")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make simulate", description=__doc__)
     parser.add_argument("--seeds", type=_number, default=10_000, metavar="N", help="how many schedules to run")
-    parser.add_argument("--begin", type=int, default=0, metavar="SEED", help="the first of them")
-    parser.add_argument("--seed", type=int, metavar="SEED", help="run this one alone, and show what happens in it")
-    parser.add_argument("--fault", choices=[fault.__name__ for fault in FAULTS], help="plant this fault")
-    parser.add_argument("--planted", action="store_true", help="look for every planted fault")
+    parser.add_argument("--from", type=_number, default=0, dest="begin", metavar="SEED", help="the first of them")
+    parser.add_argument("--seed", type=_number, metavar="SEED", help="run this one alone, and show what happens in it")
+    parser.add_argument("--mutant", choices=[mutant.__name__ for mutant in MUTANTS], help="change the code like this")
+    parser.add_argument("--planted", action="store_true", help="look for every mutant")
+    parser.add_argument("--lapses", action="store_true", help="count claims that lapse with nothing sent")
     asked = parser.parse_args()
     if asked.seed is not None:
-        return _show(asked.seed, asked.fault)
+        return _show(asked.seed, asked.mutant)
     if asked.planted:
         return _planted()
-    return _many(range(asked.begin, asked.begin + asked.seeds), asked.fault)
+    seeds = range(asked.begin, asked.begin + asked.seeds)
+    return _lapses(seeds) if asked.lapses else _many(seeds, asked.mutant)
 
 
 def _number(text: str) -> int:
     return int(text.replace("_", "").replace(",", ""))
 
 
-def _compose(fault: str | None) -> type[Composition]:
-    return next((planted for planted in FAULTS if planted.__name__ == fault), Composition)
+def _kind(mutant: str | None) -> type[Container]:
+    return next((kind for kind in MUTANTS if kind.__name__ == mutant), Container)
 
 
-def _show(seed: int, fault: str | None) -> int:
-    run = World(seed, _compose(fault)).run()
+def _show(seed: int, mutant: str | None) -> int:
+    run = World(seed, _kind(mutant)).run()
     if run.violations:
         print(run.story())
         return 1
     print(run.record.history())
-    print(f"Seed {seed} breaks no promise.")
+    print(f"Seed {seed} breaks no invariant.")
     return 0
 
 
 def _planted() -> int:
-    found = {fault: first_seed_that_finds(fault, said) for fault, said in FAULTS.items()}
-    for fault, seed in found.items():
-        print(f"{fault.__name__:<30} {'not found' if seed is None else f'found by seed {seed}':<20} {fault.__doc__}")
+    found = {mutant: first_seed_that_finds(mutant, said) for mutant, said in MUTANTS.items()}
+    for mutant, seed in found.items():
+        print(f"{mutant.__name__:<30} {'not found' if seed is None else f'found by seed {seed}':<20} {mutant.__doc__}")
     seeds = [seed for seed in found.values() if seed is not None]
-    print(f"{len(seeds)} of {len(found)} planted faults found, the hardest of them after {max(seeds) + 1} schedules")
+    print(f"{len(seeds)} of {len(found)} mutants found, the hardest of them after {max(seeds) + 1} schedules")
     return 0 if len(seeds) == len(found) else 1
 
 
-def _many(seeds: range, fault: str | None) -> int:
-    """All these schedules on all cores, up to the first that breaks a promise."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    begun, done, broken, interrupted = time.perf_counter(), 0, -1, False
-    chunks = [range(at, min(at + _AT_ONCE, seeds.stop)) for at in range(seeds.start, seeds.stop, _AT_ONCE)]
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
-    workers = ProcessPoolExecutor(cores, get_context("spawn"), initializer=_leave_interrupts_to_the_parent)
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as progress:
-        task = progress.add_task("", total=len(seeds), rate="")
-        try:
-            for ran, broken in workers.map(partial(_run, fault), chunks):
-                done += ran
-                progress.update(task, completed=done, rate=f"{done / (time.perf_counter() - begun):,.0f} a second")
-                if broken >= 0:
-                    break
-        except KeyboardInterrupt:
-            interrupted = True
-        workers.shutdown(cancel_futures=True)
-    seconds = time.perf_counter() - begun
-    if broken >= 0:
-        print(World(broken, _compose(fault)).run().story())
-    violations = "1 violation, of which the history is above" if broken >= 0 else "0 violations"
+def _many(seeds: range, mutant: str | None) -> int:
+    """All these schedules on all cores, on after those that break an invariant: how rare they are is worth knowing."""
+    begun, broken = time.perf_counter(), list[int]()
+    done, interrupted = 0, False
+    try:
+        for chunk, found in _on_all_cores(partial(_broken, mutant), seeds):
+            done += len(chunk)
+            for seed in found[: max(0, _STORIES - len(broken))]:
+                print(World(seed, _kind(mutant)).run().story(), flush=True)
+            broken += found
+    except KeyboardInterrupt:
+        interrupted = True
+    rate = f"{done / (time.perf_counter() - begun):,.0f} a second on {_cores()} cores"
+    if broken:
+        print(f"Seeds that break an invariant: {', '.join(map(str, broken))}")
     print(
-        f"{done:,} schedules simulated{' until it was interrupted' if interrupted else ''}, {violations}"
-        f" ({done / seconds:,.0f} a second on {cores} cores)"
+        f"{done:,} schedules simulated{' until it was interrupted' if interrupted else ''},"
+        f" {len(broken)} violation{'' if len(broken) == 1 else 's'} ({rate})"
     )
-    return 130 if interrupted else int(broken >= 0)
+    return 130 if interrupted else int(bool(broken))
 
 
-def _run(fault: str | None, seeds: range) -> tuple[int, int]:
-    """How many ran, and the seed that broke a promise, or -1."""
-    compose = _compose(fault)
-    for ran, seed in enumerate(seeds, 1):
-        if World(seed, compose).run().violations:
-            return ran, seed
-    return len(seeds), -1
+def _broken(mutant: str | None, seeds: range) -> list[int]:
+    kind = _kind(mutant)
+    broken = [seed for seed in seeds if World(seed, kind).run().violations]
+    gc.collect()
+    return broken
 
 
-def _leave_interrupts_to_the_parent() -> None:
+def _lapses(seeds: range) -> int:
+    """Claims that lapse with nothing sent, in today's order of steps and in the old one, over the same schedules."""
+    numbers = []
+    for order, kind in (("token before claim", Container), ("claim before token", ClaimsBeforeTheToken)):
+        total = sum((counted for _, counted in _on_all_cores(partial(_count, kind), seeds)), Lapses())
+        print(f"{order}: {total}", flush=True)
+        numbers.append(total.unsent)
+    print(f"{len(seeds):,} schedules: {numbers[0] / numbers[1]:.2f} of the number in the old order")
+    return 0
+
+
+def _count(kind: type[Container], seeds: range) -> Lapses:
+    counted = sum((in_schedule(World(seed, kind).run().record.effects) for seed in seeds), Lapses())
+    gc.collect()
+    return counted
+
+
+def _on_all_cores(work: Callable[[range], _T], seeds: range) -> Iterator[tuple[range, _T]]:
+    """The results of chunks of these seeds, in their order; how far it has come is told on the way."""
+    chunks: Sequence[range] = [seeds[at : at + _CHUNK] for at in range(0, len(seeds), _CHUNK)]
+    workers = ProcessPoolExecutor(_cores(), get_context("spawn"), initializer=_prepare)
+    begun, done, reported = time.perf_counter(), 0, 0.0
+    try:
+        for chunk, result in zip(chunks, workers.map(work, chunks), strict=True):
+            done += len(chunk)
+            seconds = time.perf_counter() - begun
+            if sys.stderr.isatty() or seconds > reported + _REPORT_EVERY or done == len(seeds):
+                reported = seconds
+                end = "\r" if sys.stderr.isatty() and done < len(seeds) else "\n"
+                said = f"{done:,} of {len(seeds):,}, up to seed {chunk[-1]:,}, {done / seconds:,.0f} a second"
+                print(said, end=end, file=sys.stderr, flush=True)
+            yield chunk, result
+    finally:
+        workers.shutdown(cancel_futures=True)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _prepare() -> None:
+    """A worker leaves interrupts to the parent, and its garbage to the end of a chunk: that is a sixth of its time."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.disable()

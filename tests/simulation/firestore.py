@@ -7,16 +7,18 @@ from collections.abc import Callable
 from typing import Any
 
 from google.api_core.exceptions import AlreadyExists, FailedPrecondition, NotFound
-from google.cloud.firestore_v1.types.firestore import BatchGetDocumentsResponse, CommitResponse, RunQueryResponse
+from google.cloud.firestore_v1.types import BatchGetDocumentsResponse, CommitResponse, Document, RunQueryResponse
 
-from tests.simulation.clients import SIGNATURE
-from tests.simulation.record import Entry, Leak, Record, Written
+from tests.simulation.faults import EMPTY
+from tests.simulation.record import SIGNATURE, Entry, FaultOfOurs, Leak, Record, Written
 from tests.simulation.timeline import Timeline
 
 _BatchGetDocumentsResponse = BatchGetDocumentsResponse.pb()
 _CommitResponse = CommitResponse.pb()
+_Document = Document.pb()
 _RunQueryResponse = RunQueryResponse.pb()
 _SECOND = 1_000_000_000
+_LATER_FIELD = "ofALaterVersion"  # which this version of the program does not know
 
 
 class Firestore:
@@ -26,7 +28,7 @@ class Firestore:
         self._timeline = timeline
         self._record = record
         self._mark = mark
-        self._epoch = epoch * _SECOND + int(timeline.rng.uniform(-5.0, 5.0) * _SECOND)
+        self._epoch = epoch * _SECOND
         self._latest = 0
         self._documents: dict[str, Any] = {}
         self._entries: dict[str, Entry] = {}
@@ -39,12 +41,14 @@ class Firestore:
         answer = _CommitResponse()
         now = self._tick()
         for write in request.writes:
-            self._store(write.update, now)
+            self._store(write, now)
             answer.write_results.add().update_time.FromNanoseconds(now)
         answer.commit_time.FromNanoseconds(now)
         return answer
 
     def batch_get(self, request: Any, trouble: str) -> list[Any]:
+        if trouble == EMPTY:
+            return []
         answer = _BatchGetDocumentsResponse()
         (name,) = request.documents
         answer.read_time.FromNanoseconds(self._now())
@@ -85,6 +89,24 @@ class Firestore:
             if "notBefore" in document.fields
         ]
 
+    def write_unreadable(self, collection: str, job: str, seconds: float) -> None:
+        """An entry that this version of the program cannot read, and that is due, is there for so long; if none is."""
+        document = _Document(name=f"{collection}/{job}")
+        if document.name in self._documents:
+            return
+        document.fields["jobId"].string_value = job
+        document.fields["state"].string_value = "hibernating"
+        document.fields["notBefore"].timestamp_value.FromNanoseconds(self._now())
+        document.update_time.FromNanoseconds(self._tick())
+        self._documents[document.name] = document
+        self._record.add(FaultOfOurs(self._timeline.now, job, True))
+        self._timeline.after(seconds, self._mend, document.name, job)
+        self.deferred(self._now() / _SECOND)
+
+    def _mend(self, name: str, job: str) -> None:
+        del self._documents[name]
+        self._record.add(FaultOfOurs(self._timeline.now, job, False))
+
     def _check(self, write: Any) -> None:
         document, expected = self._documents.get(write.update.name), write.current_document
         by_time = expected.WhichOneof("condition_type") == "update_time"
@@ -96,14 +118,23 @@ class Firestore:
         elif not by_time and not expected.exists:
             raise AlreadyExists("document already exists")  # type: ignore[no-untyped-call]
 
-    def _store(self, document: Any, now: int) -> None:
-        name, delivery = document.name, _delivery(document)
-        del document.fields[SIGNATURE]
+    def _store(self, write: Any, now: int) -> None:
+        """Fields in the mask are set, or removed where the write does not have them; all others stay."""
+        name, delivery, sent = write.update.name, _delivery(write.update), write.update.fields
         before, old = self._entries.get(name), self._documents.get(name)
+        document = _Document(name=name)
+        if old is not None and write.update_mask.field_paths:
+            document.CopyFrom(old)
+        for field in write.update_mask.field_paths or [field for field in sent if field != SIGNATURE]:
+            document.fields.pop(field, None)
+            if field in sent:
+                document.fields[field].CopyFrom(sent[field])
+        if old is None and self._timeline.rng.random() < 0.3:  # by another version of the program, a moment later
+            document.fields[_LATER_FIELD].string_value = "x"
         age = (now - old.update_time.ToNanoseconds()) / _SECOND if old is not None else 0.0
         document.update_time.FromNanoseconds(now)
         self._documents[name] = document
-        after = self._entries[name] = _entry(document.fields)
+        after = self._entries[name] = _entry(document.fields, self._epoch / _SECOND)
         job = document.fields["jobId"].string_value
         self._record.add(Written(self._timeline.now, delivery, job, before, after, age))
         if self._mark in document.SerializeToString():
@@ -121,10 +152,10 @@ class Firestore:
 
 
 def _delivery(document: Any) -> str:
-    return str(document.fields[SIGNATURE].string_value)
+    return str(document.fields[SIGNATURE].string_value) if SIGNATURE in document.fields else ""
 
 
-def _entry(fields: Any) -> Entry:
+def _entry(fields: Any, epoch: float) -> Entry:
     def text(name: str) -> str:
         return str(fields[name].string_value) if name in fields else ""
 
@@ -134,13 +165,19 @@ def _entry(fields: Any) -> Entry:
     lease = fields.get("leaseSeconds")
     return Entry(
         state=text("state") or "open",
-        fence=number("fence"),
-        holder=text("holder"),
+        claims=number("fence"),
+        owner=text("holder"),
         lease_seconds=(lease.double_value or lease.integer_value) if lease is not None else 0,
         attempt=number("attempt"),
-        in_doubt=number("callsCounted"),
+        calls=number("callsCounted"),
         root=text("rootJobId"),
         new_job=text("newJobId"),
         reason=text("reason"),
-        waits="notBefore" in fields,
+        cause=text("cause"),
+        user=text("userId"),
+        credential=text("credentialId"),
+        not_before=fields["notBefore"].timestamp_value.ToNanoseconds() / _SECOND - epoch
+        if "notBefore" in fields
+        else 0.0,
+        unknown=text(_LATER_FIELD),
     )

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from google.pubsub_v1.types.pubsub import PublishResponse
+from google.pubsub_v1.types import PublishResponse
 
-from tests.simulation.clients import SIGNATURE
 from tests.simulation.record import (
+    SIGNATURE,
     Acked,
     DeadLettered,
     Delivered,
@@ -69,7 +69,7 @@ class PubSub:
         self._epoch = epoch
         self._mark = mark
         self._calm_at = calm_at
-        self._most_attempts = rng.choice((5, 10, 30))
+        self._most_attempts = rng.choice((5, 12, 30))
         self._again = rng.choice((0.0, 0.2, 0.5))  # share of deliveries that come once more for no reason
         self._messages: list[_Message] = []
         self.platform: Platform
@@ -87,7 +87,7 @@ class PubSub:
             self._record.add(Leak(self._timeline.now, topic))
         delivery = attributes.pop(SIGNATURE)
         if topic == FAILED:
-            return self.fail(data, attributes)
+            return self.fail(data, attributes, put_back_by=delivery)
         content = json.loads(data)
         now, job = self._timeline.now, content["archiveJobId"]
         if topic == RETRIED:
@@ -99,14 +99,22 @@ class PubSub:
             assert topic == REJECTED
             event = content["event"]
             whole = event.encode() if content["eventEncoding"] == "text" else base64.b64decode(event)
-            self._record.add(Rejection(now, delivery, job, content["reason"], content["attempt"], whole))
+            said = {name: content[name] for name in ("reason", "cause", "attempt", "detail")}
+            doubts = content["callsInDoubt"]
+            self._record.add(Rejection(now, delivery, job, calls_in_doubt=doubts, event=whole, **said))
         return f"message-{now}"
 
-    def fail(self, data: bytes, attributes: Mapping[str, str], *, expired: bool = False) -> str:
+    def fail(self, data: bytes, attributes: Mapping[str, str], *, put_back_by: str = "") -> str:
         """A failed job is published."""
-        message = _Message(f"m{len(self._messages) + 1}", data, attributes, self._timeline.now)
+        now, message = self._timeline.now, _Message(f"m{len(self._messages) + 1}", data, attributes, self._timeline.now)
         self._messages.append(message)
-        self._record.add(EventPublished(self._timeline.now, message.name, _job(data), data, expired))
+        event = _event(data)
+        failed_at = event.get("failedAt")
+        since = datetime.fromisoformat(failed_at).timestamp() - self._epoch if failed_at else now
+        job = event.get("archiveJobId", "").removeprefix("archiveJobs/")
+        user = event.get("userId", "")
+        said = (job, user, event.get("credentialId") or user, event.get("attempt", 0), since, bool(failed_at))
+        self._record.add(EventPublished(now, message.name, *said, put_back_by, data))
         self._timeline.after(0.02 * self._timeline.rng.random(), self._push, message)
         return message.name
 
@@ -135,7 +143,7 @@ class PubSub:
 
     def deliver_again(self) -> None:
         """Late, after the acknowledgement, some message comes once more."""
-        if self._timeline.now < self._calm_at:
+        if self._messages and self._timeline.now < self._calm_at:
             self._push_again(self._timeline.rng.choice(self._messages))
 
     def _push_again(self, message: _Message) -> None:
@@ -176,11 +184,11 @@ class PubSub:
         return json.dumps(push).encode()
 
 
-def _job(data: bytes) -> str:
-    """The job that the event is about, "" where it is malformed: the simulation's producers know only these forms."""
+def _event(data: bytes) -> dict[str, Any]:
+    """What the event says, {} where it is malformed: the simulation's producers know only these forms."""
     try:
         event = json.loads(data)
     except ValueError:
-        return ""
+        return {}
     sound = isinstance(event, dict) and all(isinstance(event.get(name), str) for name in ("archiveJobId", "userId"))
-    return str(event["archiveJobId"]).removeprefix("archiveJobs/") if sound else ""
+    return event if sound else {}

@@ -4,11 +4,15 @@
 """
 
 from collections.abc import Iterable
+from contextvars import ContextVar
 from typing import Literal
 
 from msgspec import Struct
 
 Meaning = Literal["made", "adopted", "refused", "cooldown", "held back", "ours", "unauthorized", "unknown", "not sent"]
+
+DELIVERY: ContextVar[str] = ContextVar("DELIVERY", default="")  # which delivery the running code works for
+SIGNATURE = "simulatedDelivery"  # of a delivery, on what it writes and publishes
 
 
 class Effect(Struct, frozen=True):
@@ -16,12 +20,19 @@ class Effect(Struct, frozen=True):
 
 
 class EventPublished(Effect, frozen=True):
-    """A message on the failed topic. `job` is "" where nobody can read one from it."""
+    """A message on the failed topic. `job` is "" where nobody can read one from it. `put_back_by` is the run of the
+    schedule that published it.
+    """
 
     message: str
     job: str
+    user: str
+    credential: str
+    attempt: int
+    failed_at: float  # in seconds since the run began; of the publish where the event does not say
+    says_when: bool  # whether it says
+    put_back_by: str
     data: bytes
-    expired: bool
 
 
 class Delivered(Effect, frozen=True):
@@ -54,26 +65,39 @@ class DeadLettered(Effect, frozen=True):
     message: str
 
 
+class Resumed(Effect, frozen=True):
+    """A run of the schedule is over. `bug` is an exception that should have been an outcome."""
+
+    run: str
+    status: int
+    outcome: str
+    bug: str
+
+
 class Entry(Struct, frozen=True):
     """What the ledger's document of a job says."""
 
     state: str = ""
-    fence: int = 0
-    holder: str = ""
+    claims: int = 0
+    owner: str = ""
     lease_seconds: float = 0
-    attempt: int = 0
-    in_doubt: int = 0
+    attempt: int = 0  # before this job's own calls
+    calls: int = 0
     root: str = ""
     new_job: str = ""
     reason: str = ""
-    waits: bool = False  # it is due at some time, with its event
+    cause: str = ""
+    user: str = ""
+    credential: str = ""
+    not_before: float = 0  # in seconds since the run began; 0: it is not due at any time
+    unknown: str = ""  # a field that only a later version knows
 
 
 class ClaimAsked(Effect, frozen=True):
     """The delivery will call itself by this name in the ledger."""
 
     delivery: str
-    holder: str
+    owner: str
 
 
 class Written(Effect, frozen=True):
@@ -105,12 +129,35 @@ class CallArrived(Effect, frozen=True):
 
 
 class CallAnswered(Effect, frozen=True):
-    """What the instance can know of the call. `job` is the id that the answer named."""
+    """What the instance can know of the call. `job` is the id that the answer named, `reason` the verdict in it."""
 
     call: str
     meaning: Meaning
     job: str
     reason: str
+
+
+class SecretAsked(Effect, frozen=True):
+    """The instance asks for the secret of a credential."""
+
+    delivery: str
+    instance: str
+    credential: str
+
+
+class TokenAsked(Effect, frozen=True):
+    """The instance asks for an access token with a credential's refresh token."""
+
+    delivery: str
+    instance: str
+    credential: str
+
+
+class Verdict(Effect, frozen=True):
+    """Google or the secret says that this credential cannot be used."""
+
+    credential: str
+    cause: str
 
 
 class FollowUp(Effect, frozen=True):
@@ -129,7 +176,10 @@ class Rejection(Effect, frozen=True):
     delivery: str
     job: str
     reason: str
+    cause: str
     attempt: int
+    calls_in_doubt: int
+    detail: str
     event: bytes
 
 
@@ -141,8 +191,9 @@ class GrantChanged(Effect, frozen=True):
 
 
 class Trouble(Effect, frozen=True):
-    """The next exchange with this service will not go as it should."""
+    """The next exchange of this instance with this service will not go as it should."""
 
+    instance: str
     service: str
     what: str
 
@@ -164,13 +215,6 @@ class Froze(Effect, frozen=True):
 
     name: str
     seconds: float
-
-
-class Ended(Effect, frozen=True):
-    """Ten seconds after SIGTERM the instance is killed; `left` are the deliveries that it has not answered."""
-
-    name: str
-    left: str
 
 
 class Together(Effect, frozen=True):

@@ -10,10 +10,10 @@ import time
 
 import pytest
 
-from tests.simulation.planted import AsksAgain
+from tests.simulation.mutants import AsksAgain
 from tests.simulation.world import World
 
-_SEEDS = 15
+_SEEDS = 10
 _DIGEST = (
     "import hashlib; from tests.simulation.world import World; "
     f"print([hashlib.sha256(World(seed).run().record.history().encode()).hexdigest() for seed in range({_SEEDS})])"
@@ -26,25 +26,25 @@ def _digests() -> str:
 
 
 @pytest.mark.parametrize("hash_seed", ["1", "2"])
-def test_a_seed_replays_exactly_in_another_process(hash_seed: str) -> None:
+def test_seed_replays_exactly_in_another_process(hash_seed: str) -> None:
     environment = os.environ | {"PYTHONHASHSEED": hash_seed}
     ran = subprocess.run([sys.executable, "-c", _DIGEST], env=environment, capture_output=True, text=True, check=True)
     assert _digests() == ran.stdout.strip()
 
 
-def test_a_seed_replays_exactly_after_others_ran() -> None:
+def test_seed_replays_exactly_after_others_ran() -> None:
     first = World(7).run().record.history()
     World(8).run()
     assert first == World(7).run().record.history()
 
 
-def test_two_seeds_are_two_stories() -> None:
+def test_two_seeds_give_two_histories() -> None:
     assert World(7).run().record.history() != World(8).run().record.history()
 
 
-def test_a_broken_promise_is_told_with_its_seed_and_its_history() -> None:
+def test_story_of_a_violation_has_seed_and_history() -> None:
     story = World(1, AsksAgain).run().story()
-    assert story.startswith("Seed 1 breaks a promise:\n  - job-")
+    assert story.startswith("Seed 1 breaks an invariant:\n  - job-")
     assert re.search(r"^ +\d+\.\d{3}  CallSent +call=", story, re.MULTILINE)
 
 
@@ -52,21 +52,24 @@ def _command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "tests.simulation", *arguments]
 
 
-def test_the_command_ends_with_one_plain_line_of_figures() -> None:
-    ran = subprocess.run(_command("--seeds", "60"), capture_output=True, text=True, check=True)
-    assert re.fullmatch(
-        r"60 schedules simulated, 0 violations \([\d,]+ a second on \d+ cores\)", _last_line(ran.stdout)
+def test_command_ends_with_one_line_of_figures_and_tells_progress() -> None:
+    ran = subprocess.run(_command("--seeds", "60", "--from", "1_000"), capture_output=True, text=True, check=True)
+    expected = r"60 schedules simulated, 0 violations \([\d,]+ a second on \d+ cores\)"
+    assert re.fullmatch(expected, _last_line(ran.stdout))
+    assert "60 of 60, up to seed 1,059" in _last_line(ran.stderr)
+
+
+def test_command_fails_on_violations_counts_them_and_tells_stories() -> None:
+    ran = subprocess.run(
+        _command("--seeds", "60", "--mutant", "AsksAgain"), capture_output=True, text=True, check=False
     )
-
-
-def test_the_command_fails_on_a_violation_and_tells_its_story() -> None:
-    ran = subprocess.run(_command("--seeds", "60", "--fault", "AsksAgain"), capture_output=True, text=True, check=False)
     assert 1 == ran.returncode
-    assert "breaks a promise" in ran.stdout
-    assert "1 violation" in _last_line(ran.stdout)
+    assert 3 == ran.stdout.count("breaks an invariant:")
+    [listed] = re.findall("^Seeds that break an invariant: (.*)$", ran.stdout, re.MULTILINE)
+    assert f"{len(listed.split(', '))} violations" in _last_line(ran.stdout)
 
 
-def test_an_interrupt_ends_the_command_and_its_workers() -> None:
+def test_interrupt_ends_command_and_workers() -> None:
     with subprocess.Popen(
         _command("--seeds", "1000000"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0
     ) as running:

@@ -7,12 +7,14 @@ seed's choice; within one process the order is asyncio's own, first in, first ou
 import asyncio
 import heapq
 import random
+import time
 from asyncio import events
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context, copy_context
 from typing import Any
+from unittest import mock
 
 _AT_ONCE = 1e-6  # seconds between the events that a frozen process finds waiting for it
 
@@ -38,6 +40,13 @@ class Timeline:
 
     def run(self, *, most_seconds: float, most_steps: int) -> None:
         """Until nothing is left to happen. Raises Endless where that takes more than this."""
+        with mock.patch.object(time, "monotonic", self._monotonic):  # by which AsyncRetry knows when to give up
+            self._run(most_seconds, most_steps)
+
+    def _monotonic(self) -> float:
+        return self.now
+
+    def _run(self, most_seconds: float, most_steps: int) -> None:
         due, runnable, pop = self._due, self.runnable, heapq.heappop
         steps = 0
         while due:
@@ -79,7 +88,8 @@ class ProcessLoop(asyncio.AbstractEventLoop):
         self._timeline = timeline
         self._ready: deque[_Handle] = deque()
         self._kept: list[tuple[Callable[..., object], tuple[Any, ...]]] = []  # what reached it while it was frozen
-        self._tasks: list[asyncio.Task[Any]] = []
+        self._signals: list[Callable[[], object]] = []
+        self._tasks: list[tuple[asyncio.Task[Any], Context]] = []
         self._born = timeline.now
         self._origin = timeline.rng.uniform(0.0, 1e6)
         self._pace = timeline.rng.uniform(0.999, 1.001)
@@ -95,6 +105,15 @@ class ProcessLoop(asyncio.AbstractEventLoop):
         else:
             callback(*args)
 
+    def signal(self, handler: Callable[[], object]) -> None:
+        """A signal arrives. A frozen process handles it before anything else when it wakes."""
+        if self.dead:
+            return
+        if self._frozen:
+            self._signals.append(handler)
+        else:
+            handler()
+
     def freeze(self, seconds: float) -> None:
         """No part of this process runs for so long: throttled, swapped out, or its machine moved."""
         if self._frozen or self.dead:
@@ -107,6 +126,9 @@ class ProcessLoop(asyncio.AbstractEventLoop):
         if self.dead:
             return
         self._frozen = False
+        for handler in self._signals:
+            handler()
+        self._signals.clear()
         if self._ready:
             self._timeline.runnable.append(self)
         kept, self._kept = self._kept, []
@@ -121,13 +143,13 @@ class ProcessLoop(asyncio.AbstractEventLoop):
         self._kept.clear()
         if self in self._timeline.runnable:
             self._timeline.runnable.remove(self)
-        for task in self._tasks:
+        for task, context in self._tasks:
             if not task.done():
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
                 coroutine = task.get_coro()
                 assert coroutine is not None
                 with suppress(RuntimeError):  # it met its end with another await, and nobody is left to run that
-                    coroutine.close()
+                    context.run(coroutine.close)
         self._tasks.clear()
 
     def run_one(self) -> None:
@@ -173,9 +195,12 @@ class ProcessLoop(asyncio.AbstractEventLoop):
     def create_future(self) -> asyncio.Future[Any]:
         return asyncio.Future(loop=self)
 
-    def create_task(self, coro: Coroutine[Any, Any, Any], **options: Any) -> asyncio.Task[Any]:  # type: ignore[override]
-        task = asyncio.Task(coro, loop=self, **options)
-        self._tasks.append(task)
+    def create_task(  # type: ignore[override]
+        self, coro: Coroutine[Any, Any, Any], *, context: Context | None = None, **options: Any
+    ) -> asyncio.Task[Any]:
+        context = context or copy_context()
+        task = asyncio.Task(coro, loop=self, context=context, **options)
+        self._tasks.append((task, context))
         return task
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:

@@ -7,16 +7,16 @@ from contextvars import copy_context
 from typing import Any, Protocol
 
 from google.api_core import exceptions
-from google.api_core.exceptions import GoogleAPICallError, RetryError
+from google.api_core.exceptions import GoogleAPICallError
 
-from handlers.ports import NoAnswer
-from tests.simulation import weather
+from tests.simulation import faults
+from tests.simulation.faults import Faults
 from tests.simulation.timeline import ProcessLoop, Timeline
-from tests.simulation.weather import Weather
 
 _LATEST = 200.0  # seconds after its caller gave up on it at which a request can still arrive
+_CONNECT_TIMEOUT = 10.0  # seconds
 
-_PASSING = (
+_TRANSIENT = (
     exceptions.ServiceUnavailable,
     exceptions.DeadlineExceeded,
     exceptions.InternalServerError,
@@ -42,6 +42,7 @@ _OURS: dict[str, tuple[type[GoogleAPICallError], ...]] = {
 class Host(Protocol):
     """The instance at this end of the wire."""
 
+    name: str
     loop: ProcessLoop
 
     def freeze(self, seconds: float) -> None: ...
@@ -52,10 +53,11 @@ class Host(Protocol):
 class Wire:
     """One instance's end of the network."""
 
-    def __init__(self, host: Host, timeline: Timeline, weather_: Weather) -> None:
+    def __init__(self, host: Host, timeline: Timeline, faults_: Faults) -> None:
         self.loop = host.loop
         self.timeline = timeline
-        self.weather = weather_
+        self.faults = faults_
+        self.instance = host.name
         self._host = host
 
     async def exchange(
@@ -64,18 +66,20 @@ class Wire:
         effect: Callable[[str], Any],
         *,
         seconds: float,
-        refused: Callable[[], Exception],
-        lost: Callable[[], Exception],
-        overdue: Callable[[], Exception],
+        refused: Callable[[], Any],
+        lost: Callable[[], Any],
+        overdue: Callable[[], Any],
+        cut_off: Callable[[], Any] | None = None,
     ) -> Any:
         """Let the effect happen at the service and bring its answer back, or whatever becomes of it instead.
 
-        The effect is told what trouble the service itself is in. What it raises is its answer, too.
+        The effect is told what trouble the service itself is in. What is an exception is raised, what the effect raises
+        included. `cut_off` is the answer where this is cancelled while nothing was sent; None: it is cancelled.
         """
         timeline, rng = self.timeline, self.timeline.rng
-        trouble = self.weather.trouble(service)
+        trouble = self.faults.trouble(service, self.instance)
         answer: Future[Any] = self.loop.create_future()
-        there, back = (self.weather.latency[service] * (0.3 + rng.random()) for _ in "ab")
+        there, back = (self.faults.latency[service] * (0.3 + rng.random()) for _ in "ab")
         gives_up_at = timeline.now + seconds
         context = copy_context()  # the effect is recorded as this delivery's
 
@@ -84,43 +88,47 @@ class Wire:
                 return  # the caller gave up on it before all of it was on its way
             try:
                 result = context.run(effect, trouble)
-            except (GoogleAPICallError, NoAnswer) as error:
+            except GoogleAPICallError as error:
                 result = error
-            if trouble == weather.DIES_AFTER:
+            if trouble == faults.DIES_AFTER:
                 self._host.doom()
-            elif trouble == weather.LOST:
+            elif trouble == faults.LOST:
                 timeline.after(back, self._bring, answer, lost(), gives_up_at, overdue)
             elif timeline.now + back <= gives_up_at:
                 timeline.after(back, self._bring, answer, result, gives_up_at, overdue)
 
         match trouble:
-            case weather.REFUSED:
-                timeline.after(min(there, seconds / 2), self._bring, answer, refused(), gives_up_at, overdue)
-                return await answer
-            case weather.DIES_UNSENT:
+            case faults.REFUSED:
+                wait = there if rng.random() < 0.8 else _CONNECT_TIMEOUT
+                timeline.after(min(wait, seconds / 2), self._bring, answer, refused(), gives_up_at, overdue)
+                try:
+                    return await answer
+                except asyncio.CancelledError:
+                    if cut_off is None:
+                        raise
+                    return cut_off()
+            case faults.DIES_UNSENT:
                 self._host.doom()
                 return await answer
-            case weather.DIES_SENT:
+            case faults.DIES_SENT:
                 self._host.doom()
-            case weather.SLOW:
+            case faults.SLOW:
                 there, back = (rng.choice((1.0, 5.0, 20.0)) * rng.random() for _ in "ab")
-            case weather.LATE:
+            case faults.LATE:
                 there = seconds + rng.random() * _LATEST
-            case weather.FREEZES:
-                seconds_still = self.weather.freezes_for * (0.5 + rng.random())
+            case faults.FREEZES:
+                seconds_still = self.faults.freezes_for * (0.5 + rng.random())
                 timeline.after(rng.random() * (there + back), self._host.freeze, seconds_still)
-        if trouble != weather.VOID:
+        if trouble != faults.VOID:
             timeline.after(there, arrive)
-        if trouble == weather.VOID or there + back > seconds:
+        if trouble == faults.VOID or there + back > seconds:
             timeline.after(seconds, self._bring, answer, overdue(), gives_up_at, overdue)
         return await answer
 
-    def _bring(self, answer: Future[Any], result: Any, gives_up_at: float, overdue: Callable[[], Exception]) -> None:
+    def _bring(self, answer: Future[Any], result: Any, gives_up_at: float, overdue: Callable[[], Any]) -> None:
         self.loop.reach(self._hand_over, answer, result, gives_up_at, overdue)
 
-    def _hand_over(
-        self, answer: Future[Any], result: Any, gives_up_at: float, overdue: Callable[[], Exception]
-    ) -> None:
+    def _hand_over(self, answer: Future[Any], result: Any, gives_up_at: float, overdue: Callable[[], Any]) -> None:
         if answer.done():
             return
         if self.timeline.now > gives_up_at + 0.001 and self.timeline.rng.random() < 0.5:
@@ -130,35 +138,26 @@ class Wire:
         else:
             answer.set_result(result)
 
-    async def rpc(self, service: str, effect: Callable[[str], Any], retry: Any, seconds: float) -> Any:
-        """One gRPC method: tries as the given AsyncRetry says, which by itself would go by the real clock.
-
-        (https://googleapis.dev/python/google-api-core/latest/retry.html)
-        """
-        rng, begun = self.timeline.rng, self.loop.time()
-        pause = retry._initial if retry else 0.0
+    async def rpc(self, service: str, effect: Callable[[str], Any], *, retry: Any, timeout: float) -> Any:  # noqa: ASYNC109
+        """One gRPC method, with tries as the given AsyncRetry says; `timeout` is that of one try."""
+        rng = self.timeline.rng
 
         def carry_out(trouble: str) -> Any:
-            if self.weather.wrong(service):
-                raise rng.choice(_OURS[service])("as the simulation wants it")
-            return effect(trouble)
+            if trouble == faults.MISTAKEN:
+                self.faults.was_wrong(service)
+            elif not self.faults.is_wrong(service):
+                return effect(trouble)
+            raise rng.choice(_OURS[service])("as the simulation wants it")
 
-        def passing() -> Exception:
-            return rng.choice(_PASSING)("as the simulation wants it")
+        def transient() -> Exception:
+            return rng.choice(_TRANSIENT)("as the simulation wants it")
 
-        while True:
-            try:
-                return await self.exchange(
-                    service, carry_out, seconds=seconds, refused=passing, lost=passing, overdue=_deadline_exceeded
-                )
-            except GoogleAPICallError as error:
-                if retry is None or not retry._predicate(error):
-                    raise
-                wait = rng.uniform(0.0, pause)
-                if self.loop.time() + wait > begun + retry._timeout:
-                    raise RetryError("timeout exceeded", error) from error  # type: ignore[no-untyped-call]
-            await asyncio.sleep(wait)
-            pause = min(pause * retry._multiplier, retry._maximum)
+        async def call() -> Any:
+            return await self.exchange(
+                service, carry_out, seconds=timeout, refused=transient, lost=transient, overdue=_deadline_exceeded
+            )
+
+        return await (retry(call)() if retry else call())
 
 
 def _deadline_exceeded() -> Exception:

@@ -9,25 +9,28 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from handlers.telemetry import log
-from tests.simulation import promises
+from handlers.bootstrap import Container
+from handlers.telemetry.logging import log
+from tests.simulation import invariants
+from tests.simulation.faults import Faults
 from tests.simulation.firestore import Firestore
 from tests.simulation.google import Google, Job
 from tests.simulation.grants import MARK, Grants
-from tests.simulation.instance import DELIVERY, EPOCH, Composition, FunctionInstance, Services
+from tests.simulation.instance import EPOCH, FunctionInstance, Services, settings_with
 from tests.simulation.pubsub import PubSub
-from tests.simulation.record import Record
+from tests.simulation.record import DELIVERY, Record
 from tests.simulation.timeline import Endless, Timeline
-from tests.simulation.weather import Weather
 
-_MOST_SECONDS = 5 * 86_400.0
-_MOST_STEPS = 200_000
+_MOST_SECONDS = 10 * 86_400.0
+_MOST_STEPS = 300_000
 # seconds after the calm until the last freeze is over, what was late has arrived, and the last lease has lapsed
 _AFTERMATH = 600.0 + 200.0 + 150.0 + 90.0
 _MOST_REPORTS = 5  # of one failure: each may bring several follow-ups, and each of those another report, without an end
 _RUBBISH = (b"", b"{", b"\xff\xfe", b"null", b'{"archiveJobId": "job-1"}', b'{"archiveJobId": 7, "userId": "user-1"}')
+_COLLECTION = "projects/p/databases/(default)/documents/archiveJobRetries"
 
 log.addHandler(logging.NullHandler())
+log.propagate = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,33 +46,37 @@ class Run:
     def story(self) -> str:
         """For a person: what was broken, and how it came to that."""
         broken = "\n".join(f"  - {violation}" for violation in self.violations)
-        return f"Seed {self.seed} breaks a promise:\n{broken}\n\n{self.record.history()}"
+        return f"Seed {self.seed} breaks an invariant:\n{broken}\n\n{self.record.history()}"
 
 
 class World:
     """Everything but the function's own code."""
 
-    def __init__(self, seed: int, compose: Callable[..., Composition] = Composition) -> None:
+    def __init__(self, seed: int, kind: type[Container] = Container) -> None:
         rng = random.Random(seed)
+        random.seed(seed)  # AsyncRetry's jitter comes of the global one
         self.seed = seed
         self.record = Record()
         self.timeline = Timeline(rng)
         defers = rng.random() < 0.2  # a run that is about deferrals: long enough for them, and stormy
         self.calm_at = 1200.0 if defers else rng.choice((10.0, 300.0, 1200.0))
-        self.budget, self.park = rng.choice((3, 3, 3, 2, 1, 0)), rng.random() < 0.2
+        budget, park, canary = rng.choice((3, 3, 3, 2, 1, 0)), rng.random() < 0.2, rng.random() < 0.5
+        pause = rng.choice((10, 30, 120))  # seconds
+        self.settings = settings_with(budget=budget, park=park, canary=canary, doubt_pause=pause)
         kept: dict[str, Any] = {"epoch": EPOCH, "mark": MARK.encode()}
-        self.weather = Weather(self.timeline, self.record, calm_at=self.calm_at, storm=defers)
-        self.grants = Grants(self.timeline, self.record, until=self.calm_at)
+        self.faults = Faults(self.timeline, self.record, calm_at=self.calm_at, storm=defers)
+        self.grants = Grants(self.timeline, self.record, until=self.calm_at, canary=canary)
         self.firestore = Firestore(self.timeline, self.record, **kept)
         said: dict[str, Any] = {"defers": defers, "epoch": EPOCH, "delivery": DELIVERY.get}
-        self.google = Google(self.timeline, self.record, self.weather, self.grants, **said)
+        self.google = Google(self.timeline, self.record, self.faults, self.grants, **said)
         self.pubsub = PubSub(self.timeline, self.record, calm_at=self.calm_at, **kept)
         self.pubsub.platform = self
         self.pubsub.followed_up = self._watch
         self.grants.consented = self._export_again
         self.firestore.deferred = self._schedule_resume
         self._services = Services(self.firestore, self.grants, self.pubsub, self.google)
-        self._composition = compose(budget=self.budget, park=self.park)
+        self._kind = kind
+        self._credentials: list[str] = []
         self._instances: list[FunctionInstance] = []
         self._started = 0
         self._watched: Counter[str] = Counter()  # how often a new job's failure was reported
@@ -88,11 +95,18 @@ class World:
             self.timeline.run(most_seconds=_MOST_SECONDS, most_steps=_MOST_STEPS)
         except Endless as error:
             endless.append(str(error))
-        terms = promises.Terms(self.budget, self.park, self.calm_at + _AFTERMATH, tuple(self.google.jobs.values()))
-        violations = endless + promises.broken(self.record.effects, terms)
+        terms = invariants.Terms(
+            budget=self.settings.retry_budget,
+            park=self.settings.ambiguous_retry == "park",
+            doubt_pause=self.settings.doubt_pause_seconds,
+            event_max_age=self.settings.event_max_age.total_seconds(),
+            settled_at=self.calm_at + _AFTERMATH,
+            jobs=self.google.jobs,
+        )
+        violations = endless + invariants.broken(self.record.effects, terms)
         for instance in self._instances:
             instance.loop.die()
-        return Run(self.seed, self.record, violations, frozenset(self.google.seen), frozenset(self.weather.happened))
+        return Run(self.seed, self.record, violations, frozenset(self.google.seen), frozenset(self.faults.happened))
 
     # --- Cloud Run ---
 
@@ -107,7 +121,9 @@ class World:
     def _start(self) -> None:
         self._started += 1
         name = f"i{self._started}"
-        instance = FunctionInstance(name, self.timeline, self.record, self.weather, self._services, self._composition)
+        instance = FunctionInstance(
+            name, self.timeline, self.record, self.faults, self._services, self.settings, self._kind
+        )
         instance.died = self._replace
         self._instances.append(instance)
 
@@ -139,41 +155,54 @@ class World:
         instance.end()
 
     def _freeze(self, instance: FunctionInstance) -> None:
-        instance.freeze(self.weather.freezes_for * (0.5 + self.timeline.rng.random()))
+        instance.freeze(self.faults.freezes_for * (0.5 + self.timeline.rng.random()))
 
     # --- those who publish failed jobs ---
 
     def _produce(self) -> None:
         rng = self.timeline.rng
-        credentials = [f"user-{number}" for number in range(1, rng.choice((2, 2, 3)))]
-        for credential in credentials:
+        self._credentials = [f"user-{number}" for number in range(1, rng.choice((2, 2, 3)))]
+        for credential in self._credentials:
             self.grants.add(credential)
         for _ in range(rng.choice((1, 1, 2, 3))):
-            job = self.google.add_job(rng.choice(credentials))
+            job = self.google.add_job(rng.choice(self._credentials))
             job.used_before = rng.choice((0, 0, 0, 0, 0, 0, 0, 1, 2))
-            data, expired = self._event(job)
+            data = self._event(job)
             for _ in range(rng.choice((1, 1, 1, 2))):
-                at = rng.choice((0.001, 1.0, self.calm_at)) * rng.random()
-                self.timeline.after(at, self._fail, data, expired)
+                self._fail_some_time(data)
+            if rng.random() < 0.1:  # another event, by any of the user's grants
+                self._fail_some_time(self._event(job, rng.choice(self._credentials)))
+        if rng.random() < 0.05:  # a user consents anew while a delivery looks at the old grant
+            job, at = self.google.add_job(self._credentials[0]), rng.random()
+            self.grants.change(job.credential, "revoked")
+            self.timeline.after(at, self.pubsub.fail, self._event(job), {})
+            consents_at = at + rng.choice((0.1, 1.0, 5.0)) * rng.random()
+            self.timeline.after(consents_at, self.grants.change, job.credential, "good")
         if rng.random() < 0.05:
             self.timeline.after(rng.random(), self.pubsub.fail, rng.choice(_RUBBISH), {"from": "nowhere"})
+        if rng.random() < 0.05:
+            job = self.google.add_job("user-1")
+            begins, seconds = (self.calm_at * rng.random() for _ in "ab")
+            self.timeline.after(begins, self.firestore.write_unreadable, _COLLECTION, job.name, seconds)
+            self.timeline.after(begins + seconds * rng.random(), self.pubsub.fail, self._event(job), {})
 
-    def _fail(self, data: bytes, expired: bool) -> None:
-        self.pubsub.fail(data, {}, expired=expired)
+    def _fail_some_time(self, data: bytes) -> None:
+        rng = self.timeline.rng
+        self.timeline.after(rng.choice((0.001, 1.0, self.calm_at)) * rng.random(), self.pubsub.fail, data, {})
 
-    def _event(self, job: Job) -> tuple[bytes, bool]:
+    def _event(self, job: Job, credential: str = "") -> bytes:
         rng = self.timeline.rng
         name = rng.choice(("", "archiveJobs/")) + job.name
-        event: dict[str, Any] = {"archiveJobId": name, "userId": "user-1", "credentialId": job.credential, "x": [1]}
-        if job.credential == "user-1" and rng.random() < 0.5:
+        credential = credential or job.credential
+        event: dict[str, Any] = {"archiveJobId": name, "userId": "user-1", "credentialId": credential, "x": [1]}
+        if credential == "user-1" and rng.random() < 0.5:
             del event["credentialId"]
-        age = timedelta()
         if rng.random() < 0.5:
             age = timedelta(days=rng.choice((0.0, 1.0, 5.0, 5.0, 5.0, 20.0)))
             event["failedAt"] = (datetime.fromtimestamp(EPOCH, UTC) - age).isoformat()
         if job.used_before:
             event["attempt"] = job.used_before
-        return json.dumps(event).encode(), age > timedelta(days=14)
+        return json.dumps(event).encode()
 
     def _watch(self, follow_up: bytes) -> None:
         """A watcher: where a new job fails too, its follow-up is a failed event as it stands."""
@@ -184,7 +213,7 @@ class World:
         if self._watched[job.name] == _MOST_REPORTS:
             return
         self._watched[job.name] += 1
-        data = follow_up if rng.random() < 0.6 else self._event(job)[0]
+        data = follow_up if rng.random() < 0.6 else self._event(job)
         # its failure is fresh, however old the first one's is
         if b"failedAt" in data:
             data = json.dumps({key: value for key, value in json.loads(data).items() if key != "failedAt"}).encode()
@@ -194,16 +223,16 @@ class World:
         """The user has just consented anew, and the product looks at what had failed."""
         rng = self.timeline.rng
         failed = [job for job in self.google.jobs.values() if job.credential == credential and not job.parent]
-        if failed and rng.random() < 0.7:
-            data, expired = self._event(rng.choice(failed))
-            self.timeline.after(rng.choice((0.0, 1.0)) * rng.random(), self._fail, data, expired)
+        if failed and rng.random() < 0.9:
+            data = self._event(rng.choice(failed))
+            self.timeline.after(rng.choice((0.0, 1.0)) * rng.random(), self.pubsub.fail, data, {})
 
     # --- Cloud Scheduler ---
 
     def _schedule_resume(self, not_before: float) -> None:
         """A deferral is written: it is resumed some time after it is due, and a duplicate may come before that."""
         rng, due_in = self.timeline.rng, max(0.0, not_before - EPOCH - self.timeline.now)
-        if rng.random() < 0.6:
+        if rng.random() < 0.9:
             self.timeline.after(due_in + self._pace * rng.random(), self.pubsub.deliver_again)
         if not self._scheduled:
             self._scheduled = True

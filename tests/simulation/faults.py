@@ -12,6 +12,7 @@ from tests.simulation.timeline import Timeline
 
 _LATENCY = {"firestore": 0.02, "secrets": 0.01, "oauth": 0.1, "portability": 0.3, "pubsub": 0.02}  # seconds
 SERVICES = tuple(_LATENCY)
+ACCOUNT = "account"  # the program's own credentials, from the metadata server
 
 # what can happen to one exchange over the wire
 REFUSED = "refused"  # nothing arrives, and the caller knows it
@@ -19,9 +20,12 @@ LOST = "lost"  # it arrives and is carried out; its answer is lost
 VOID = "void"  # nothing arrives, and the caller waits for nothing
 LATE = "late"  # it arrives long after the caller has given up
 SLOW = "slow"  # seconds, not milliseconds
+MISTAKEN = "mistaken"  # the service refuses it, for something that we have set up wrongly for a moment
 BROKEN = "broken"  # the service answers with an error, before it did anything
 BROKEN_AFTER = "broken after"  # ... after it did everything
+FOREIGN = "foreign"  # somebody else answers: a proxy, a front end, another server
 DAMAGED = "damaged"  # the answer is not what was sent
+EMPTY = "empty"  # the answer is a stream with nothing in it
 HELD_BACK = "held back"  # the service wants less of us
 UNAUTHORIZED = "unauthorized"  # a hiccup of the service: a token is not known there yet
 DIES_UNSENT = "dies unsent"  # the instance dies as it is about to send
@@ -32,23 +36,24 @@ FREEZES = "freezes"  # the instance stands still for a while, between sending an
 _OF_THE_WIRE = (REFUSED, LOST, VOID, LATE, SLOW)
 _OF_THE_INSTANCE = (DIES_UNSENT, DIES_SENT, DIES_AFTER, FREEZES)
 _OF_A_SERVICE: Mapping[str, tuple[str, ...]] = {
-    "firestore": (),
-    "secrets": (DAMAGED,),
-    "oauth": (BROKEN, BROKEN_AFTER),
-    "portability": (BROKEN, BROKEN_AFTER, HELD_BACK, UNAUTHORIZED),
-    "pubsub": (),
+    "firestore": (MISTAKEN, MISTAKEN, EMPTY),
+    "secrets": (MISTAKEN, DAMAGED),
+    "oauth": (BROKEN, BROKEN_AFTER, FOREIGN),
+    "portability": (BROKEN, BROKEN_AFTER, FOREIGN, HELD_BACK, UNAUTHORIZED),
+    "pubsub": (MISTAKEN,),
 }
 TROUBLES = {service: (*_OF_THE_WIRE, *_OF_THE_INSTANCE, *_OF_A_SERVICE[service]) for service in SERVICES}
-_CERTAIN = frozenset((REFUSED, SLOW, DAMAGED, HELD_BACK, UNAUTHORIZED))  # leave no call to Google in doubt
+_CERTAIN = frozenset((REFUSED, SLOW, MISTAKEN, DAMAGED, EMPTY, HELD_BACK, UNAUTHORIZED))  # no call is in doubt
 
 
-class Weather:
-    """Rates of trouble per service, and outages; over when it calms down."""
+class Faults:
+    """Rates of trouble per service, and outages; over at `calm_at`."""
 
     def __init__(self, timeline: Timeline, record: Record, *, calm_at: float, storm: bool) -> None:
         self._rng = timeline.rng
         self._timeline = timeline
         self._record = record
+        self.record = record.add
         self._rates: dict[str, list[tuple[float, str]]] = {}
         self._down: dict[str, str] = {}
         self._wrong: set[str] = set()
@@ -62,11 +67,11 @@ class Weather:
         self._draw_windows()
         timeline.after(calm_at, self._calm)
 
-    def trouble(self, service: str) -> str:
+    def trouble(self, service: str, instance: str) -> str:
         """What happens to the next exchange with this service; mostly "", nothing."""
         trouble = self._down.get(service) or self._drawn(service)
         if trouble:
-            self._record.add(Trouble(self._timeline.now, service, trouble))
+            self._record.add(Trouble(self._timeline.now, instance, service, trouble))
         return trouble
 
     def _drawn(self, service: str) -> str:
@@ -80,14 +85,23 @@ class Weather:
                     return trouble
         return ""
 
-    def wrong(self, what: str) -> bool:
+    def is_wrong(self, what: str) -> bool:
         """Whether we have set this up wrongly just now."""
         return what in self._wrong
+
+    def is_away(self, what: str) -> bool:
+        """Whether what has no exchanges of its own is away just now."""
+        return what in self._down
 
     def set_wrong(self, what: str, wrong: bool) -> None:
         if wrong != (what in self._wrong) and not (wrong and self._timeline.now >= self.calm_at):
             (self._wrong.add if wrong else self._wrong.remove)(what)
             self._record.add(FaultOfOurs(self._timeline.now, what, wrong))
+
+    def was_wrong(self, what: str) -> None:
+        """Something was set up wrongly for this moment, or an answer was nobody's that we know."""
+        self._record.add(FaultOfOurs(self._timeline.now, what, True))
+        self._record.add(FaultOfOurs(self._timeline.now, what, False))
 
     def _draw_rates(self, mood: float) -> None:
         rng = self._rng
@@ -104,10 +118,11 @@ class Weather:
 
     def _draw_windows(self) -> None:
         rng, after = self._rng, self._timeline.after
-        for service in SERVICES:
+        for service in (*SERVICES, ACCOUNT):
             if rng.random() < 0.06:
                 begins = rng.uniform(0.0, self.calm_at)
-                after(begins, self._set_down, service, rng.choice((REFUSED, VOID)))
+                foreign = (FOREIGN,) if FOREIGN in TROUBLES.get(service, ()) else ()
+                after(begins, self._set_down, service, rng.choice((REFUSED, VOID, *foreign)))
                 after(begins + rng.uniform(5.0, 200.0), self._set_down, service, "")
             if rng.random() < 0.08:
                 begins = rng.choice((0.0, rng.uniform(0.0, self.calm_at)))

@@ -1,0 +1,587 @@
+"""The promises of the contract, held against the effects of a run, one after the other.
+
+It knows effects alone: whatever records them can be judged by it.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from tests.simulation.record import (
+    Acked,
+    Answered,
+    CallAnswered,
+    CallArrived,
+    CallSent,
+    ClaimAsked,
+    DeadLettered,
+    Delivered,
+    Effect,
+    Entry,
+    EventPublished,
+    FaultOfOurs,
+    FollowUp,
+    Froze,
+    GrantChanged,
+    Instance,
+    Leak,
+    Nacked,
+    Rejection,
+    Resumed,
+    SecretAsked,
+    TokenAsked,
+    Trouble,
+    Verdict,
+    Written,
+)
+
+_LATER_PAUSES = 30  # times the first
+_FELT_FOR = 600.0  # seconds after a fault of ours at which a frozen instance can still share what was fetched in it
+_AT_WORK = 90.0  # seconds that a delivery may take
+_SECRET_IN_HAND = 60.0  # seconds for which the refresh token of one look may be in use: two tries at the endpoint
+_SERVICES = ("firestore", "secrets", "oauth", "pubsub", "account")  # beside the API
+_TIME_TO_GIVE_BACK = 30.0  # seconds: a call that times out, a pause, and another call
+_STATUSES = {
+    **dict.fromkeys(("made", "adopted", "refused", "cooldown"), (204,)),
+    **dict.fromkeys(("not sent", "held back"), (503,)),
+    "ours": (500,),
+    "unknown": (500, 503),
+}
+_MAYBE_CARRIED_OUT = ("made", "adopted", "unknown", "")  # "": nobody has learned of its answer
+_BY_CALLS = ("ACCESS_DENIED", "JOB_NOT_FOUND", "JOB_NOT_RETRYABLE", "ACCOUNT_STATE", "ONE_TIME_GRANT_USED")
+_NEVER = float("-inf")
+
+
+class Job(Protocol):
+    """What is known of an archive job beside the effects. `used_before`: retries that its event itself tells of."""
+
+    name: str
+    parent: str
+    root: str
+    used_before: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """The settings of the run, and what only the simulation knows. From `settled_at` on all that went wrong is over."""
+
+    budget: int
+    park: bool
+    doubt_pause: float
+    event_max_age: float
+    settled_at: float
+    jobs: Mapping[str, Job]
+
+
+def broken(effects: Sequence[Effect], terms: Terms) -> list[str]:
+    """A sentence for every promise that the run broke."""
+    judge = _Judge(terms)
+    for effect in effects:
+        judge.sees(effect)
+    judge.sees_the_end()
+    return judge.violations
+
+
+class _Decided(Struct, frozen=True):
+    """A rejection in the ledger."""
+
+    at: float
+    delivery: str
+    reason: str
+    cause: str
+    user: str
+    credential: str
+
+
+class _Judge:
+    """What is known up to one moment of the run."""
+
+    def __init__(self, terms: Terms) -> None:
+        self.violations: list[str] = []
+        self._terms = terms
+        self._events: dict[str, EventPublished] = {}
+        self._delivered: dict[str, Delivered] = {}
+        self._counted: dict[str, tuple[int, int]] = {}  # delivery → the retries and doubts of its job when it began
+        self._answered: dict[str, Answered] = {}
+        self._put_off: list[Answered] = []
+        self._settled: set[str] = set()  # messages that are acknowledged or dead letters
+        self._ended: set[str] = set()  # jobs with a follow-up, a rejection or a dead letter
+        self._waiting: dict[str, float] = {}  # jobs of which all that was heard since then is that they are deferred
+        self._entries: dict[str, Entry] = {}
+        self._written_at: dict[str, float] = defaultdict(lambda: _NEVER)
+        self._owners: dict[str, str] = {}  # → the delivery that calls itself so
+        self._deferred: dict[str, list[list[float]]] = defaultdict(list)  # job → spells, from and to
+        self._takeovers: dict[str, int] = defaultdict(int)
+        self._doubts_waited_for: dict[str, int] = defaultdict(int)
+        self._pause_over: dict[str, float] = defaultdict(lambda: _NEVER)
+        self._calls: dict[str, list[CallSent]] = defaultdict(list)  # by job
+        self._claims_used: dict[tuple[str, int], list[str]] = defaultdict(list)
+        self._meanings: dict[str, CallAnswered] = {}
+        self._made: dict[str, int] = defaultdict(int)  # by job
+        self._follow_ups: dict[str, FollowUp] = {}
+        self._published: set[str] = set()  # deliveries that have
+        self._decided: dict[str, list[_Decided]] = defaultdict(list)  # by job
+        self._grants: dict[str, list[GrantChanged]] = defaultdict(list)
+        self._verdicts: dict[tuple[str, str], float] = {}  # of a credential, when it was last given
+        self._secret_asked: dict[tuple[str, str], float] = defaultdict(lambda: _NEVER)  # by instance and credential
+        self._dead_instances: set[str] = set()
+        self._ending: set[str] = set()  # instances
+        self._thawed_at: dict[str, float] = defaultdict(lambda: _NEVER)  # by instance
+        self._faults: dict[str, list[list[float]]] = defaultdict(list)  # of ours, from and to
+        self._troubled_at: dict[tuple[str, str], float] = defaultdict(lambda: _NEVER)  # by instance and service
+
+    def sees(self, effect: Effect) -> None:
+        getattr(self, f"_sees_{type(effect).__name__}", _ignore)(effect)
+
+    def _breaks(self, at: float, sentence: str) -> None:
+        self.violations.append(f"{sentence} (at {at:.3f})")
+
+    def _event(self, delivery: str) -> EventPublished:
+        return self._events[self._delivered[delivery].message]
+
+    # --- the ledger: a stale owner never overwrites the one that took over, and questions are answered once ---
+
+    def _sees_ClaimAsked(self, effect: ClaimAsked) -> None:
+        self._owners[effect.owner] = effect.delivery
+
+    def _sees_Written(self, effect: Written) -> None:
+        at, job, before, after = effect.at, effect.job, effect.before or Entry(state="open"), effect.after
+        for sentence in self._illegal(effect, before, after):
+            self._breaks(at, f"{job}: {sentence}")
+        if before.state == "claimed" and _ends_another_claim(before, after):
+            self._takeovers[job] += 1
+            if self._at_work(self._owners[before.owner]):
+                self._breaks(at, f"{job}: the claim of {before.owner} lapsed while its owner was at work")
+        if before.state == "deferred":
+            self._deferred[job][-1][1] = at
+        if after.state == "deferred":
+            self._deferred[job].append([at, float("inf")])
+        if after.state == "rejected" != before.state:
+            decided = _Decided(at, effect.delivery, after.reason, after.cause, after.user, after.credential)
+            self._decided[job].append(decided)
+            if not self._is_justified(decided, job):
+                self._breaks(at, f"{job}: was rejected for {after.cause or after.reason}, which was not so")
+        doubts = after.calls + (after.state == "claimed")
+        waits = after.state in ("open", "claimed") and doubts > self._doubts_waited_for[job]
+        self._pause_over[job] = at + self._pause(after, doubts) if waits else _NEVER
+        self._written_at[job] = at
+        self._entries[job] = after
+
+    def _illegal(self, effect: Written, before: Entry, after: Entry) -> Iterator[str]:
+        delivery = effect.delivery
+        is_run = delivery.startswith("resume")
+        if after.attempt < before.attempt or (after.calls < before.calls and not self._is_adopted(effect.job)):
+            yield "the ledger forgot a retry that was counted"
+        if after.unknown != before.unknown and effect.before:
+            yield "a field was lost that this version does not know"
+        if before.state == "deferred" and after.state != "deferred" and effect.at < before.not_before:
+            yield "a deferral ended before its time"
+        if before.state == "retried":
+            if after != replace(before, not_before=0.0):
+                yield "a final answer was overwritten"
+        elif _ends_another_claim(before, after):
+            yield from self._illegal_claim(effect, before, after)
+        elif before.state == "claimed":
+            if self._owners.get(before.owner) != delivery:
+                yield f"the claim of {before.owner} was overwritten by {delivery}, which does not hold it"
+        elif effect.before and after != replace(before, not_before=0.0) and not is_run:
+            event = self._event(delivery)
+            kept = replace(after, user=before.user, credential=before.credential, root=before.root)
+            if before.state != "deferred" or kept != before or not _is_of(after, event) or _is_of(before, event):
+                yield f"{delivery} recorded {after.state} without a claim"
+            yield from self._illegal_trace(effect)
+
+    def _illegal_claim(self, effect: Written, before: Entry, after: Entry) -> Iterator[str]:
+        event = self._event(effect.delivery)
+        if before.state == "claimed" and effect.age <= before.lease_seconds:
+            yield f"a live claim of {before.owner} was taken over"
+        if after.claims <= before.claims:
+            yield "a claim was not counted"
+        if after.calls != before.calls + (before.state == "claimed"):
+            yield "a claim that lapsed was not counted as a call"
+        if after.owner and self._owners.get(after.owner) != effect.delivery:
+            yield "a claim was written in another delivery's name"
+        if before.state == "rejected" and not self._is_new_question(event, self._decided[effect.job][-1]):
+            yield "a final answer was overwritten"
+        yield from self._illegal_trace(effect)
+        doubts = before.calls + (before.state == "claimed")
+        pause = self._pause(before, doubts)
+        if doubts > self._doubts_waited_for[effect.job] and effect.age < pause and not self._terms.park:
+            yield f"it was claimed {effect.age:.0f} s after a call in doubt, and the pause is {pause:.0f} s"
+        self._doubts_waited_for[effect.job] = doubts
+
+    def _illegal_trace(self, effect: Written) -> Iterator[str]:
+        event = self._event(effect.delivery)
+        if self._is_expired(event, effect.at) or event.attempt >= self._terms.budget:
+            yield f"{effect.delivery} left a trace, though its event itself is to be rejected"
+
+    def _pause(self, entry: Entry, doubts: int) -> float:
+        """Seconds after the latest call in doubt: longer after a second one, and where no call is left."""
+        is_first = doubts == 1 and entry.attempt + doubts < self._terms.budget
+        return self._terms.doubt_pause * (1 if is_first else _LATER_PAUSES)
+
+    def _is_new_question(self, event: EventPublished, decided: _Decided) -> bool:
+        """Whether this rejection does not answer for this event."""
+        same = (decided.user, decided.credential) == (event.user, event.credential)
+        return decided.reason != "OUTCOME_UNKNOWN" and (not same or event.at > decided.at)
+
+    def _is_expired(self, event: EventPublished, at: float) -> bool:
+        return at - event.failed_at > self._terms.event_max_age
+
+    def _at_work(self, delivery: str) -> bool:
+        """Whether this delivery is in the hands of an instance that lives, and never stood still in the meantime."""
+        alive = self._delivered[delivery].instance not in self._dead_instances
+        return alive and not self._stood_still(delivery) and delivery not in self._answered
+
+    def _stood_still(self, delivery: str) -> bool:
+        """Whether its instance has, since it had this delivery in hand."""
+        delivered = self._delivered[delivery]
+        return self._thawed_at[delivered.instance] >= delivered.at
+
+    # --- calls: one for each claim, a claim for each call, at once after it, and never more than the budget ---
+
+    def _sees_CallSent(self, effect: CallSent) -> None:
+        at, job = effect.at, effect.job
+        entry, instance = self._entries.get(job, Entry()), self._delivered[effect.delivery].instance
+        if not self._holds(effect.delivery, entry):
+            self._breaks(at, f"{job}: {effect.delivery} called Google without holding the claim")
+        earlier = [call for call in self._claims_used[job, entry.claims] if self._meaning(call) != "not sent"]
+        if len(earlier) > 1 or any(
+            self._meaning(call) != "unauthorized" and not self._denied(call) for call in earlier
+        ):
+            self._breaks(at, f"{job}: Google was called twice under one claim")
+        self._claims_used[job, entry.claims].append(effect.call)
+        if instance in self._ending:
+            self._breaks(at, f"{job}: {effect.delivery} called Google after SIGTERM")
+        if effect.expired > 0 and at > self._thawed_at[instance] + _AT_WORK:
+            # one that came before its instance stood still may be old
+            self._breaks(at, f"{job}: the access token had ended {effect.expired:.0f} s before it was sent")
+        used = self._used(job, self._maybe_carried_out)
+        if used >= self._terms.budget:
+            self._breaks(at, f"{job}: Google was called although {used} of {self._terms.budget} retries may be used")
+        self._calls[job].append(effect)
+
+    def _sees_CallAnswered(self, effect: CallAnswered) -> None:
+        self._meanings[effect.call] = effect
+
+    def _sees_CallArrived(self, effect: CallArrived) -> None:
+        self._made[effect.job] += bool(effect.new_job)
+
+    def _sees_SecretAsked(self, effect: SecretAsked) -> None:
+        self._secret_asked[effect.instance, effect.credential] = effect.at
+        self._sees_delay(effect)
+
+    def _sees_TokenAsked(self, effect: TokenAsked) -> None:
+        asked_at = self._secret_asked[effect.instance, effect.credential]
+        if effect.at > asked_at + _SECRET_IN_HAND and self._thawed_at[effect.instance] < asked_at:
+            self._breaks(effect.at, f"{effect.credential}: a refresh token was remembered")
+        self._sees_delay(effect)
+
+    def _sees_delay(self, effect: SecretAsked | TokenAsked) -> None:
+        if effect.delivery in self._delivered:
+            job = self._event(effect.delivery).job
+            entry = self._entries.get(job, Entry())
+            if self._holds(effect.delivery, entry) and not self._claims_used[job, entry.claims]:
+                self._breaks(effect.at, f"{job}: {effect.delivery} asked for a token between its claim and its call")
+
+    def _holds(self, delivery: str, entry: Entry) -> bool:
+        return entry.state == "claimed" and self._owners.get(entry.owner) == delivery
+
+    def _meaning(self, call: str) -> str:
+        return self._meanings[call].meaning if call in self._meanings else ""
+
+    def _denied(self, call: str) -> bool:
+        """403: not carried out, and another grant may do."""
+        return self._meaning(call) == "refused" and self._meanings[call].reason == "ACCESS_DENIED"
+
+    # --- counting: calls, those in doubt, and what the messages say of them ---
+
+    def _chain(self, job: str) -> Iterator[Job]:
+        """This job and those before it."""
+        known = self._terms.jobs.get(job)
+        while known:
+            yield known
+            known = self._terms.jobs.get(known.parent)
+
+    def _used(self, job: str, count: Callable[[str], int]) -> int:
+        """What the chain has used of the budget, by this count."""
+        return sum(count(known.name) + known.used_before for known in self._chain(job))
+
+    def _is_adopted(self, job: str) -> bool:
+        """Whether Google named a job that runs already: it and all calls in doubt are one retry."""
+        return any(self._meaning(sent.call) == "adopted" for sent in self._calls[job])
+
+    def _maybe_carried_out(self, job: str) -> int:
+        if self._entries.get(job, Entry()).state == "retried" and self._is_adopted(job):
+            return 1
+        return sum(self._meaning(sent.call) in _MAYBE_CARRIED_OUT for sent in self._calls[job])
+
+    def _carried_out(self, job: str) -> int:
+        return min(self._made[job], 1) if self._is_adopted(job) else self._made[job]
+
+    def _at_most(self, job: str) -> int:
+        if self._entries.get(job, Entry()).state == "retried" and self._is_adopted(job):
+            return 1
+        return self._maybe_carried_out(job) + self._takeovers[job]
+
+    def _unknown(self, job: str) -> int:
+        if self._is_adopted(job):
+            return 0
+        return sum(self._meaning(sent.call) == "unknown" for sent in self._calls[job])
+
+    # --- follow-ups: all name one job, which Google gave and the ledger holds ---
+
+    def _sees_FollowUp(self, effect: FollowUp) -> None:
+        at, job = effect.at, effect.job
+        self._hears_of(job, effect.delivery)
+        first = self._follow_ups.setdefault(job, effect)
+        if (first.new_job, first.root, first.attempt) != (effect.new_job, effect.root, effect.attempt):
+            self._breaks(at, f"{job}: its follow-ups differ: {first.new_job} and {effect.new_job}")
+        if not any(known.job == effect.new_job for known in self._answers(job)):
+            self._breaks(at, f"{job}: its follow-up names {effect.new_job}, which Google did not give")
+        entry = self._entries.get(job, Entry())
+        if entry.state != "retried" or entry.new_job != effect.new_job:
+            self._breaks(at, f"{job}: its follow-up was published before the ledger had its new job")
+        if job in self._terms.jobs and effect.root != self._terms.jobs[job].root:
+            self._breaks(at, f"{job}: its follow-up names {effect.root} as the first of its chain")
+        least, most = self._used(job, self._carried_out), self._used(job, self._at_most)
+        if not least <= effect.attempt <= most:
+            self._breaks(at, f"{job}: its follow-up counts {effect.attempt} retries, and it was {least} to {most}")
+
+    def _answers(self, job: str, delivery: str = "") -> list[CallAnswered]:
+        """To the calls for this job, or to those of this delivery alone."""
+        calls = [sent.call for sent in self._calls[job] if delivery in ("", sent.delivery)]
+        return [self._meanings[call] for call in calls if call in self._meanings]
+
+    def _hears_of(self, job: str, delivery: str) -> None:
+        self._published.add(delivery)
+        self._ended.add(job)
+        self._waiting.pop(job, None)
+
+    # --- rejections: for Google's own word, which answers for this event, with the event whole ---
+
+    def _sees_Rejection(self, effect: Rejection) -> None:
+        at, event = effect.at, self._event(effect.delivery)
+        self._hears_of(event.job, effect.delivery)
+        if effect.event != event.data:
+            self._breaks(at, f"{event.job}: its rejection does not hold the event as it came")
+        if not self._may_be_published(effect, event):
+            said = f"rejected for {effect.cause or effect.reason}, which was not so, or answered another event"
+            self._breaks(at, f"{event.job or event.message}: was {said}")
+        if event.job:
+            self._check_counts(effect, event.job)
+
+    def _may_be_published(self, effect: Rejection, event: EventPublished) -> bool:
+        if effect.reason == "MALFORMED_EVENT":
+            return not event.job
+        if effect.reason == "EVENT_EXPIRED":
+            return self._is_expired(event, effect.at)
+        if event.attempt >= self._terms.budget:  # by the event itself, which leaves no trace
+            said = _Decided(effect.at, effect.delivery, effect.reason, effect.cause, event.user, event.credential)
+            if effect.reason == "RETRY_BUDGET_EXHAUSTED" or self._is_justified(said, event.job):
+                return True
+        return any(
+            (decided.reason, decided.cause) == (effect.reason, effect.cause)
+            and (decided.delivery == effect.delivery or not self._is_new_question(event, decided))
+            for decided in self._decided[event.job]
+        )
+
+    def _is_justified(self, decided: _Decided, job: str) -> bool:
+        begun, word = self._delivered[decided.delivery].at, decided.cause or decided.reason
+        if word in _BY_CALLS:
+            answers = self._answers(job, decided.delivery)
+            refused = [known for known in answers if known.meaning == "unauthorized"]
+            return bool(answers) and answers[-1].reason == word and (word != "ACCOUNT_STATE" or len(refused) == 2)
+        match decided.reason:
+            case "RETRY_BUDGET_EXHAUSTED":
+                return self._used(job, self._at_most) >= self._terms.budget
+            case "OUTCOME_UNKNOWN":
+                return self._terms.park and self._at_most(job) > 0  # "made" too, where that could not be recorded
+            case "REAUTHORIZATION_REQUIRED":
+                is_told = self._verdicts.get((decided.credential, word), _NEVER) >= begun
+                return is_told and self._was_ungood(decided.credential, begun)
+        return False
+
+    def _was_ungood(self, credential: str, since: float) -> bool:
+        """Whether the grant was not good at any moment since then."""
+        changes = self._grants[credential]
+        before = [change for change in changes if change.at <= since]
+        return not changes or any(not change.good for change in [*before[-1:], *changes[len(before) :]])
+
+    def _check_counts(self, effect: Rejection, job: str) -> None:
+        """What it says of retries and doubts lies between what was so when its delivery began, and what can be."""
+        least, unknown = self._counted[effect.delivery]
+        lapsed = self._entries.get(job, Entry()).state == "claimed"  # which counts, though nobody has taken it over
+        most = max(self._used(job, self._at_most), self._event(effect.delivery).attempt) + lapsed
+        if not least <= effect.attempt <= most:
+            self._breaks(
+                effect.at, f"{job}: its rejection counts {effect.attempt} retries, and it was {least} to {most}"
+            )
+        doubts = sum(self._at_most(known.name) - (known.name != job) for known in self._chain(job)) + lapsed
+        if not unknown <= effect.calls_in_doubt <= min(doubts, effect.attempt):
+            said = f"{effect.calls_in_doubt} calls in doubt, and it was {unknown} to {doubts}"
+            self._breaks(effect.at, f"{job}: its rejection counts {said}")
+        if effect.calls_in_doubt and "Start a new export" in effect.detail:
+            self._breaks(effect.at, f"{job}: its rejection asks for a new export, though one may be running")
+
+    # --- answers: nothing is acknowledged before its outcome is durable, and faults are ours where they are ---
+
+    def _sees_Answered(self, effect: Answered) -> None:
+        at, delivery = effect.at, effect.delivery
+        self._answered[delivery] = effect
+        begun, job = self._delivered[delivery].at, self._event(delivery).job
+        if effect.bug:
+            self._breaks(at, f"{delivery}: raised {effect.bug}")
+        elif effect.status == 500 and not self._was_ours(begun, job):
+            self._breaks(at, f"{delivery}: was answered with 500, though no fault was ours: {effect.outcome}")
+        if effect.status == 503 and begun > max(self._terms.settled_at, self._pause_over[job]):
+            self._put_off.append(effect)
+        holds = self._holds(delivery, self._entries.get(job, Entry()))
+        if holds and self._was_undisturbed(delivery, ("firestore", "account"), since=at - _TIME_TO_GIVE_BACK):
+            self._breaks(at, f"{job}: {delivery} was answered, and its claim stayed behind")
+        self._check_status(effect, job)
+
+    def _sees_Resumed(self, effect: Resumed) -> None:
+        if effect.bug:
+            self._breaks(effect.at, f"{effect.run}: raised {effect.bug}")
+        elif effect.status == 500 and not self._was_ours(effect.at - _AT_WORK, ""):
+            self._breaks(effect.at, f"{effect.run}: ended with 500, though no fault was ours: {effect.outcome}")
+
+    def _was_ours(self, begun: float, job: str) -> bool:
+        """Whether anything was our fault meanwhile. An entry that cannot be read is one for its job alone."""
+        return any(
+            to + _FELT_FOR >= begun
+            for what, spells in self._faults.items()
+            for _, to in spells
+            if what == job or not what.startswith("job-")
+        )
+
+    def _check_status(self, effect: Answered, job: str) -> None:
+        """An answer of Google's decides how the delivery ends, where nothing else came between."""
+        answers, begun = self._answers(job, effect.delivery), self._delivered[effect.delivery].at
+        ours = any(to >= begun for what, spells in self._faults.items() for _, to in spells if what != "portability")
+        if not answers or ours or not self._was_undisturbed(effect.delivery, _SERVICES):
+            return
+        meaning = answers[-1].meaning
+        expected = _STATUSES.get(meaning, (204, 500, 503))
+        if meaning == "unknown" and self._terms.park:
+            expected = (204,)
+        if effect.status not in expected:
+            self._breaks(
+                effect.at, f"{effect.delivery}: was answered with {effect.status}, and Google's word was {meaning}"
+            )
+
+    def _was_undisturbed(self, delivery: str, services: Sequence[str], since: float = _NEVER) -> bool:
+        """Whether nothing has come between this delivery and these services, and its instance never stood still."""
+        begun, instance = max(self._delivered[delivery].at, since), self._delivered[delivery].instance
+        wrong = any(to >= begun for what in services for _, to in self._faults[what])
+        troubled = any(self._troubled_at[instance, service] >= begun for service in services)
+        return not wrong and not troubled and not self._stood_still(delivery)
+
+    def _sees_Acked(self, effect: Acked) -> None:
+        self._settled.add(effect.message)
+        if effect.delivery in self._published:
+            return
+        event, begun = self._events[effect.message], self._delivered[effect.delivery].at
+        if not any(to >= begun for _, to in self._deferred[event.job]):
+            self._breaks(effect.at, f"{event.job or effect.message}: was acknowledged without a durable outcome")
+            return
+        self._waiting[event.job] = effect.at
+        entry = self._entries[event.job]
+        if entry.state == "deferred" and not _is_of(entry, event) and self._written_at[event.job] < begun:
+            self._breaks(effect.at, f"{event.job}: it waits without {effect.delivery}, which names another credential")
+
+    # --- the end: nothing is lost, and once nothing goes wrong any more, nothing is put off ---
+
+    def sees_the_end(self) -> None:
+        for message, event in self._events.items():
+            if message not in self._settled:
+                self._breaks(event.at, f"{message}: was neither acknowledged nor made a dead letter")
+            elif event.job and (event.job not in self._ended or event.job in self._waiting):
+                self._breaks(event.at, f"{event.job}: vanished")
+        for answered in self._put_off:
+            if not self._is_excused(answered):
+                self._breaks(
+                    answered.at, f"{answered.delivery}: was put off, though nothing was wrong: {answered.outcome}"
+                )
+
+    def _is_excused(self, answered: Answered) -> bool:
+        """Another delivery of the job was at work, or Google wanted to wait."""
+        event, begun = self._event(answered.delivery), self._delivered[answered.delivery].at
+        if any(known.meaning in ("cooldown", "held back") for known in self._answers(event.job, answered.delivery)):
+            return True
+        return any(
+            other.delivery != answered.delivery
+            and self._event(other.delivery).job == event.job
+            and other.at <= answered.at
+            and (other.delivery not in self._answered or self._answered[other.delivery].at >= begun)
+            for other in self._delivered.values()
+        )
+
+    # --- what is only noted ---
+
+    def _sees_EventPublished(self, effect: EventPublished) -> None:
+        if effect.put_back_by:
+            self._waiting.pop(effect.job, None)
+            earlier = [event for event in self._events.values() if event.job == effect.job]
+            if not effect.says_when or not any(abs(event.failed_at - effect.failed_at) < 0.01 for event in earlier):
+                self._breaks(effect.at, f"{effect.job}: its event came back without the time of the failure")
+        self._events[effect.message] = effect
+
+    def _sees_Delivered(self, effect: Delivered) -> None:
+        self._delivered[effect.delivery] = effect
+        job = self._event(effect.delivery).job
+        unknown = sum(self._unknown(known.name) for known in self._chain(job))
+        self._counted[effect.delivery] = self._used(job, self._carried_out), unknown
+
+    def _sees_Nacked(self, effect: Nacked) -> None:
+        """It will come again."""
+
+    def _sees_DeadLettered(self, effect: DeadLettered) -> None:
+        self._settled.add(effect.message)
+        self._ended.add(self._events[effect.message].job)
+        self._waiting.pop(self._events[effect.message].job, None)
+
+    def _sees_GrantChanged(self, effect: GrantChanged) -> None:
+        self._grants[effect.credential].append(effect)
+
+    def _sees_Verdict(self, effect: Verdict) -> None:
+        self._verdicts[effect.credential, effect.cause] = effect.at
+
+    def _sees_FaultOfOurs(self, effect: FaultOfOurs) -> None:
+        if effect.wrong:
+            self._faults[effect.what].append([effect.at, float("inf")])
+        else:
+            self._faults[effect.what][-1][1] = effect.at
+
+    def _sees_Trouble(self, effect: Trouble) -> None:
+        self._troubled_at[effect.instance, effect.service] = effect.at
+
+    def _sees_Froze(self, effect: Froze) -> None:
+        self._thawed_at[effect.name] = max(effect.at + effect.seconds, self._thawed_at[effect.name])
+
+    def _sees_Instance(self, effect: Instance) -> None:
+        if effect.what == "dies":
+            self._dead_instances.add(effect.name)
+        elif effect.what == "gets SIGTERM":
+            self._ending.add(effect.name)
+
+    def _sees_Leak(self, effect: Leak) -> None:
+        self._breaks(effect.at, f"a secret is in {effect.where}")
+
+
+def _ends_another_claim(before: Entry, after: Entry) -> bool:
+    """Whether this is a claim, or one that was given up in the same write: in the way of what may be under way."""
+    return after.state == "claimed" or (after.state == "open" and after.claims == before.claims + 1)
+
+
+def _is_of(entry: Entry, event: EventPublished) -> bool:
+    return (entry.user, entry.credential) == (event.user, event.credential)
+
+
+def _ignore(effect: Effect) -> None:
+    pass

@@ -1,0 +1,647 @@
+"""Faults built into the real parts, so that the simulation shows that it can fail.
+
+Each is a way to build this program that looks right, and that somebody has shipped. A mutant is a container with one
+part changed, over public names alone.
+"""
+
+import asyncio
+import sys
+from collections.abc import Mapping
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from google.cloud.firestore_v1.types import CommitRequest, CommitResponse
+from msgspec.structs import replace
+
+from handlers.bootstrap import Container
+from handlers.domain.answers import Answer, BackOff, FaultOfOurs, NotSent, OutcomeUnknown, Unauthorized
+from handlers.domain.delivery import Delivery
+from handlers.domain.ledger_entry import LedgerEntry
+from handlers.domain.outcomes import Deferred, Outcome, Reason, Rejection, RetryLater, Transient
+from handlers.google.batching import Batcher
+from handlers.google.grpc_errors import is_rejection
+from handlers.google.http_client import HttpResponse
+from handlers.ledger import Claim, Claimable, Ledger
+from handlers.memory_store import MemoryStore
+from handlers.ports import AccessToken, Conflict, DeliveryLog, Publisher, Store, Unreadable, VersionedEntry
+from handlers.retry_failed_job import RetryFailedJob
+from tests.simulation.grants import TOKEN_URI
+from tests.simulation.world import World
+
+MOST_SCHEDULES = 3000  # within which each of them has to be found
+
+
+class _Changed:
+    """A part, to be changed in one point."""
+
+    def __init__(self, part: Any, container: Container) -> None:
+        self.part = part
+        self.container = container
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.part, name)
+
+
+class _WithStore(Container):
+    Change: type[_Changed]
+
+    @cached_property
+    def store(self) -> Any:
+        return self.Change(super().store, self)
+
+
+class _WithLedger(Container):
+    Change: type[_Changed]
+
+    @cached_property
+    def ledger(self) -> Any:
+        return self.Change(super().ledger, self)
+
+
+class _WithPortability(Container):
+    Change: type[_Changed]
+
+    @cached_property
+    def portability(self) -> Any:
+        return self.Change(super().portability, self)
+
+
+class _WithHttp(Container):
+    Change: type[_Changed]
+
+    @cached_property
+    def http(self) -> Any:
+        return self.Change(super().http, self)
+
+
+class _WithTokens(Container):
+    Change: type[_Changed]
+
+    @cached_property
+    def tokens(self) -> Any:
+        return self.Change(super().tokens, self)
+
+
+class _WithFirestore(Container):
+    Change: type[_Changed]
+
+    @cached_property
+    def clients(self) -> Any:
+        class WithFirestore(_Changed):
+            async def firestore(self) -> Any:
+                return _once(self, change, await self.part.firestore())
+
+        change = self.Change
+        return WithFirestore(super().clients, self)
+
+
+class _WithSecrets(Container):
+    Change: type[_Changed]
+
+    @cached_property
+    def clients(self) -> Any:
+        class WithSecrets(_Changed):
+            async def secret_manager(self, location: str = "") -> Any:
+                return _once(self, change, await self.part.secret_manager(location))
+
+        change = self.Change
+        return WithSecrets(super().clients, self)
+
+
+def _once(clients: _Changed, change: type[_Changed], client: Any) -> Any:
+    """The changed client, which is the same at each call."""
+    clients.__dict__.setdefault("changed", change(client, clients.container))
+    return clients.__dict__["changed"]
+
+
+# --- the store ---
+
+
+class LeaseWithoutFence(_WithStore):
+    """Whoever comes last writes last."""
+
+    class Change(_Changed):
+        async def write(self, entry: LedgerEntry, version: Any, link: LedgerEntry | None = None) -> Any:
+            if entry.state != "claimed":
+                found = await self.load(entry.job_id)
+                version = found.version if found else None
+            return await self.part.write(entry, version, link)
+
+
+class ClaimWithoutCondition(_WithStore):
+    """Two deliveries look, find nobody, and both claim."""
+
+    class Change(_Changed):
+        async def write(self, entry: LedgerEntry, version: Any, link: LedgerEntry | None = None) -> Any:
+            try:
+                written = await self.part.write(entry, version, link)
+            except Conflict:
+                found = await self.load(entry.job_id)
+                if entry.state != "claimed" or found is None:
+                    raise
+                written = await self.part.write(entry, found.version, link)
+            return written
+
+
+class _OnLoad(_Changed):
+    """A store whose entries are changed as they are read."""
+
+    async def load(self, job_id: str) -> VersionedEntry | None:
+        found = await self.part.load(job_id)
+        return self.change(found) if found else None
+
+    def change(self, found: VersionedEntry) -> VersionedEntry:
+        raise NotImplementedError
+
+
+class LeaseByTheWallClock(_WithStore):
+    """A lease is measured by comparing two instances' clocks."""
+
+    class Change(_OnLoad):
+        def change(self, found: VersionedEntry) -> VersionedEntry:
+            return replace(found, written_at=found.entry.updated_at, read_at=self.container.now())
+
+
+class AsksAgain(_WithStore):
+    """A job that is answered can be claimed once more."""
+
+    class Change(_OnLoad):
+        def change(self, found: VersionedEntry) -> VersionedEntry:
+            retried = found.entry.state == "retried"
+            return replace(found, entry=replace(found.entry, state="open")) if retried else found
+
+
+class RejectionForEver(_WithStore):
+    """A rejection answers for every later event, whatever has changed since."""
+
+    class Change(_OnLoad):
+        def change(self, found: VersionedEntry) -> VersionedEntry:
+            rejected = found.entry.state == "rejected"
+            late = replace(found.entry, decided_at=datetime.max.replace(tzinfo=found.written_at.tzinfo))
+            return replace(found, entry=late) if rejected else found
+
+
+class NoDoubtPause(_WithStore):
+    """A call in doubt is followed by the next one as soon as the message comes again."""
+
+    class Change(_OnLoad):
+        def change(self, found: VersionedEntry) -> VersionedEntry:
+            return replace(found, entry=replace(found.entry, doubts_waited_for=found.entry.calls_made + 1))
+
+
+class LapsedClaimsAreFree(_WithStore):
+    """The budget does not count a claim whose owner never came back."""
+
+    class Change(_OnLoad):
+        def change(self, found: VersionedEntry) -> VersionedEntry:
+            entry = found.entry
+            lapsed = entry.state == "claimed" and found.age > entry.lease_seconds
+            return replace(found, entry=replace(entry, state="open")) if lapsed else found
+
+
+class AdoptionCountsTwice(_WithLedger):
+    """A job that runs already is one more retry, beside the calls in doubt that made it."""
+
+    class Change(_Changed):
+        async def record(self, claim: Claim, entry: LedgerEntry) -> Any:
+            if entry.state == "retried":
+                entry = replace(entry, calls_made=claim.entry.calls_made + 1)
+            return await self.part.record(claim, entry)
+
+
+class ForgetsTheChain(_WithStore):
+    """A new job is not entered in the ledger, so its own failure begins a new chain."""
+
+    class Change(_Changed):
+        async def write(self, entry: LedgerEntry, version: Any, link: LedgerEntry | None = None) -> Any:
+            return await self.part.write(entry, version)
+
+
+class LinkTakenForBeingInTheWay(_WithStore):
+    """A write that is refused is tried again without the new job's entry, seen or not."""
+
+    class Change(_Changed):
+        def __init__(self, part: Any, container: Container) -> None:
+            super().__init__(part, container)
+            self.in_the_way: set[str] = set()
+
+        async def write(self, entry: LedgerEntry, version: Any, link: LedgerEntry | None = None) -> Any:
+            try:
+                free = link if link and link.job_id not in self.in_the_way else None
+                written: VersionedEntry = await self.part.write(entry, version, free)
+            except Conflict:
+                self.in_the_way |= {link.job_id} if link else set()
+                raise
+            return written
+
+
+class LedgerInMemory(Container):
+    """Each instance remembers what it did itself."""
+
+    @cached_property
+    def store(self) -> Store:
+        return MemoryStore()
+
+
+# --- Firestore ---
+
+
+class _Joining(_Changed):
+    """A client that joins commits."""
+
+    def __init__(self, part: Any, container: Container) -> None:
+        super().__init__(part, container)
+        self.together = Batcher[Any](self.send, size=lambda request: 0, is_rejection=is_rejection, max_latency=2.0)
+
+    async def commit(self, request: Any, **options: Any) -> Any:
+        self.options = options
+        return await self.together("", request)
+
+    async def send(self, destination: str, requests: list[Any]) -> list[Any]:
+        joined = CommitRequest(database=requests[0].database)
+        for request in requests:
+            CommitRequest.pb(joined).writes.extend(CommitRequest.pb(request).writes)
+        results = list(CommitResponse.pb(await self.part.commit(joined, **self.options)).write_results)
+        answers = []
+        for request in requests:
+            answer = CommitResponse()
+            number = len(CommitRequest.pb(request).writes)
+            CommitResponse.pb(answer).write_results.extend(results[:number])
+            results = results[number:]
+            answers.append(answer)
+        return answers
+
+
+class OneDocumentTwiceInACommit(_WithFirestore):
+    """Two claims of one job go in one call, and neither sees the other."""
+
+    Change = _Joining
+
+
+class UnknownFieldsLost(_WithFirestore):
+    """An entry is written whole, so what a later version added to it is gone."""
+
+    class Change(_Changed):
+        async def commit(self, request: Any, **options: Any) -> Any:
+            for write in CommitRequest.pb(request).writes:
+                write.ClearField("update_mask")
+            return await self.part.commit(request, **options)
+
+
+# --- the ledger ---
+
+
+class PublishesBeforeItRecords(_WithLedger):
+    """The answer is on its way to the ledger while the follow-up goes out."""
+
+    class Change(_Changed):
+        async def record(self, claim: Claim, entry: LedgerEntry) -> Any:
+            asyncio.get_running_loop().create_task(self.part.record(claim, entry))
+            return replace(claim.stored, entry=entry)
+
+
+class LeaseShorterThanTheWork(Container):
+    """A claim lapses under an owner that is alive and at work."""
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        self.settings = replace(self.settings, claim_lease_seconds=30.0)
+        return super().ledger
+
+
+class KeepsTheClaim(_WithLedger):
+    """Who cannot call Google puts the delivery off, and lets the claim lapse: it counts as a call in doubt."""
+
+    class Change(_Changed):
+        async def record(self, claim: Claim, entry: LedgerEntry) -> Any:
+            if entry == claim.entry.released():
+                return claim.stored
+            return await self.part.record(claim, entry)
+
+
+class LeavesAClaimBehindAnException(_WithLedger):
+    """Where a step raises after the claim, nobody gives the claim back."""
+
+    class Change(_Changed):
+        async def record(self, claim: Claim, entry: LedgerEntry) -> Any:
+            if sys.exc_info()[1]:
+                return claim.stored
+            return await self.part.record(claim, entry)
+
+
+class DeferralEndsWithItsClaim(_WithLedger):
+    """Who claims a deferred job takes it off the list of what is due, before there is an outcome."""
+
+    class Change(_Changed):
+        async def claim(self, job: Any, owner: str, looked: Claimable | None = None) -> Any:
+            if looked:
+                looked = replace(looked, entry=looked.entry.done())
+            return await self.part.claim(job, owner, looked)
+
+
+class DeferralEndsWithItsOutcome(_WithLedger):
+    """What was deferred is no longer due once its outcome is recorded, published or not."""
+
+    class Change(_Changed):
+        async def record(self, claim: Claim, entry: LedgerEntry) -> Any:
+            ended = entry if entry.state == "deferred" else entry.done()
+            return await self.part.record(claim, ended)
+
+
+class DeferralWithoutItsEvent(_WithLedger):
+    """A deferred job is acknowledged, and nothing is kept to put back."""
+
+    class Change(_Changed):
+        async def record(self, claim: Claim, entry: LedgerEntry) -> Any:
+            if entry.state != "deferred":
+                return await self.part.record(claim, entry)
+            written = await self.part.record(claim, entry.done())
+            return replace(written, entry=entry)
+
+
+class DeferralWithoutItsTime(_WithLedger):
+    """The event comes back as it came, and so young again."""
+
+    class Change(_Changed):
+        async def record(self, claim: Claim, entry: LedgerEntry) -> Any:
+            head, added, _ = entry.event.rpartition(b',"failedAt":"')
+            if entry.state == "deferred" and added:
+                entry = replace(entry, event=head + b"}")
+            return await self.part.record(claim, entry)
+
+
+class StopsAtWhatItCannotRead(_WithLedger):
+    """A run of the schedule fails for one entry that nobody can read."""
+
+    class Change(_Changed):
+        async def due(self, limit: int) -> Any:
+            found = await self.part.due(limit)
+            if any(isinstance(one, Unreadable) for one in found):
+                raise ValueError("it cannot be read")
+            return found
+
+
+# --- the API ---
+
+
+class _Answering(_Changed):
+    """The API, with its answers changed in one point."""
+
+    async def retry(self, job_id: str, *, token: str, **said: Any) -> Answer | Unauthorized:
+        return self.change(await self.part.retry(job_id, token=token, **said), token)
+
+    def change(self, answer: Answer | Unauthorized, token: str) -> Answer | Unauthorized:
+        return answer
+
+
+class ReleasesAfterSending(_WithPortability):
+    """A call without an answer counts as one that was never made."""
+
+    class Change(_Answering):
+        def change(self, answer: Answer | Unauthorized, token: str) -> Answer | Unauthorized:
+            return NotSent(answer.detail) if isinstance(answer, OutcomeUnknown) else answer
+
+
+class CountsWhatWasNotSent(_WithPortability):
+    """A call that never left, or that Google held back, costs one of the three retries."""
+
+    class Change(_Answering):
+        def change(self, answer: Answer | Unauthorized, token: str) -> Answer | Unauthorized:
+            return OutcomeUnknown(answer.detail) if isinstance(answer, NotSent | BackOff) else answer
+
+
+class BlamesTheUserForAProxy(_WithPortability):
+    """Every 403 is the user's, and every 404 the job's, whoever says so."""
+
+    class Change(_Answering):
+        def change(self, answer: Answer | Unauthorized, token: str) -> Answer | Unauthorized:
+            blamed = isinstance(answer, FaultOfOurs) and "403" in answer.detail
+            return Rejection(Reason.ACCESS_DENIED, "403") if blamed else answer
+
+
+class TellsTheToken(_WithPortability):
+    """A rejection quotes the request."""
+
+    class Change(_Answering):
+        def change(self, answer: Answer | Unauthorized, token: str) -> Answer | Unauthorized:
+            is_rejection = isinstance(answer, Rejection)
+            return replace(answer, detail=f"Bearer {token}") if is_rejection else answer
+
+
+class BlamesTheUserForOurClient(_WithHttp):
+    """Every 4xx of the token endpoint is the user's."""
+
+    class Change(_Changed):
+        async def request(self, method: str, url: str, **said: Any) -> Any:
+            answer = await self.part.request(method, url, **said)
+            blamed = url == TOKEN_URI and isinstance(answer, HttpResponse) and 400 <= answer.status < 500
+            return HttpResponse(400, b'{"error": "invalid_grant"}') if blamed else answer
+
+
+class SendsAgainByItself(_WithHttp):
+    """The HTTP client repeats what was not answered."""
+
+    class Change(_Changed):
+        async def request(self, method: str, url: str, **said: Any) -> Any:
+            answer = await self.part.request(method, url, **said)
+            again = isinstance(answer, OutcomeUnknown)
+            return await self.part.request(method, url, **said) if again else answer
+
+
+# --- tokens ---
+
+
+class ClaimsBeforeTheToken(_WithPortability):
+    """A delivery holds its claim while it waits for the access token: the order of the first edition."""
+
+    @cached_property
+    def tokens(self) -> Any:
+        return _Promised(super().tokens, self)
+
+    class Change(_Changed):
+        async def retry(self, job_id: str, *, token: str, **said: Any) -> Answer | Unauthorized:
+            try:
+                got = await self.container.tokens.get(token)
+            except Transient as fault:
+                return NotSent(str(fault))
+            except Exception as fault:
+                return FaultOfOurs(str(fault))
+            if isinstance(got, Rejection):
+                return got
+            if self.container.shutdown():
+                return NotSent("the instance is shutting down")
+            answer: Answer | Unauthorized = await self.part.retry(job_id, token=got.value, **said)
+            return answer
+
+
+class _Promised(_Changed):
+    """Its tokens are there at once: they name the credential by which to fetch them."""
+
+    def cached(self, credential_id: str) -> AccessToken | None:
+        return AccessToken(credential_id, "", 0.0)
+
+    async def replace(self, credential_id: str, used: AccessToken) -> AccessToken | Rejection:
+        got = self.part.cached(credential_id)
+        new: AccessToken | Rejection = await self.part.replace(credential_id, got) if got else used
+        return new if isinstance(new, Rejection) else used
+
+    async def replace_if_newer(self, credential_id: str, used: AccessToken) -> AccessToken | Rejection | None:
+        got = self.part.cached(credential_id)
+        new: AccessToken | Rejection | None = await self.part.replace_if_newer(credential_id, got) if got else None
+        return used if isinstance(new, AccessToken) else new
+
+
+class TokensForEver(_WithTokens):
+    """An access token is kept, however old."""
+
+    class Change(_Changed):
+        def __init__(self, part: Any, container: Container) -> None:
+            super().__init__(part, container)
+            self.kept: dict[str, AccessToken] = {}
+
+        def cached(self, credential_id: str) -> AccessToken | None:
+            return self.kept.get(credential_id)
+
+        async def get(self, credential_id: str) -> AccessToken | Rejection:
+            got: AccessToken | Rejection = self.kept.get(credential_id) or await self.part.get(credential_id)
+            if isinstance(got, AccessToken):
+                self.kept[credential_id] = got
+            return got
+
+
+class RemembersAWithdrawnToken(_WithSecrets):
+    """A refresh token is read once, so that a right that is withdrawn, or given anew, is never seen."""
+
+    class Change(_Changed):
+        def __init__(self, part: Any, container: Container) -> None:
+            super().__init__(part, container)
+            self.known: dict[str, Any] = {}
+
+        async def access_secret_version(self, request: Any, **options: Any) -> Any:
+            if request.name not in self.known:
+                self.known[request.name] = await self.part.access_secret_version(request, **options)
+            return self.known[request.name]
+
+
+class RejectionForEverybody(_WithTokens):
+    """Who joins a look at a secret that is under way shares its rejection, though consent is newer than that look."""
+
+    class Change(_Changed):
+        def __init__(self, part: Any, container: Container) -> None:
+            super().__init__(part, container)
+            self.under_way: dict[str, asyncio.Task[Any]] = {}
+
+        async def get(self, credential_id: str) -> AccessToken | Rejection:
+            flight = self.under_way.get(credential_id)
+            if flight is None or flight.done():
+                flight = self.under_way[credential_id] = asyncio.create_task(self.part.get(credential_id))
+            got: AccessToken | Rejection = await asyncio.shield(flight)
+            return got
+
+
+class UnexpectedException(_WithTokens):
+    """A library's exception comes through where an outcome should be."""
+
+    class Change(_Changed):
+        async def get(self, credential_id: str) -> AccessToken | Rejection:
+            try:
+                got: AccessToken | Rejection = await self.part.get(credential_id)
+            except Transient as fault:
+                raise LookupError(str(fault)) from None
+            return got
+
+
+# --- Pub/Sub, and the process ---
+
+
+class PublishesInPassing(Container):
+    """The delivery is acknowledged while its message is on the way."""
+
+    def topic(self, name: str) -> Publisher:
+        class Passing(_Changed):
+            async def publish(self, data: bytes, attributes: Mapping[str, str]) -> None:
+                asyncio.get_running_loop().create_task(self.part.publish(data, attributes))
+
+        return Passing(super().topic(name), self)
+
+
+class AcknowledgesOnError(Container):
+    """Whatever cannot be done now is acknowledged, so that the queue stays short."""
+
+    async def retry_failed_job(self, delivery: Delivery, log: DeliveryLog) -> Outcome:
+        outcome = await super().retry_failed_job(delivery, log)
+        return Deferred(self.now()) if isinstance(outcome, RetryLater) else outcome
+
+
+class IgnoresSigterm(Container):
+    """What is in hand begins its call as if there were time."""
+
+    @cached_property
+    def retry_use_case(self) -> RetryFailedJob:
+        return replace(super().retry_use_case, shutting_down=lambda: False)
+
+
+# mutant → what its violation says
+MUTANTS: Mapping[type[Container], str] = {
+    PublishesBeforeItRecords: "before the ledger had its new job",
+    LeaseWithoutFence: "which does not hold it",
+    ClaimWithoutCondition: "a live claim of",
+    OneDocumentTwiceInACommit: "a live claim of",
+    LeaseByTheWallClock: "a live claim of",
+    LeaseShorterThanTheWork: "lapsed while its owner was at work",
+    LedgerInMemory: "without holding the claim",
+    AsksAgain: "a final answer was overwritten",
+    RejectionForEver: "or answered another event",
+    NoDoubtPause: "after a call in doubt, and the pause is",
+    LapsedClaimsAreFree: "that lapsed was not counted",
+    AdoptionCountsTwice: "its follow-up counts",
+    ForgetsTheChain: "as the first of its chain",
+    LinkTakenForBeingInTheWay: "as the first of its chain",
+    UnknownFieldsLost: "a field was lost",
+    KeepsTheClaim: "its claim stayed behind",
+    LeavesAClaimBehindAnException: "its claim stayed behind",
+    DeferralEndsWithItsClaim: "vanished",
+    DeferralEndsWithItsOutcome: "vanished",
+    DeferralWithoutItsEvent: "vanished",
+    DeferralWithoutItsTime: "without the time of the failure",
+    StopsAtWhatItCannotRead: "raised ValueError",
+    ReleasesAfterSending: "retries may be used",
+    CountsWhatWasNotSent: "calls in doubt, and it was",
+    BlamesTheUserForAProxy: "was rejected for ACCESS_DENIED, which was not so",
+    TellsTheToken: "a secret is in",
+    BlamesTheUserForOurClient: "was rejected for INVALID_GRANT, which was not so",
+    SendsAgainByItself: "twice under one claim",
+    ClaimsBeforeTheToken: "between its claim and its call",
+    TokensForEver: "before it was sent",
+    RemembersAWithdrawnToken: "a refresh token was remembered",
+    RejectionForEverybody: "which was not so",
+    UnexpectedException: "raised LookupError",
+    PublishesInPassing: "without a durable outcome",
+    AcknowledgesOnError: "without a durable outcome",
+    IgnoresSigterm: "after SIGTERM",
+}
+
+
+# Where a search may begin that has little time. Where such a seed no longer finds its mutant, the search goes on.
+HINTS: Mapping[type[Container], int] = {
+    BlamesTheUserForAProxy: 71,
+    CountsWhatWasNotSent: 32,
+    DeferralEndsWithItsClaim: 91,
+    DeferralEndsWithItsOutcome: 555,
+    IgnoresSigterm: 39,
+    LeaseByTheWallClock: 169,
+    LeaseShorterThanTheWork: 87,
+    LeaseWithoutFence: 91,
+    OneDocumentTwiceInACommit: 60,
+    RejectionForEverybody: 170,
+    ReleasesAfterSending: 39,
+}
+
+
+def first_seed_that_finds(mutant: type[Container], said: str, begin: int = 0, most: int = MOST_SCHEDULES) -> int | None:
+    """The first seed whose run breaks an invariant in these words, out of so many."""
+    for seed in range(begin, begin + most):
+        if any(said in violation for violation in World(seed, mutant).run().violations):
+            return seed
+    return None
