@@ -38,7 +38,7 @@ locals {
   ])
 
   unknown = "sum(increase(${local.promql["calls-unknown"]}{${local.of_functions}}[1h]))"
-  called  = "sum(increase(${local.promql["calls"]}{${local.of_functions}}[1h]))"
+  called  = "(sum(increase(${local.promql["calls"]}{${local.of_functions}}[1h])) or vector(0))"
   resumed = "sum(increase(${local.promql["runs"]}{${local.of_functions},outcome=\"resumed\"}[2h]))"
 
   # How much faster than the SLO allows its budget is used up, over a window, for at least three late follow-ups: one

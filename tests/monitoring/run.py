@@ -13,7 +13,7 @@ from local.function_server import FunctionServer
 from local.stage import Stage
 from tests.monitoring.logs import Entry, entry
 
-RETRY, RESUME = "archive-job-retry", "archive-job-retry-resume"
+RETRY, RESUME, WATCH = "archive-job-retry", "archive-job-retry-resume", "archive-job-retry-watch"
 SMOKE_USER = "deployment-smoke-test"
 
 
