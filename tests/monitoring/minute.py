@@ -49,7 +49,7 @@ async def run(firestore: str) -> Minute:
         function = await stage.start_function()
         for user in range(_USERS):
             stage.add_user(f"user-{user}")
-        async with scheduled(stage, seconds=5.0) as server:
+        async with scheduled(stage, seconds=5.0):
             await stage.publish({"archiveJobId": "warms-up", "userId": "user-0"})
             await stage.until(lambda: stage.follow_ups)
             begin, published, sampled = time.time(), dict[str, float](), list[Point]()
@@ -61,7 +61,7 @@ async def run(firestore: str) -> Minute:
                 await asyncio.sleep(max(0.0, begin + second + 1 - time.time()))
                 dead = {message.data["archiveJobId"]: time.time() for message in stage.dead_letters} | dead
                 sampled += _sampled(stage, cpu_seconds(function.pid) - before, memory_mb(function.pid))
-            logged = entries(stage, server)
+            logged = entries(stage)
     return Minute(begin, logged, [*_pubsub(begin, published, dead, logged), *sampled])
 
 
