@@ -42,7 +42,7 @@ _Breaks = Callable[[Stage], object]
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """`breaks` the stage, and `mends` it. `said`: words of the line that stand in the runbook's row for it.
+    """`breaks` the stage. `said`: words of the line that stand in the runbook's row for it.
 
     `one`: a single job or user is hit, and all others are not. `fires`: the alerts that its lines make fire, of a large
     product and of a small one.
@@ -54,7 +54,6 @@ class Broken:
     said: str
     fires: frozenset[str] = frozenset()
     breaks: _Breaks = lambda stage: None
-    mends: _Breaks | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     one: bool = False
     tls: bool = False  # speak it, by an authority that the function does not trust
@@ -143,6 +142,10 @@ class Running:
         await self._target(Request(scope, receive))
         return self.lines[-1]
 
+    def later(self, **time: float) -> None:
+        """So much later, by the store's clock and by its own."""
+        self.now += timedelta(**time)
+
     async def close(self) -> None:
         """Close its connections."""
         await self.container.http.close()  # type: ignore[attr-defined]
@@ -191,7 +194,7 @@ async def running(broken: Broken) -> AsyncIterator[tuple[Stage, Running]]:
         function = Running(stage, broken, environment)
         if broken.ledger:
             await function.store.write(broken.ledger(function.now), None)
-            function.now += timedelta(hours=3)
+            function.later(hours=3)
         try:
             yield stage, function
         finally:
@@ -249,20 +252,8 @@ def _wrong_client(stage: Stage) -> None:
     stage.secrets.add_version(OAUTH_CLIENT, client)
 
 
-def _right_client(stage: Stage) -> None:
-    stage.secrets.add_version(OAUTH_CLIENT, stage.google.client_file())
-
-
-def _answers_again(stage: Stage) -> None:
-    stage.google.script_retry(ANY, ())
-
-
 def _revoke(stage: Stage) -> None:
     stage.add_user("user", consents=False)
-
-
-def _consent(stage: Stage) -> None:
-    stage.add_user("user")
 
 
 def _secrets_refuse(code: grpc.StatusCode, message: str) -> _Breaks:
@@ -338,7 +329,7 @@ STAGES: tuple[Broken, ...] = (
     Broken("service account's key", "fault", "token", "the OAuth client file", _STOPS, _client_file(_KEY.encode())),
     Broken("token_uri answers HTML", "fault", "token", "not Google's", _STOPS, _token_answer(_HTML)),
     Broken("token_uri answers 404", "fault", "token", "not Google's", _STOPS, _token_answer(bodies(404)["html"])),
-    Broken("wrong client secret", "fault", "token", "invalid_client", _STOPS, _wrong_client, _right_client),
+    Broken("wrong client secret", "fault", "token", "invalid_client", _STOPS, _wrong_client),
     Broken(
         "OAuth client deleted",
         "fault",
@@ -366,7 +357,6 @@ STAGES: tuple[Broken, ...] = (
         "SERVICE_DISABLED",
         _STOPS,
         _retry_answer(google_errors.project_refused("SERVICE_DISABLED")),
-        _answers_again,
     ),
     Broken("all tokens destroyed", "rejected", "", "SECRET_DISABLED", _CONSENT, _user_state(State.DESTROYED)),
     Broken(
@@ -376,7 +366,6 @@ STAGES: tuple[Broken, ...] = (
         "SECRET_DISABLED",
         _CONSENT,
         _user_state(State.DISABLED),
-        _user_state(State.ENABLED),
     ),
     Broken(
         "rejected topic deleted",
@@ -431,7 +420,6 @@ STAGES: tuple[Broken, ...] = (
         "RESOURCE_EXHAUSTED",
         _WAITS,
         _secrets_refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, "Quota exceeded."),
-        lambda stage: stage.secrets.script(ANY, ()),
     ),
     Broken(
         "no right on secrets",
@@ -440,7 +428,6 @@ STAGES: tuple[Broken, ...] = (
         "PERMISSION_DENIED",
         _STOPS,
         _secrets_refuse(grpc.StatusCode.PERMISSION_DENIED, "Permission 'secretmanager.versions.access' denied."),
-        lambda stage: stage.secrets.script(ANY, ()),
     ),
     Broken("API answers 429", "not_now", "retry", "held back", _WAITS, _retry_answer(google_errors.rate_limited())),
     Broken(
@@ -450,7 +437,6 @@ STAGES: tuple[Broken, ...] = (
         "was answered",
         _WAITS | {"unknown-calls"},
         _retry_answer(google_errors.unavailable()),
-        _answers_again,
     ),
     Broken("certificate not trusted", "not_now", "token", "Certificate", _WAITS, tls=True),
     Broken("instances die in each call", "retried", "", "", frozenset({"unknown-calls"}), ledger=_claimed(0)),
@@ -462,8 +448,8 @@ STAGES: tuple[Broken, ...] = (
         _REJECTS | {"unknown-calls"},
         ledger=_claimed(2),
     ),
-    Broken("one of two credentials revoked", "rejected", "", "INVALID_GRANT", one=True, breaks=_revoke, mends=_consent),
-    Broken("consent of all revoked", "rejected", "", "INVALID_GRANT", _CONSENT, _revoke, _consent),
+    Broken("one of two credentials revoked", "rejected", "", "INVALID_GRANT", one=True, breaks=_revoke),
+    Broken("consent of all revoked", "rejected", "", "INVALID_GRANT", _CONSENT, _revoke),
     Broken(
         "database missing",
         "fault",
