@@ -1,4 +1,4 @@
-"""An instance whose clock is off: nobody is told that it is late, and no cooldown ends early; the ledger's clock counts."""
+"""An instance whose clock is off: nobody is told that it is late, and no cooldown ends early."""
 
 from datetime import datetime, timedelta
 
