@@ -1,6 +1,10 @@
 """Stages broken on purpose: the log line names the cause, the runbook the remedy, and the right alerts fire."""
 
+import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +12,9 @@ import pytest
 
 from tests.infra.broken import REMEDIES, STAGES, Broken, line_of
 from tests.infra.terraform import ROOT, Plan
+from tests.monitoring.logs import entry, matches
 from tests.monitoring.product import HEALTHY, HOUR, LARGE, MINUTE, SMALL, Alerts, Volume, broken_by
+from tests.monitoring.run import RETRY
 
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
 ROWS = [
@@ -80,7 +86,34 @@ def test_one_odd_job_wakes_nobody_and_is_told(alerts: Alerts) -> None:
         line = {"severity": "ERROR", "outcome": outcome, "calls": 0, "callsUnknown": 0, "republished": False}
         for volume in (LARGE, SMALL):
             told, begin, end = broken_by(alerts.metrics, line, volume, one=True)
-            assert tells == set(alerts.fired(told, begin, end, every=HOUR)) - {"dead-letters"}
+            assert tells == set(alerts.fired(told, begin, end, every=HOUR / 4)) - {"dead-letters"}
+
+
+def test_wrong_settings_are_a_line_with_a_row_and_an_alert(watch_plan: Plan) -> None:
+    started = subprocess.run(
+        [sys.executable, "-c", "import main"],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "RETRY_BUDGET": "many"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    [line] = [json.loads(line) for line in started.stderr.splitlines()]
+    assert (1, "ERROR", "fault", "settings") == (
+        started.returncode,
+        line["severity"],
+        line["outcome"],
+        line["failedStep"],
+    )
+    assert all(name in line["message"] for name in ("RETRY_BUDGET", "GOOGLE_CLOUD_PROJECT"))
+    assert "make rollback" in row_of(line)[4]
+    [faults] = [
+        condition["filter"]
+        for policy in watch_plan.of("monitoring_alert_policy")
+        for condition in policy.values["conditions"][0]["condition_matched_log"]
+    ]
+    assert matches(faults, entry(RETRY, line))
 
 
 def test_where_all_is_well_nothing_fires(alerts: Alerts) -> None:
