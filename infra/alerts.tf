@@ -38,7 +38,7 @@ locals {
   ])
 
   unknown = "sum(increase(${local.promql["calls-unknown"]}{${local.of_functions}}[1h]))"
-  called  = "sum(increase(${local.promql["calls"]}{${local.of_functions}}[1h]))"
+  called  = "(sum(increase(${local.promql["calls"]}{${local.of_functions}}[1h])) or vector(0))"
   resumed = "sum(increase(${local.promql["runs"]}{${local.of_functions},outcome=\"resumed\"}[2h]))"
 
   # How much faster than the SLO allows its budget is used up, over a window, for at least three late follow-ups: one
@@ -138,17 +138,17 @@ locals {
       EOT
     }
     oldest-event = {
-      says      = "An event has waited for more than an hour"
+      says      = "An event has waited for more than two hours"
       severity  = "ERROR"
       metric    = "pubsub.googleapis.com/subscription/oldest_unacked_message_age"
       labels    = "resource.type=\"pubsub_subscription\" AND resource.labels.subscription_id=\"archive-job-failed-push\""
-      threshold = 3600
+      threshold = 7200 # after two calls in doubt a job waits for more than an hour by design
       doc       = <<-EOT
-        **Pub/Sub has delivered an event for an hour without success**, or not delivered it at all. It becomes a dead letter after ${var.max_delivery_attempts} deliveries. It may be one odd job: after two calls without an answer, a job waits for an hour by design.
+        **Pub/Sub has delivered an event for two hours without success**, or not delivered it at all. It becomes a dead letter after ${var.max_delivery_attempts} deliveries. It may be one odd job.
 
         What the function and Cloud Run say:
 
-            ${local.read} --freshness=2h ${local.lines} 'resource.type="cloud_run_revision" AND resource.labels.service_name="archive-job-retry" AND severity>=WARNING'
+            ${local.read} --freshness=3h ${local.lines} 'resource.type="cloud_run_revision" AND resource.labels.service_name="archive-job-retry" AND severity>=WARNING'
 
         `not_now` with one `failedStep`: the runbook's table says whether waiting helps. Nothing at all: the push does not arrive (ingress, the invoker's right), or the function does not start.
       EOT

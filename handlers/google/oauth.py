@@ -32,10 +32,11 @@ _REFRESH_TOKEN = re.compile(
 )
 
 CONSENT = "Ask the user for consent again, and store the new refresh token."
+ENABLE = f"Was it disabled by mistake? Enable it. Else: {CONSENT}"
 
 
-def reauthorize(cause: Cause, said: str) -> Rejection:
-    return Rejection(Reason.REAUTHORIZATION_REQUIRED, f"{said} ({cause}). {CONSENT}", cause)
+def reauthorize(cause: Cause, said: str, remedy: str = CONSENT) -> Rejection:
+    return Rejection(Reason.REAUTHORIZATION_REQUIRED, f"{said} ({cause}). {remedy}", cause)
 
 
 class OAuthClient(RedactedRepr, Struct, frozen=True):

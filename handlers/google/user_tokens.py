@@ -13,6 +13,7 @@ from cachetools import LRUCache
 from handlers.domain.outcomes import Cause, Misconfigured, Rejection, Transient
 from handlers.google.http_client import Http
 from handlers.google.oauth import (
+    ENABLE,
     OTHER_CLIENT,
     OAuthClient,
     RefreshToken,
@@ -188,7 +189,8 @@ class UserTokens:
         secret = await self._secrets.read(name)
         if isinstance(secret, NoVersion):
             if secret is NoVersion.DISABLED:
-                return reauthorize(Cause.SECRET_DISABLED, f"The latest version of secret {name} is disabled")
+                said = f"The latest version of secret {name} is {_WORDS[secret]}"
+                return reauthorize(Cause.SECRET_DISABLED, said, ENABLE)
             if self._canary and await self._secrets.read(self._prefix + self._canary) is NoVersion.NOT_THERE:
                 raise Misconfigured(
                     f"neither secret {name} nor the canary's is there: is REFRESH_TOKEN_SECRET_PREFIX wrong?"

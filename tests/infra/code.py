@@ -10,22 +10,35 @@ from typing import Any
 import msgspec
 
 import handlers
-from handlers.bootstrap import token_margin
+from handlers.bootstrap import Clients, Container, google_clients, token_margin
 from handlers.domain.events import ArchiveJobRetried, RetryRejected, encode
+from handlers.domain.ledger_entry import LedgerEntry
 from handlers.domain.outcomes import Cause, Reason
+from handlers.google.account import Account
 from handlers.google.firestore import FirestoreStore
-from handlers.telemetry.logging import FIELDS
+from handlers.memory_store import MemoryStore
+from handlers.telemetry.logging import FIELDS, configure_logs, log
+from handlers.web.endpoints import Endpoints
 from handlers.web.settings import Settings, WrongSettings, from_environment
 
 __all__ = [
     "FIELDS",
+    "Account",
     "ArchiveJobRetried",
     "Cause",
+    "Clients",
+    "Container",
+    "Endpoints",
+    "LedgerEntry",
+    "MemoryStore",
     "Reason",
     "RetryRejected",
     "Settings",
     "WrongSettings",
+    "configure_logs",
     "encode",
+    "google_clients",
+    "log",
     "token_margin",
 ]
 

@@ -18,9 +18,9 @@ _VALUES = {"$PROJECT": "my-portability-project", "$REGION": "europe-west1"}
 
 
 @pytest.fixture(scope="module", params=["alerts", "runbook"])
-def commands(request: pytest.FixtureRequest, plan: Plan) -> list[str]:
+def commands(request: pytest.FixtureRequest, watch_plan: Plan) -> list[str]:
     if request.param == "alerts":
-        texts = [policy.values["documentation"][0]["content"] for policy in plan.of("monitoring_alert_policy")]
+        texts = [policy.values["documentation"][0]["content"] for policy in watch_plan.of("monitoring_alert_policy")]
         return [line.strip() for text in texts for line in re.findall(r"^ {4}.*$", text, re.MULTILINE)]
     text = RUNBOOK
     for name, value in _VALUES.items():
@@ -50,12 +50,13 @@ def test_every_alert_is_there(plan: Plan) -> None:
     assert names == {
         "dead-letters",
         "faults",
-        "follow-up-fast-burn",
-        "follow-up-slow-burn",
+        "follow-ups-late",
+        "last-five",
         "oldest-event",
         "reauthorization",
         "rejections",
         "schedule",
+        "stalled",
         "unknown-calls",
     }
 
@@ -83,5 +84,6 @@ def test_every_filter_can_be_read_and_goes_by_fields_that_lines_have(commands: l
         [query] = [word for word in words[3:] if not word.startswith("--")]
         matches(query, {})
         shown = re.findall(r"jsonPayload\.(\w+)", " ".join(words))
+        assert "textPayload" in " ".join(words) or "severity>=" not in query or "-watch" in query, words
         assert {path.split(".")[1] for path in paths(query) if path.startswith("jsonPayload.")} <= set(FIELDS)
         assert set(shown) <= {*FIELDS, "message"}

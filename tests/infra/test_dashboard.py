@@ -15,7 +15,7 @@ from tests.monitoring.series import Point, legend, series
 
 DASHBOARD = json.loads((INFRA / "dashboard.json").read_text())
 TILES = DASHBOARD["mosaicLayout"]["tiles"]
-_NOT_SHOWN = {"late"}  # which is for the alerts, and shows in the delay
+_NOT_SHOWN = {"late", "rejected"}  # which are for the alerts, and show in the delay and by reason
 
 
 def data_sets() -> Iterator[dict[str, Any]]:

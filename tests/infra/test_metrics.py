@@ -11,7 +11,7 @@ from tests.infra.code import FIELDS
 from tests.infra.rules import CANARY
 from tests.infra.terraform import Plan
 from tests.monitoring.logs import Entry, LogMetric, Unreadable, matches, value_at
-from tests.monitoring.run import RESUME, RETRY, every_kind
+from tests.monitoring.run import RESUME, RETRY, WATCH, every_kind
 
 # Cloud Run's own entry for a request, and a line that is no JSON: with a severity and a service as ours have them
 OTHERS: tuple[Entry, ...] = (
@@ -43,6 +43,8 @@ TAKES: dict[str, Callable[[Line], bool]] = {
     "faults": lambda line: line.get("outcome") == "fault",
     "late": lambda line: line.get("delaySeconds", 0) > 600,
     "latency": lambda line: "latencyMs" in line,
+    "looks": lambda line: False,
+    "rejected": lambda line: line.get("outcome") == "rejected",
     "runs": lambda line: False,
     "tokens": lambda line: "tokenCached" in line,
     **{f"step-{step}": lambda line, step=step: step in line.get("stepsMs", {}) for step in _STEPS},  # type: ignore[misc]
@@ -80,11 +82,13 @@ def test_every_metric_is_looked_at(metrics: dict[str, LogMetric]) -> None:
 def test_a_metric_takes_the_lines_that_it_says_and_no_others(
     name: str, metrics: dict[str, LogMetric], logged: list[Entry]
 ) -> None:
-    metric, runs = metrics[name], of_service(logged, RESUME)
+    metric, runs, looks = metrics[name], of_service(logged, RESUME), of_service(logged, WATCH)
     users = [line for line in of_service(logged, RETRY) if value_at(line, "jsonPayload.credentialId") != CANARY]
-    expected = [line for line in users if TAKES[name](line["jsonPayload"])] + (runs if name == "runs" else [])
+    others = {"runs": runs, "looks": looks}.get(name, [])
+    expected = [line for line in users if TAKES[name](line["jsonPayload"])]
+    expected += [line for line in others if "outcome" in line["jsonPayload"]]
     assert expected
-    assert expected == [found for found in [*users, *runs, *OTHERS] if metric.point(found)]
+    assert expected == [found for found in [*users, *runs, *looks, *OTHERS] if metric.point(found)]
     smoke = [line for line in logged if value_at(line, "jsonPayload.credentialId") == CANARY]
     assert [None] == [metric.point(line) for line in smoke]
     # somebody else's credential under the smoke test's user is seen like any other
@@ -121,6 +125,11 @@ def test_deliveries_tell_jobs_from_repetitions_and_every_reason_apart(
         "REAUTHORIZATION_REQUIRED",
         "RETRY_BUDGET_EXHAUSTED",
     }
+    causes = {label["cause"] for label in labels if label["reason"] == "REAUTHORIZATION_REQUIRED"}
+    assert {"INVALID_GRANT"} == causes
+    looks = [(label["outcome"], label["state"]) for label in labels_of(metrics["looks"], logged)]
+    assert {("watching", ""), ("ended", "COMPLETE"), ("failed", "FAILED")} <= set(looks)
+    assert all(len(label["user"]) <= 1 for label in labels_of(metrics["rejected"], logged))
     assert {"false", "true"} == {label["cached"] for label in labels_of(metrics["tokens"], logged)}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import repeat
 
-from local import google_errors
+from local import google_errors, topics
 from local.every_kind import KINDS, Content
 from local.stage import Stage
 from tests.bench.process_tree import cpu_seconds, memory_mb
@@ -47,22 +47,31 @@ async def run(firestore: str) -> Minute:
     )
     async with stage:
         function = await stage.start_function()
+        await stage.start_function(target="watch_archive_job", settings={"WATCH_INTERVAL_SECONDS": "5"})
         for user in range(_USERS):
             stage.add_user(f"user-{user}")
-        async with scheduled(stage, seconds=5.0) as server:
+        async with scheduled(stage, seconds=5.0):
             await stage.publish({"archiveJobId": "warms-up", "userId": "user-0"})
             await stage.until(lambda: stage.follow_ups)
             begin, published, sampled = time.time(), dict[str, float](), list[Point]()
             dead = dict[str, float]()  # by job
             for second in range(SECONDS):
                 before = cpu_seconds(function.pid)
+                await _start(stage, second)
                 for content in _events(stage, second):
                     published[await stage.publish(content)] = time.time()
                 await asyncio.sleep(max(0.0, begin + second + 1 - time.time()))
                 dead = {message.data["archiveJobId"]: time.time() for message in stage.dead_letters} | dead
                 sampled += _sampled(stage, cpu_seconds(function.pid) - before, memory_mb(function.pid))
-            logged = entries(stage, server)
+            logged = entries(stage)
     return Minute(begin, logged, [*_pubsub(begin, published, dead, logged), *sampled])
+
+
+async def _start(stage: Stage, second: int) -> None:
+    """A job begins that the watch looks at."""
+    job, user = f"watched-{second}", f"user-{second % _USERS}"
+    stage.google.states[job] = random.Random(second).choice(["COMPLETE", "COMPLETE", "CANCELLED", "IN_PROGRESS"])
+    await stage.publish({"archiveJobId": job, "userId": user}, topic=topics.STARTED)
 
 
 def _events(stage: Stage, second: int) -> Iterator[Content]:

@@ -8,19 +8,23 @@ from typing import Any
 
 import aiohttp
 
+from local import topics
 from local.every_kind import KINDS
 from local.function_server import FunctionServer
 from local.stage import Stage
 from tests.monitoring.logs import Entry, entry
 
-RETRY, RESUME = "archive-job-retry", "archive-job-retry-resume"
+RETRY, RESUME, WATCH = "archive-job-retry", "archive-job-retry-resume", "archive-job-retry-watch"
 SMOKE_USER = "deployment-smoke-test"
 
 
-def entries(stage: Stage, scheduled: FunctionServer | None) -> list[Entry]:
-    """The entries of both functions so far."""
+_SERVICES = {"resume_deferred_retries": RESUME, "watch_archive_job": WATCH}
+
+
+def entries(stage: Stage) -> list[Entry]:
+    """The entries of all functions so far."""
     return [
-        entry(RESUME if server is scheduled else RETRY, line)
+        entry(_SERVICES.get(server.target, RETRY), line)
         for server in stage.servers
         for line in server.log
         if "severity" in line
@@ -49,7 +53,8 @@ async def scheduled(stage: Stage, seconds: float = 1.0) -> AsyncIterator[Functio
 async def every_kind(stage: Stage) -> list[Entry]:
     """What is logged while a job of every kind is brought to its end, and then some."""
     await stage.start_function()
-    async with scheduled(stage) as server:
+    await stage.start_function(target="watch_archive_job", settings={"WATCH_INTERVAL_SECONDS": "0.5"})
+    async with scheduled(stage):
         for name, kind in KINDS.items():
             await stage.publish(kind.prepare(stage, name))
         wanted = sum(len(kind.ends) for kind in KINDS.values())
@@ -64,8 +69,20 @@ async def every_kind(stage: Stage) -> list[Entry]:
             await stage.publish(event)
         await stage.publish({"archiveJobId": "smoke", "userId": SMOKE_USER})
         await stage.until(lambda: len(_deliveries(stage)) >= wanted + 4)
-        return entries(stage, server)
+        await _watched(stage)
+        return entries(stage)
+
+
+async def _watched(stage: Stage) -> None:
+    """Two jobs that the watch looks at until they end."""
+    for state in ("COMPLETE", "FAILED"):
+        stage.add_user(f"watched-{state}")
+        stage.google.states[f"watched-{state}"] = state
+        await stage.publish({"archiveJobId": f"watched-{state}", "userId": f"watched-{state}"}, topic=topics.STARTED)
+    await stage.until(lambda: {"ended", "failed"} <= {line["outcome"] for line in stage.deliveries})
 
 
 def _deliveries(stage: Stage) -> list[dict[str, Any]]:
-    return [line for line in stage.deliveries if "messageId" in line]
+    """Of failed events."""
+    retrying = [server for server in stage.servers if server.target == "retry_failed_archive_job"]
+    return [line for server in retrying for line in server.deliveries if "messageId" in line]

@@ -6,12 +6,6 @@ from functools import cache, cached_property, partial
 from typing import Any
 from urllib.parse import parse_qs
 
-<<<<<<< HEAD
-from handlers.firestore import FirestoreClient
-from handlers.topics import PublisherClient
-
-from handlers.ports import NoAnswer, NotSent
-=======
 from google.cloud.firestore_v1.types import (
     BatchGetDocumentsRequest,
     BatchGetDocumentsResponse,
@@ -30,7 +24,6 @@ from handlers.domain.outcomes import Misconfigured, Transient
 from handlers.google.http_client import HttpResponse
 from handlers.ports import Publisher, Store, VersionedEntry
 from tests.simulation.faults import ACCOUNT
->>>>>>> refs/heads/sim
 from tests.simulation.google import Google
 from tests.simulation.grants import CLIENT_SECRET_ID, SECRET_PREFIX, TOKEN_URI
 from tests.simulation.record import DELIVERY, SIGNATURE, SecretAsked, TokenAsked, Trouble

@@ -6,24 +6,6 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
-<<<<<<< HEAD
-from handlers.delivery import parse_delivery
-from handlers.draining import Draining
-from handlers.firestore import FirestoreClient, FirestoreStore
-from handlers.portability import PortabilityApi
-from handlers.secret_store import SecretManagerClient, SecretStore
-from handlers.topics import PublisherClient, Topic
-from handlers.user_credentials import Secrets, UserCredentials
-
-from handlers import grouping
-from handlers.ledger import Ledger, Store
-from handlers.ports import Http, Portability, Publisher, Tokens
-from handlers.resume_deferred import ResumeDeferred
-from handlers.retry_failed_job import RetryFailedJob, Rules
-from handlers.telemetry import Journal
-from tests.simulation import grants, pubsub
-from tests.simulation.clients import Effect, HttpClient, Service, SignedFirestore, SignedPublisher
-=======
 from handlers.bootstrap import Container
 from handlers.google.batching import MAX_LATENCY
 from handlers.telemetry.logging import DeliveryLog
@@ -33,7 +15,6 @@ from handlers.web.shutdown import Shutdown
 from tests.simulation import grants
 from tests.simulation.clients import Clients, HttpClient, signed
 from tests.simulation.faults import Faults
->>>>>>> refs/heads/sim
 from tests.simulation.firestore import Firestore
 from tests.simulation.google import Google
 from tests.simulation.grants import Grants

@@ -7,13 +7,7 @@ from functools import cache
 from typing import Any, get_args
 
 import pytest
-from handlers.outcomes import Reason
 
-<<<<<<< HEAD
-from handlers import portability, user_credentials
-from tests.simulation.record import DeadLettered, Ended, Froze, Instance, Rejection, Together, Written
-from tests.simulation.weather import TROUBLES
-=======
 from handlers.domain.outcomes import Cause, Reason
 from handlers.google import oauth
 from tests.simulation.faults import TROUBLES
@@ -29,7 +23,6 @@ from tests.simulation.record import (
     Together,
     Written,
 )
->>>>>>> refs/heads/sim
 from tests.simulation.world import World
 
 _SCHEDULES = int(os.environ.get("SIMULATED_SCHEDULES", "800"))
