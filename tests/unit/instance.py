@@ -13,7 +13,7 @@ from starlette.responses import Response
 from handlers.bootstrap import Container
 from handlers.domain.delivery import Delivery
 from handlers.domain.ledger_entry import LedgerEntry
-from handlers.domain.outcomes import Deferred, Failed, Outcome, Rejected, Resumed, Retried, RetryLater
+from handlers.domain.outcomes import Deferred, Outcome, Rejected, Retried, RetryLater
 from handlers.ports import Store
 from handlers.telemetry.logging import FIELDS, DeliveryLog, configure_logs
 from handlers.web.endpoints import Endpoints
@@ -83,7 +83,7 @@ class Instance:
             return "not"
         return f"{outcome.reason}/{outcome.cause}".rstrip("/")
 
-    async def resume(self) -> Resumed | RetryLater | Failed:
+    async def resume(self) -> Outcome:
         """One run of the schedule."""
         log = DeliveryLog()
         self.line = log.fields

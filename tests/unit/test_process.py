@@ -20,7 +20,8 @@ def test_wrong_settings_end_the_start_with_one_message() -> None:
     assert (3, "ERROR") == (len(told), line["severity"])
 
 
-def test_start_opens_no_socket_and_starts_no_thread() -> None:
+@pytest.mark.parametrize("traces", ["none", "otlp"])
+def test_start_opens_no_socket_and_starts_no_thread(traces: str) -> None:
     """What is built before the framework forks its workers does not survive it. A started server says one line."""
     code = """
 import sys, threading
@@ -34,7 +35,7 @@ from gunicorn.config import Config
 print(Config().keepalive, Config().control_socket_disable)
 print(*sys.modules)
 """
-    ended = run(code, **ON, OTEL_TRACES_EXPORTER="otlp", FUNCTION_TARGET="resume_deferred_retries")
+    ended = run(code, **ON, OTEL_TRACES_EXPORTER=traces, FUNCTION_TARGET="resume_deferred_retries")
     assert 0 == ended.returncode, ended.stderr
     kept, modules = ended.stdout.splitlines()
     assert "3600 True" == kept  # longer than a front end keeps its connections
