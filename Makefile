@@ -18,7 +18,7 @@ demo: $(READY) ## the main job on this machine, nothing to configure
 local: $(READY) ## the demo's Google Cloud with the function in it, kept up until Ctrl-C, to publish events to
 	@$(BIN)/python -m local.serve
 
-ops: $(READY) ## the commands for operators: a job's story, redrive (ARGS="story JOB_ID")
+ops: $(READY) ## the commands for operators: check, list, story, redrive, discard, forget (ARGS="story JOB_ID")
 	@$(BIN)/python -m ops $(or $(ARGS),--help)
 
 test: $(READY) check unit ## every test, and every check

@@ -100,7 +100,7 @@ class _JobRetry:
             if forbidden and isinstance(found, AlreadyDecided) and found.found.entry.state == "deferred":
                 return await self._announcer.reject(found.found.entry.merged(job).rejected(forbidden))
             if not isinstance(found, Claimable):
-                return await self._without_call(found)
+                return await self._without_call(found, "look")
             looked = found
             known = case.policy.judge_entry(looked.entry)
             if forbidden:  # by the event itself: that leaves no trace in the ledger
@@ -108,14 +108,15 @@ class _JobRetry:
         token = None if looked and known else await self._token()
         claim = await self._claim(looked)
         if not isinstance(claim, Claim):
-            return await self._without_call(claim)
+            return await self._without_call(claim, "claim")
         decision = await self._decide(claim, token)
         recorded = await self._record(claim, decision)
         return decision.nack or await self._announce_first(recorded)
 
-    async def _without_call(self, found: InProgress | AlreadyDecided) -> Outcome:
+    async def _without_call(self, found: InProgress | AlreadyDecided, step: str) -> Outcome:
         """What another delivery has done, or does."""
         if isinstance(found, InProgress):
+            self._log.failed(step)
             return RetryLater(found.detail)
         entry = found.found.entry
         if entry.state == "deferred" and not entry.is_of(self._job):

@@ -71,7 +71,7 @@ class PortabilityApi:
             case OutcomeUnknown(detail):
                 return OutcomeUnknown(f"archiveJobs.retry was sent to {self._host}, with no answer: {detail}")
         answer = judge_retry(response.status, response.body, now, self._host)
-        if isinstance(answer, NewJob | AlreadyRunning) and token in answer.job_id:
+        if isinstance(answer, NewJob | AlreadyRunning) and answer.job_id == token:
             return OutcomeUnknown("archiveJobs.retry was answered with its own access token", ours=True)
         return answer
 
