@@ -7,7 +7,7 @@ from tests.simulation.lapses import Lapses, in_schedule
 from tests.simulation.mutants import ClaimsBeforeTheToken
 from tests.simulation.world import World
 
-_SCHEDULES = 120
+_SCHEDULES = 200
 
 
 def test_token_before_claim_quarters_claims_that_lapse_unsent(figure: Callable[[str, int], None]) -> None:
