@@ -8,9 +8,10 @@ import pytest
 
 from local.stage import Stage
 from tests.infra.code import FIELDS
+from tests.infra.rules import CANARY
 from tests.infra.terraform import Plan
 from tests.monitoring.logs import Entry, LogMetric, Unreadable, matches, value_at
-from tests.monitoring.run import RESUME, RETRY, SMOKE_USER, WATCH, every_kind
+from tests.monitoring.run import RESUME, RETRY, WATCH, every_kind
 
 # Cloud Run's own entry for a request, and a line that is no JSON: with a severity and a service as ours have them
 OTHERS: tuple[Entry, ...] = (
@@ -82,14 +83,17 @@ def test_a_metric_takes_the_lines_that_it_says_and_no_others(
     name: str, metrics: dict[str, LogMetric], logged: list[Entry]
 ) -> None:
     metric, runs, looks = metrics[name], of_service(logged, RESUME), of_service(logged, WATCH)
-    users = [line for line in of_service(logged, RETRY) if value_at(line, "jsonPayload.userId") != SMOKE_USER]
+    users = [line for line in of_service(logged, RETRY) if value_at(line, "jsonPayload.credentialId") != CANARY]
     others = {"runs": runs, "looks": looks}.get(name, [])
     expected = [line for line in users if TAKES[name](line["jsonPayload"])]
     expected += [line for line in others if "outcome" in line["jsonPayload"]]
     assert expected
     assert expected == [found for found in [*users, *runs, *looks, *OTHERS] if metric.point(found)]
-    smoke = [line for line in logged if value_at(line, "jsonPayload.userId") == SMOKE_USER]
+    smoke = [line for line in logged if value_at(line, "jsonPayload.credentialId") == CANARY]
     assert [None] == [metric.point(line) for line in smoke]
+    # somebody else's credential under the smoke test's user is seen like any other, but for the user that is told apart
+    hidden = [{**line, "jsonPayload": {**line["jsonPayload"], "userId": CANARY}} for line in users]
+    assert [bool(metric.point(line)) for line in users] == [bool(metric.point(line)) for line in hidden]
 
 
 def test_every_field_that_a_metric_goes_by_stands_in_a_line_that_it_takes(
