@@ -7,7 +7,7 @@ https://google.aip.dev/193. An answer that no row names is a fault of ours: nobo
 
 import re
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -37,6 +37,7 @@ _DETAILS = {
     Reason.JOB_NOT_FOUND: f"Google knows no such archive job: check the id. {NEW_EXPORT}",
     Reason.JOB_NOT_RETRYABLE: f"Google does not retry this job: it has not failed, or was retried. {NEW_EXPORT}",
 }
+_Judged = TypeVar("_Judged", Answer | Unauthorized, JobState | Answer | Unauthorized)
 _SOMEBODY_ELSE = "is DATA_PORTABILITY_API_ENDPOINT or a proxy wrong?"
 _ONE_TIME = Rejection(
     Reason.REAUTHORIZATION_REQUIRED,
@@ -47,6 +48,7 @@ _ONE_TIME = Rejection(
 _LONGEST_BACK_OFF = timedelta(seconds=600)  # what Pub/Sub can wait by itself
 _LONGEST_COOLDOWN = timedelta(days=31)  # Google speaks of 24 hours; whatever it names, it is asked again after this
 _COOLDOWN = timedelta(hours=24)
+_FRAGMENT = 8  # characters of a token that are told nowhere
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,127}")
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)")
 
@@ -73,7 +75,7 @@ class PortabilityApi:
         answer = judge_retry(response.status, response.body, now, self._host)
         if isinstance(answer, NewJob | AlreadyRunning) and answer.job_id == token:
             return OutcomeUnknown("archiveJobs.retry was answered with its own access token", ours=True)
-        return answer
+        return _with_sentence(answer, response, token)
 
     async def state(
         self, job_id: str, *, token: str, seconds: float, now: datetime
@@ -84,7 +86,7 @@ class PortabilityApi:
         response = await self._http.request("GET", url, headers=headers, body=b"", seconds=seconds)
         if not isinstance(response, HttpResponse):
             return BackOff(f"portabilityArchiveState was not answered by {self._host}: {response.detail}")
-        return judge_state(response.status, response.body, now, self._host)
+        return _with_sentence(judge_state(response.status, response.body, now, self._host), response, token)
 
 
 class GoogleError(Struct, frozen=True, kw_only=True):
@@ -137,6 +139,20 @@ def judge_state(status: int, body: bytes, now: datetime, host: str = API_DOMAIN)
     if status >= 500 or status in (408, 499):
         return BackOff(f"{method} was answered {status} by {host}")
     return judge_error(parse_error(status, body, host), now, method)
+
+
+def _with_sentence(answer: _Judged, response: HttpResponse, token: str) -> _Judged | FaultOfOurs:
+    """A fault of ours with Google's own first sentence, if nothing of that stands in the access token. A code that is
+    the token is told nowhere.
+    """
+    if token in getattr(answer, "detail", ""):
+        return FaultOfOurs(f"the Data Portability API answered {response.status} with its own access token")
+    if not isinstance(answer, FaultOfOurs):
+        return answer
+    message = parse_error(response.status, response.body).message
+    sentence = re.split(r"(?<=[.!?])\s| http", message, maxsplit=1)[0][:200]
+    shared = any(sentence[at : at + _FRAGMENT] in token for at in range(len(sentence) - _FRAGMENT + 1))
+    return FaultOfOurs(f"{answer.detail}: {sentence}") if sentence.isprintable() and sentence and not shared else answer
 
 
 def judge_error(error: GoogleError, now: datetime, method: str) -> Answer | Unauthorized:  # noqa: PLR0912, a table
