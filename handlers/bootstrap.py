@@ -119,6 +119,7 @@ class Container:
         self._store = store
         self._new_owner = new_owner
         self._max_latency = max_latency
+        self._entered = False
         self._otlp: Any = None
         if settings.traces:  # loaded before the fork
             from handlers.telemetry import otlp  # noqa: PLC0415, not while traces are off
@@ -132,15 +133,20 @@ class Container:
         return await self.watch_use_case(delivery, log)
 
     async def resume_deferred(self, log: DeliveryLog) -> Outcome:
-        """Both collections at the same time: many looks that are due delay no cooldown."""
-        runs = await asyncio.gather(*(run(log) for run in self.resume_use_cases))
-        not_resumed = [run for run in runs if not isinstance(run, Resumed)]
-        return not_resumed[0] if not_resumed else Resumed(sum(getattr(run, "put_back", 0) for run in runs))
+        """Both collections at the same time: many looks that are due delay no cooldown, and neither does a bug."""
+        runs = await asyncio.gather(*(run(log) for run in self.resume_use_cases), return_exceptions=True)
+        put_back = 0
+        for run in runs:
+            if isinstance(run, BaseException):
+                raise run
+            if not isinstance(run, Resumed):
+                return run
+            put_back += run.put_back
+        return Resumed(put_back)
 
     @cached_property
     def retry_use_case(self) -> RetryFailedJob:
         settings = self.settings
-        self._in_worker()
         return RetryFailedJob(
             policy=policy_of(settings),
             deadline=settings.handler_deadline_seconds,
@@ -156,7 +162,6 @@ class Container:
     @cached_property
     def watch_use_case(self) -> WatchJob:
         settings = self.settings
-        self._in_worker()
         return WatchJob(
             interval=timedelta(seconds=settings.watch_interval_seconds),
             deadline=settings.handler_deadline_seconds,
@@ -181,11 +186,13 @@ class Container:
             for ledger, topic in runs
         ]
 
-    def _in_worker(self) -> None:
-        """What has to wait for the fork, and is done once."""
+    def enter_worker(self) -> None:
+        """What has to wait for the fork, done once: listening for SIGTERM, and the thread that sends spans."""
+        if self._entered:
+            return
+        self._entered = True
         if self._otlp:
             self._otlp.install(self.settings.google_cloud_project)
-            self._otlp = None
         self.shutdown.listen()
 
     @cached_property

@@ -45,6 +45,13 @@ _ONE_TIME = Rejection(
     Cause.ONE_TIME_GRANT_USED,
 )
 
+_ACCOUNT_STATE = Rejection(
+    Reason.REAUTHORIZATION_REQUIRED,
+    "Google refuses this account's access tokens (ACCOUNT_STATE_INVALID). Once the account is in order, ask the user "
+    "for consent again.",
+    Cause.ACCOUNT_STATE,
+)
+
 _LONGEST_BACK_OFF = timedelta(seconds=600)  # what Pub/Sub can wait by itself
 _LONGEST_COOLDOWN = timedelta(days=31)  # Google speaks of 24 hours; whatever it names, it is asked again after this
 _COOLDOWN = timedelta(hours=24)
@@ -166,7 +173,9 @@ def judge_error(error: GoogleError, now: datetime, method: str) -> Answer | Unau
         case _ if not error.is_googles:
             return FaultOfOurs(f"{method} was answered {error}: {_SOMEBODY_ELSE}")
         case 401:
-            return Unauthorized(account_state=error.reason == "ACCOUNT_STATE_INVALID")
+            # a grant that is gone shows at the next refresh, so only the account itself is a verdict
+            again = BackOff(f"{method}: Google refuses new access tokens too (401)")
+            return Unauthorized(_ACCOUNT_STATE if error.reason == "ACCOUNT_STATE_INVALID" else again)
         case 429 | 400 if error.reason == "RESOURCE_EXHAUSTED_ONE_TIME":
             return _ONE_TIME
         case 429 | 400 if cooldown:
@@ -245,12 +254,12 @@ def _rejection(reason: Reason, error: GoogleError) -> Rejection:
 
 def _cooldown_end(error: GoogleError, now: datetime) -> datetime:
     """The named time, another one in the metadata or in the message, a delay, or a day from now."""
-    named = error.metadata.get("timestamp_after_24hrs")
-    others = [text for _, text in sorted(error.metadata.items(), key=lambda item: str(item[0]))]
-    for text in (named, *others, *_RFC3339.findall(error.message)):
-        if moment := _moment(text):
-            return moment
-    return now + (error.retry_delay or _COOLDOWN)
+    if named := _moment(error.metadata.get("timestamp_after_24hrs")):
+        return named
+    texts = [text for _, text in sorted(error.metadata.items(), key=lambda item: str(item[0]))]
+    moments = list(filter(None, map(_moment, [*texts, *_RFC3339.findall(error.message)])))
+    ahead = [moment for moment in moments if moment > now]  # beside it may stand when the last export was
+    return next(iter([*ahead, *moments]), now + (error.retry_delay or _COOLDOWN))
 
 
 def _json(body: bytes) -> Any:

@@ -227,8 +227,8 @@ MISTAKES = (
     Mistake(
         "the query without its index",
         "bootstrap/firestore.tf",
-        'each.value.field == "notBefore"',
-        'each.value.field == "never"',
+        '"notBefore", "reason"',
+        '"reason"',
         rules.the_ledger_is_kept_and_forgotten,
         "asks for notBefore",
         round=2,
@@ -236,8 +236,8 @@ MISTAKES = (
     Mistake(
         "all fields indexed",
         "bootstrap/firestore.tf",
-        '["*", "expireAt",',
-        '["expireAt",',
+        'concat(["*", "expireAt"],',
+        'concat(["expireAt"],',
         rules.the_ledger_is_kept_and_forgotten,
         "ledger's * has no setting",
     ),

@@ -133,12 +133,12 @@ def test_long_tracestate_is_dropped(told: dict[str, Any], scenario: str, state: 
 @pytest.mark.parametrize(
     ("scenario", "span", "status", "said"),
     [
-        ("in doubt", PROCESS, "ERROR", "archiveJobs.retry was answered 500"),
+        ("in doubt", PROCESS, "ERROR", "archiveJobs.retry was answered 500 by dataportability.googleapis.com"),
         ("in doubt", "record", "UNSET", ""),
         ("rejected", PROCESS, "UNSET", ""),
         ("unpublished", "publish", "ERROR", "publishing to projects/a-project/topics/archive-job-retried: UNAVAILABLE"),
         ("bug", "token", "ERROR", "RuntimeError"),
-        ("bug", PROCESS, "ERROR", "unexpected RuntimeError"),
+        ("bug", PROCESS, "ERROR", "unexpected RuntimeError: a bug, and this line has its stack trace"),
     ],
 )
 def test_status_of_a_span(told: dict[str, Any], scenario: str, span: str, status: str, said: str) -> None:
