@@ -203,6 +203,7 @@ async def test_refused_spans_are_one_warning() -> None:
 async def test_unusable_variables_turn_traces_off(logged: LogLines, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "1")
     instance = Instance(OTEL_TRACES_EXPORTER="otlp")
+    instance.container.enter_worker()
     assert isinstance(await instance.deliver(), Retried)
     assert ["Traces are off, some OTEL_* variable is wrong: ValueError"] == [line["message"] for line in logged.lines]
     assert {"eventType", "userId", "dedupKey"} == set(instance.attributes("archive-job-retried")[0])
