@@ -1,4 +1,4 @@
-"""One HTTP request over aiohttp: never redirected, and never repeated, but for a GET whose kept connection is closed."""
+"""One HTTP request over aiohttp: never redirected, never repeated (but a GET, where its kept connection is closed)."""
 
 import asyncio
 from ssl import SSLContext

@@ -230,7 +230,7 @@ MISTAKES = (
         '"notBefore", "reason"',
         '"reason"',
         rules.the_ledger_is_kept_and_forgotten,
-        "asks for notBefore",
+        "notBefore has no setting",
         round=2,
     ),
     Mistake(
