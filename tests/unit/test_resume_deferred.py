@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from handlers.domain.outcomes import Failed, Resumed, Retried, RetryLater
-from tests.unit.fakes import Answer, FakePublisher, cooldown, grpc_error
+from tests.unit.fakes import Answer, PublishesAs, cooldown, die, grpc_error, hang
 from tests.unit.instance import Instance, failed, later
 
 FAILED = "archive-job-failed"
@@ -20,30 +20,6 @@ async def deferred(instance: Instance, *jobs: str, **delivery: Any) -> None:
         instance.script(job, cooldown(later(HOUR)), answer)
         await instance.deliver(failed(job, theirs=1), **delivery)
     instance.clock.wait(HOUR)
-
-
-class Publishes(FakePublisher):
-    """Publishes as `hook` lets it: it may wait or raise, before the message is out or after it."""
-
-    def __init__(self, hook: Any, *, out: bool = False) -> None:
-        super().__init__()
-        self.hook, self.out = hook, out
-
-    async def publish(self, request: Any, **options: Any) -> Any:
-        if not self.out:
-            await self.hook(request)
-        answer = await super().publish(request, **options)
-        if self.out:
-            await self.hook(request)
-        return answer
-
-
-async def hang(request: Any) -> None:
-    await asyncio.Future()
-
-
-async def die(request: Any) -> None:
-    raise asyncio.CancelledError
 
 
 async def test_due_deferral_is_put_back_as_it_came(instance: Instance) -> None:
@@ -82,7 +58,7 @@ async def test_unpublished_deferral_is_due_again(instance: Instance, code: str, 
 async def test_run_that_hangs_ends_at_its_deadline() -> None:
     instance = Instance(HANDLER_DEADLINE_SECONDS="0.2")
     await deferred(instance, "job")
-    topics, instance.clients.topics = instance.topics, Publishes(hang)
+    topics, instance.clients.topics = instance.topics, PublishesAs(hang)
     async with asyncio.timeout(5):
         assert RetryLater("not over in time") == await instance.resume()
     instance.clients.topics = topics
@@ -92,7 +68,7 @@ async def test_run_that_hangs_ends_at_its_deadline() -> None:
 @pytest.mark.parametrize("out", [False, True])
 async def test_run_that_dies_leaves_its_deferral_due(instance: Instance, out: bool) -> None:
     await deferred(instance, "job")
-    topics, instance.clients.topics = instance.topics, Publishes(die, out=out)
+    topics, instance.clients.topics = instance.topics, PublishesAs(die, out=out)
     with pytest.raises(asyncio.CancelledError):
         await instance.resume()
     instance.clients.topics = topics
@@ -114,7 +90,7 @@ async def test_bad_events_hold_up_no_other(instance: Instance) -> None:
         if any(b'"bad-' in message.data for message in request.messages):
             raise grpc_error("INVALID_ARGUMENT")
 
-    instance.clients.topics = Publishes(reject)
+    instance.clients.topics = PublishesAs(reject)
     assert isinstance(await instance.resume(), Failed)
     assert 70 == len(instance.clients.topics.messages)
 
@@ -135,7 +111,7 @@ async def test_run_with_more_than_its_time_allows_has_succeeded() -> None:
     async def slow(request: Any) -> None:
         await asyncio.sleep(0.4)
 
-    instance.clients.topics = Publishes(slow)
+    instance.clients.topics = PublishesAs(slow)
     outcome = await instance.resume()
     assert Resumed(len(instance.clients.topics.messages)) == outcome
     assert 0 < len(instance.clients.topics.messages) < 500
