@@ -440,6 +440,16 @@ async def test_end_may_follow_an_unknown_after_a_later_event(instance: Instance)
     assert ["UNKNOWN", "COMPLETE"] == [event["state"] for event in told(instance)]
 
 
+async def test_event_after_an_unknown_is_kept_though_a_write_was_lost() -> None:
+    instance = Instance(RETRY_LEDGER="firestore")
+    await first_look(instance, google_error(404, "NOT_FOUND"), says("IN_PROGRESS"), ago=HOUR)
+    instance.clock.wait(60)
+    instance.documents.faults = [None, grpc_error("UNAVAILABLE")]  # the read is answered, the write is not made
+    assert isinstance(await instance.watch(started(ago=HOUR), published_at=instance.clock()), Watching)
+    instance.clock.wait(HOUR)
+    assert isinstance(await put_back(instance), Watching)
+
+
 async def test_event_is_kept_though_the_schedule_writes_at_the_same_time() -> None:
     """The look's write meets the one that ends the put-back."""
     instance = Instance(RETRY_LEDGER="firestore")
