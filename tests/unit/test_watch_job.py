@@ -155,6 +155,13 @@ async def test_kept_event_tells_when_the_job_was_started(
     assert moment == (await kept(instance))["startedAt"]
 
 
+async def test_event_without_any_time_is_as_old_as_its_first_delivery(instance: Instance) -> None:
+    await instance.watch(started(), published_at=None)
+    instance.clock.wait(INTERVAL)
+    await put_back(instance)
+    assert started(startedAt=AT_START) == await kept(instance)
+
+
 async def test_event_too_large_for_the_collection_is_kept_without_what_nobody_reads(instance: Instance) -> None:
     await instance.watch(started(theirs="x" * 950_000, attempt=1, rootArchiveJobId="first"))
     expected = started(credentialId="alice", attempt=1, rootArchiveJobId="first", startedAt=AT_START)
