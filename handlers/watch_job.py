@@ -123,7 +123,7 @@ class _Look:
         age = found.read_at - (self._job.started_at or found.written_at)
         answer = await self._state(found.read_at)
         state, ended_at, cause = "", found.read_at, ""
-        if not isinstance(answer, JobState | Rejection):
+        if not isinstance(answer, JobState | Rejection | Cooldown):
             self._log.failed("state")
         match answer:
             case FaultOfOurs(detail):
@@ -133,7 +133,7 @@ class _Look:
             case Rejection(reason, _, cause):
                 state, cause = "" if age < _NEW else "UNKNOWN", cause or reason
             case Cooldown(until):
-                return RetryLater(f"Google answers no looks before {until}")
+                return await self._keep(found, found.entry, until)
             case _:
                 return RetryLater(answer.detail if isinstance(answer, BackOff) else "no answer to the look")
         if state not in ("FAILED", "COMPLETE", "CANCELLED") and age >= _GIVEN_UP:

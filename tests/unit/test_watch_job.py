@@ -16,6 +16,8 @@ from tests.unit.fakes import (
     Answer,
     PublishesAs,
     Step,
+    cooldown,
+    detail,
     die,
     error_info,
     google_error,
@@ -355,6 +357,18 @@ async def test_foreign_answer_ends_no_watch(instance: Instance, row: Any) -> Non
     outcome = await first_look(instance, (answer.status, body), ago=20 * DAY)
     assert {"fault": Failed, "not_now": RetryLater}[row.verdict.outcome] is type(outcome)
     assert ("state", []) == (instance.line["failedStep"], came_out(instance))
+
+
+async def test_look_that_google_holds_back_is_made_when_it_says(instance: Instance) -> None:
+    assert Watching(later(DAY)) == await first_look(instance, cooldown(later(DAY)), says("COMPLETE"))
+    instance.clock.wait(DAY)
+    assert Ended("COMPLETE") == await put_back(instance)
+
+
+async def test_long_delay_of_a_look_is_waited_for(instance: Instance) -> None:
+    delay = detail("RetryInfo", retryDelay="7200s")
+    outcome = await first_look(instance, google_error(429, "RESOURCE_EXHAUSTED", delay))
+    assert Watching(later(INTERVAL + 7200)) == outcome
 
 
 # once is enough, and twice does no harm
