@@ -1,15 +1,20 @@
 """The schedule: what it puts back, and what a run that fails or dies leaves behind."""
 
 import asyncio
+import json
+import time
 from typing import Any
 
 import pytest
 
+from handlers.bootstrap import MAX_RESUMED
+from handlers.domain.ledger_entry import LedgerEntry
 from handlers.domain.outcomes import Failed, Resumed, Retried, RetryLater
+from handlers.resume_deferred import MAX_CONCURRENCY
 from tests.unit.fakes import Answer, PublishesAs, cooldown, die, grpc_error, hang
 from tests.unit.instance import Instance, failed, later
 
-FAILED = "archive-job-failed"
+FAILED, STARTED = "archive-job-failed", "archive-job-started"
 HOUR = 3600
 
 
@@ -126,3 +131,39 @@ async def test_late_duplicate_loses_no_deferral(instance: Instance) -> None:
     assert Retried("job-new") == await instance.deliver(instance.published(FAILED)[0])
     assert Resumed(0) == await instance.resume()
     assert 2 == len(instance.http.retries)
+
+
+# with the watch
+
+
+async def watched(instance: Instance, number: int) -> None:
+    """So many running jobs whose next look is due."""
+    store, now = instance.container.watch_store, instance.clock()
+    for index in range(number):
+        event = json.dumps(failed(f"running-{index}")).encode()
+        entry = LedgerEntry(
+            job_id=f"running-{index}", root_job_id="", retries_before=0, updated_at=now, expire_at=later(30 * 24 * HOUR)
+        )
+        await store.write(entry.deferred(now, event, "{}"), None)
+
+
+async def test_fifty_thousand_due_looks_delay_no_cooldown(instance: Instance, figure: Any) -> None:
+    await deferred(instance, "job")
+    await watched(instance, 50_000)
+    before, begun = len(instance.topics.messages), time.monotonic()
+    assert Resumed(MAX_RESUMED + 1) == await instance.resume()
+    figure(f"ms for a run of the schedule to put {MAX_RESUMED:,} looks back", round((time.monotonic() - begun) * 1000))
+    topics = [topic for topic, _ in instance.topics.messages[before:]]
+    assert topics.index(FAILED) <= MAX_CONCURRENCY  # it was in the first round
+    assert 1 == topics.count(FAILED)
+
+
+@pytest.mark.parametrize(("broken", "other"), [(FAILED, STARTED), (STARTED, FAILED)])
+async def test_run_of_one_collection_that_fails_holds_up_no_other(instance: Instance, broken: str, other: str) -> None:
+    await deferred(instance, "job")
+    await watched(instance, 1)
+    instance.topics.failures[broken] = grpc_error("UNAVAILABLE")
+    assert isinstance(await instance.resume(), RetryLater)
+    assert (0, 1) == (len(instance.published(broken)), len(instance.published(other)))
+    instance.topics.failures.clear()
+    assert Resumed(1) == await instance.resume()
