@@ -167,3 +167,13 @@ async def test_run_of_one_collection_that_fails_holds_up_no_other(instance: Inst
     assert (0, 1) == (len(instance.published(broken)), len(instance.published(other)))
     instance.topics.failures.clear()
     assert Resumed(1) == await instance.resume()
+
+
+async def test_bug_in_the_run_of_one_collection_cuts_off_no_other() -> None:
+    instance = Instance(RETRY_LEDGER="firestore")
+    await instance.watch(failed("running"))
+    instance.clock.wait(HOUR)
+    instance.documents.faults = [ZeroDivisionError()]  # the query for deferrals
+    with pytest.raises(ZeroDivisionError):
+        await instance.resume()
+    assert 1 == len(instance.published(STARTED))
