@@ -133,16 +133,16 @@ class Container:
         return await self.watch_use_case(delivery, log)
 
     async def resume_deferred(self, log: DeliveryLog) -> Outcome:
-        """Both collections at the same time: many looks that are due delay no cooldown, and neither does a bug."""
-        runs = await asyncio.gather(*(run(log) for run in self.resume_use_cases), return_exceptions=True)
-        put_back = 0
-        for run in runs:
+        """Both collections at the same time: many looks that are due delay no cooldown."""
+        put_back, not_resumed = 0, []
+        for run in await asyncio.gather(*(run(log) for run in self.resume_use_cases), return_exceptions=True):
             if isinstance(run, BaseException):
-                raise run
-            if not isinstance(run, Resumed):
-                return run
-            put_back += run.put_back
-        return Resumed(put_back)
+                raise run  # a bug, when the other run is over too
+            if isinstance(run, Resumed):
+                put_back += run.put_back
+            else:
+                not_resumed.append(run)
+        return not_resumed[0] if not_resumed else Resumed(put_back)
 
     @cached_property
     def retry_use_case(self) -> RetryFailedJob:

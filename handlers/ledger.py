@@ -186,16 +186,17 @@ class Ledger:
         now = self._now()
         keep_from = max(now, entry.not_before or now)
         entry = replace(entry, lease_owner="", updated_at=now, expire_at=keep_from + self._keep)
-        pause = _FIRST_PAUSE
+        version, pause = found.version if found else None, _FIRST_PAUSE
         while True:
             try:
-                await self._store.write(entry, found.version if found else None)
+                await self._store.write(entry, version)
                 return
             except (Conflict, Transient):
                 pause = await _wait(pause)
             found = await self._load(job.job_id)
-            if found and found.entry.state != "open":
-                return
+            if found and found.version != version and found.entry.state != "open":
+                return  # our own write, whose answer was lost, or another look's
+            version = found.version if found else None
 
     async def replace_kept(self, found: VersionedEntry, entry: LedgerEntry) -> VersionedEntry:
         """Keep another event of a deferred job. Raises Transient where somebody wrote meanwhile."""

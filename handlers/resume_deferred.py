@@ -15,7 +15,7 @@ from handlers.domain.outcomes import Misconfigured, Outcome, Resumed, RetryLater
 from handlers.ledger import Ledger
 from handlers.ports import DeliveryLog, Publisher, Unreadable, VersionedEntry
 
-_MAX_CONCURRENCY = 50  # entries in hand at the same time: each may hold a large event
+MAX_CONCURRENCY = 50  # entries in hand at the same time: each may hold a large event
 _STOP_STARTING_AT = 7 / 9  # of a run's time
 _MAX_FAULTS = 100  # after so many it is not for single events that it fails
 
@@ -44,7 +44,7 @@ class ResumeDeferred(Struct, frozen=True, kw_only=True):
         unreadable: dict[str, str] = {}
         tried: set[str] = set()
         stop_at = clock() + self.deadline * _STOP_STARTING_AT
-        wanted = _MAX_CONCURRENCY
+        wanted = MAX_CONCURRENCY
         async with asyncio.timeout(self.deadline):
             while len(tried) < self.limit and len(faults) < _MAX_FAULTS and clock() < stop_at:
                 with log.step("due"):
@@ -54,7 +54,7 @@ class ResumeDeferred(Struct, frozen=True, kw_only=True):
                 fresh = [one for one in entries if one.entry.job_id not in tried][: self.limit - len(tried)]
                 if not fresh and len(due) < wanted:
                     break
-                wanted = _MAX_CONCURRENCY + len(due) - len(fresh)  # what stays due is in the way
+                wanted = MAX_CONCURRENCY + len(due) - len(fresh)  # what stays due is in the way
                 tried |= {one.entry.job_id for one in fresh}
                 with log.step("publish"):
                     ended = await asyncio.gather(*map(self._put_back, fresh), return_exceptions=True)

@@ -122,7 +122,7 @@ class _Look:
         age = found.read_at - (self._job.started_at or found.written_at)
         answer = await self._state(found.read_at)
         state, ended_at, cause = "", found.read_at, ""
-        if not isinstance(answer, JobState | Rejection):
+        if not isinstance(answer, JobState | Rejection | Cooldown):
             self._log.failed("state")
         match answer:
             case FaultOfOurs(detail):
@@ -181,7 +181,9 @@ class _Look:
         await self._step("publish", PUBLISHED, published)
 
     async def _keep(self, found: VersionedEntry | None, entry: LedgerEntry, until: datetime) -> Outcome:
-        data, attributes = event_to_keep(self._delivery, self._job, self._case.now())
+        now = self._case.now()
+        job = replace(self._job, started_at=self._job.started_at or now)
+        data, attributes = event_to_keep(self._delivery, job, now)
         entry = entry.merged(self._job).deferred(until, data, attributes)
         await self._step("record", RECORDED, self._case.ledger.keep(self._job, found, entry))
         return Watching(until)

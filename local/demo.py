@@ -19,7 +19,8 @@ from rich.text import Text
 from local import emulators
 from local.demo_events import ONE_USER, Event, Events, Story
 from local.function_server import ROOT
-from local.stage import RESUME, Stage
+from local.stage import RESUME, WATCH, Stage
+from local.topics import WATCH_DEAD
 
 QUIET_SECONDS = 1.0  # after the last outcome, for anything that should not come any more
 
@@ -39,6 +40,7 @@ def main() -> int:
                 secret_latency=0.01,
                 token_latency=0.1,
                 retry_latency=0.2,
+                settings={"WATCH_INTERVAL_SECONDS": "0.5"},
             )
             return asyncio.run(_run(stage, chosen, console, resumes="firestore" in at))
     except KeyboardInterrupt:
@@ -61,7 +63,7 @@ async def _run(stage: Stage, options: argparse.Namespace, console: Console, *, r
         await stage.start_function(source=options.source)
         events = Events(stage, resumes=resumes)
         await events.publish()
-        works = [events.watch(), *([_schedule(stage, options.source)] if resumes else [])]
+        works = [events.watch(), *([_circle(stage, options.source, events)] if resumes else [])]
         try:
             async with asyncio.TaskGroup() as beside:
                 tasks = [beside.create_task(work) for work in works]
@@ -76,8 +78,15 @@ async def _run(stage: Stage, options: argparse.Namespace, console: Console, *, r
         return _summarise(stage, events, console, time.monotonic() - begun)
 
 
-async def _schedule(stage: Stage, source: Path) -> None:
-    await (await stage.start_function(target=RESUME, source=source)).be_called(every_seconds=1)
+async def _circle(stage: Stage, source: Path, events: Events) -> None:
+    """The schedule and the watch, and what a product says when it has started an export."""
+    schedule = await stage.start_function(target=RESUME, source=source)
+
+    async def watch() -> None:
+        await stage.start_function(target=WATCH, source=source)
+        await events.start()
+
+    await asyncio.gather(schedule.be_called(every_seconds=1), watch())
 
 
 async def _show(events: Events, console: Console) -> None:
@@ -107,10 +116,10 @@ def _summarise(stage: Stage, events: Events, console: Console, seconds: float) -
     console.print()
     for line in _lines([(event.name, story) for event, story in stories]):
         console.print(line, soft_wrap=True)
-    calls, dead = stage.google.counts, len(stage.dead_letters)
+    calls, dead = stage.google.counts, len(stage.dead_letters) + len(stage.arrived[WATCH_DEAD])
     console.print(
         f"\n{sum(story.deliveries for _, story in stories)} deliveries; {calls['retry']} calls to archiveJobs.retry,"
-        f" {calls['token']} token refreshes, {stage.secrets.count} secret accesses;\n"
+        f" {calls['state']} looks,\n{calls['token']} token refreshes, {stage.secrets.count} secret accesses;\n"
         f"{len(stage.follow_ups)} follow-ups, {len(stage.rejections)} rejections, {dead} dead letters."
     )
     if faults := events.faults():

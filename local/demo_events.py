@@ -1,6 +1,7 @@
 """The demo's failed jobs: what the world does to each, what is promised for it, and what became of it."""
 
 import asyncio
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -8,14 +9,15 @@ from typing import Any
 
 from local import google_errors
 from local.scripted import Answer, Drop, Step
-from local.stage import REFRESH_TOKEN_PREFIX, Stage
-from local.topics import Published
+from local.stage import REFRESH_TOKEN_PREFIX, RETRY, Stage
+from local.topics import STARTED, WATCH_DEAD, Published
 
 BUDGET = 3  # retries of one chain of jobs: what Google allows, and the function's default
 COOLDOWN_SECONDS = 5.0  # Google's own lasts a day
 ONE_USER = "one-user"
 _CHAIN = "keeps-failing"
 _ADOPTED = "the-job-that-runs-already"
+_WATCHED = ("started-once", "its-first-retry", "its-second-retry")  # a started job, and those that its retries make
 _ACKNOWLEDGED = frozenset({"retried", "rejected", "deferred"})
 
 
@@ -23,7 +25,7 @@ _ACKNOWLEDGED = frozenset({"retried", "rejected", "deferred"})
 class Promise:
     """What has to come of an event: its outcome, and exactly so many calls to archiveJobs.retry."""
 
-    outcome: str  # retried, rejected or deferred
+    outcome: str  # retried, rejected or deferred; complete, of a watched job
     calls: int
     reason: str = ""
     new_job_id: str = ""  # where it is not for Google to choose
@@ -53,11 +55,16 @@ class Story:
 
 
 class Events:
-    """All events of the demo on one stage. `resumes`: a deferred job is put back when its time has come."""
+    """All events of the demo on one stage. `resumes`: a deferred job is put back when its time has come, and a started
+    one is watched.
+    """
 
     def __init__(self, stage: Stage, *, resumes: bool) -> None:
         self._stage = stage
+        self._functions_with_tokens = 2 if resumes else 1
         self.all = list(_events(Promise("retried", 2) if resumes else Promise("deferred", 1)))
+        if resumes:
+            self.all.append(Event(_WATCHED[0], Promise("complete", 2), job_id=_WATCHED[0], user=_WATCHED[0]))
         self._chain = [event for event in self.all if event.name.startswith("└")]
 
     async def publish(self) -> None:
@@ -72,10 +79,20 @@ class Events:
         google.script_retry("connection-dropped", [Drop()])
         google.script_retry("409-runs-already", [google_errors.already_exists(_ADOPTED)])
         google.script_retry("429-cooldown", _cools_down())
+        google.states |= dict(zip(_WATCHED, ("FAILED", "FAILED", "COMPLETE"), strict=True))
+        for job, new in itertools.pairwise(_WATCHED):
+            google.script_retry(job, [Answer(200, {"archiveJobId": new})])
         for event in self.all:
-            for _ in range(0 if event in self._chain else event.copies):
+            later = event in self._chain or event.name == _WATCHED[0]
+            for _ in range(0 if later else event.copies):
                 content = {"archiveJobId": event.job_id, "userId": event.user} if event.user else b"{not even JSON"
                 event.message_ids.append(await self._stage.publish(content))
+
+    async def start(self) -> None:
+        """Say once that the watched job has started."""
+        event = self.all[-1]
+        started = {"archiveJobId": event.job_id, "userId": event.user}
+        event.message_ids.append(await self._stage.publish(started, topic=STARTED))
 
     async def watch(self) -> None:
         """Be the product's watcher: each retry of the chain fails too, and its follow-up is the event that says so."""
@@ -94,9 +111,12 @@ class Events:
 
     def story(self, event: Event) -> Story:
         """What has become of this event, told from what came out and from what Google was asked."""
+        if event.name == _WATCHED[0]:
+            return self._story_of_watched(event)
         stage, promise = self._stage, event.promise
         ids = {event.job_id, *event.message_ids} - {""}
-        lines = [line for line in stage.deliveries if {line.get("messageId"), line.get("archiveJobId")} & ids]
+        retry_lines = [line for server in stage.servers if server.target == RETRY for line in server.deliveries]
+        lines = [line for line in retry_lines if {line.get("messageId"), line.get("archiveJobId")} & ids]
         follow_ups = [message for message in stage.follow_ups if message.attributes.get("dedupKey") in ids]
         rejections = [message for message in stage.rejections if message.attributes.get("dedupKey") in ids]
         calls = len(stage.google.retries(event.job_id)) if event.job_id else 0
@@ -120,16 +140,37 @@ class Events:
         words = words or ("published" if event.message_ids else "")
         return Story(len(lines), calls, words, settled, faults)
 
+    def _story_of_watched(self, event: Event) -> Story:
+        """Every step of the chain, up to the ended event."""
+        stage = self._stage
+        lines = [line for line in stage.deliveries if line.get("archiveJobId") in _WATCHED]
+        found_failed = {line["archiveJobId"] for line in lines if line["outcome"] == "failed"}
+        retried = {message.data["retriedArchiveJobId"] for message in stage.follow_ups}
+        ended = {(message.data["archiveJobId"], message.data["state"].lower()) for message in stage.ended}
+        steps: list[str] = []
+        for job in _WATCHED:
+            steps += ["failed"] * (job in found_failed) + ["retried"] * (job in retried)
+            steps += sorted(state for of, state in ended if of == job)
+        promised = [*["failed", "retried"] * event.promise.calls, event.promise.outcome]
+        calls = sum(len(stage.google.retries(job)) for job in _WATCHED)
+        faults = [f"{' → '.join(promised)} was promised"] * (steps != promised)
+        if calls != event.promise.calls:
+            faults.append(f"{calls} calls to Google instead of {event.promise.calls}")
+        words = " → ".join(steps) or ("published" if event.message_ids else "")
+        return Story(len(lines), calls, words, steps == promised, faults)
+
     def faults(self) -> list[str]:
         """All that is not as promised, as things stand."""
         faults = [f"{event.name}: {fault}" for event in self.all for fault in self.story(event).faults]
         stage = self._stage
         accesses = len(stage.secrets.accesses_to(REFRESH_TOKEN_PREFIX + ONE_USER))
         refreshes = len(stage.google.refreshes(self._tokens[ONE_USER]))
-        if (accesses, refreshes) != (1, 1):
-            faults.append(f"{ONE_USER}: {accesses} secret accesses and {refreshes} token refreshes instead of one each")
-        if stage.dead_letters:
-            faults.append(f"{len(stage.dead_letters)} dead letters")
+        most = self._functions_with_tokens
+        if not (1 <= accesses <= most and 1 <= refreshes <= most):
+            said = f"{ONE_USER}: {accesses} secret accesses and {refreshes} token refreshes"
+            faults.append(f"{said} instead of one each for each function")
+        if dead := len(stage.dead_letters) + len(stage.arrived[WATCH_DEAD]):
+            faults.append(f"{dead} dead letters")
         return faults
 
 

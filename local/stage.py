@@ -122,8 +122,12 @@ class Stage(AbstractAsyncContextManager["Stage"]):
         if not self._firestore:
             return ""
         documents = f"http://{self._firestore}/v1/projects/{self.project}/databases/{self.database}/documents"
-        async with aiohttp.ClientSession() as http, http.get(f"{documents}/archiveJobRetries?pageSize=1000") as found:
-            return await found.text()
+        found = ""
+        async with aiohttp.ClientSession() as http:
+            for collection in ("archiveJobRetries", "archiveJobRetriesWatch"):
+                async with http.get(f"{documents}/{collection}?pageSize=1000") as page:
+                    found += await page.text()
+        return found
 
     # The function
 

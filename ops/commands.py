@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from handlers.bootstrap import policy_of
+from handlers.bootstrap import WATCH_SUFFIX, firestore_store, policy_of
 from handlers.ports import Unreadable
 from handlers.web.settings import Settings
 from ops.checks import State
@@ -16,14 +16,14 @@ from ops.checks.doctor import examine
 from ops.cloud import CliError, Cloud, connected
 from ops.forget import find_traces, forget
 from ops.leases import Leases
-from ops.ledger_report import show_checks, show_listing, show_story, show_traces
+from ops.ledger_report import show_checks, show_listing, show_story, show_traces, show_watches
 from ops.ledger_search import ledger_days
 from ops.listing import list_ledger
 from ops.message_report import Work, run_as_json, show_end, show_scan
 from ops.messages import Filter, dead_letter_reader, read_rejection
 from ops.redrive import Discard, Redrive, ScanResult, scan
 from ops.report import Report
-from ops.story import chain_of, tell
+from ops.story import chain_of, job_id_of, tell, tell_watch, watches_of
 
 SUBSCRIPTIONS = {"dead": "archive-job-dead", "rejected": "archive-job-retry-rejected"}  # infra/bootstrap
 INTERRUPTED = 130  # as a shell has it after Ctrl-C
@@ -98,9 +98,12 @@ async def story(settings: Settings, job_id: str, *, as_json: bool) -> int:
     async with connected(settings) as cloud:
         with report.progress("reading the ledger"):
             chain = await chain_of(cloud.ledger(), job_id)
-    if not chain:
+            watch = firestore_store(settings, cloud.clients, suffix=WATCH_SUFFIX)
+            watched = await watches_of(watch, list(map(job_id_of, chain)) or [job_id])
+    if not chain and not watched:
         raise CliError(_unknown(job_id, settings))
     policy, now = policy_of(settings), _now()
+    looks = [tell_watch(found, now) for found in watched]
     told = [found if isinstance(found, Unreadable) else tell(found, policy, now) for found in chain]
     unreadable = [one for one in told if isinstance(one, Unreadable)]
     if as_json:
@@ -108,13 +111,14 @@ async def story(settings: Settings, job_id: str, *, as_json: bool) -> int:
             {"jobId": one.job_id, "unreadable": one.detail} if isinstance(one, Unreadable) else one.as_json()
             for one in told
         ]
-        report.json({"archiveJobId": job_id, "jobs": jobs})
+        report.json({"archiveJobId": job_id, "jobs": jobs, "watch": looks})
     else:
         show_story(report, told, job_id, settings.retry_budget)
+        show_watches(report, looks)
         report.say("")
         report.say("What the function logged of it:")
         report.say(f"  {_logs(job_id, settings)}")
-    return int(bool(unreadable))
+    return int(bool(unreadable) or any("unreadable" in look for look in looks))
 
 
 async def list_jobs(

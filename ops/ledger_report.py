@@ -33,6 +33,13 @@ def show_story(report: Report, chain: list[Told | Unreadable], job_id: str, budg
             report.say(f"{told.detail} Every delivery of this job is a fault until it is fixed.", "red")
 
 
+def show_watches(report: Report, looks: list[dict[str, str]]) -> None:
+    """What the watch does next, a line for each job that it knows."""
+    for look in looks:
+        report.say("")
+        report.say(f"Watch of {look['jobId']}: {look['next']}", "red" if "unreadable" in look else "")
+
+
 def _show_job(report: Report, told: Told, budget: int, *, asked: bool) -> None:
     entry = told.entry
     state = f"rejected: {entry.reason} {entry.cause}".strip() if entry.state == "rejected" else entry.state

@@ -95,6 +95,38 @@ async def _load(store: Store, job_id: str) -> Found | None:
             await asyncio.sleep(_PAUSE_SECONDS)
 
 
+async def watches_of(store: Store, job_ids: list[str]) -> list[Found]:
+    """What the watch's collection holds of these jobs. Raises Transient or Misconfigured."""
+    try:
+        async with asyncio.timeout(_SECONDS):
+            found = [await _load(store, job_id) for job_id in job_ids]
+    except TimeoutError:
+        raise Transient(f"reading the watch's collection: no answer within {_SECONDS:g} s") from None
+    return [one for one in found if one]
+
+
+def tell_watch(found: Found, now: datetime) -> dict[str, str]:
+    """What the watch does next about a job."""
+    if isinstance(found, Unreadable):
+        return {"jobId": found.job_id, "unreadable": found.detail, "next": found.detail}
+    entry, until = found.entry, found.entry.not_before
+    told = {"jobId": entry.job_id, "state": entry.reason if entry.state in ("ended", "rejected") else "watched"}
+    match entry.state:
+        case "ended" | "rejected":
+            words = "A later started event begins again." if entry.state == "rejected" else ""
+            cause = f" ({entry.cause})" if entry.cause else ""
+            return told | {"next": f"Ended as {entry.reason}{cause}; that is published. {words}".rstrip()}
+        case "deferred" if until and until > now:
+            words = f"The next look is due at {clock(until)} ({span(until - now)} from now)"
+            return told | {
+                "notBefore": timestamp(until),
+                "next": f"{words}; then the scheduled run puts its event back.",
+            }
+        case "deferred":
+            return told | {"next": "The next look is due: the scheduled run puts its event back."}
+    return told | {"next": "Its event is back on the started topic: the next delivery looks at the job."}
+
+
 def tell(found: VersionedEntry, policy: RetryPolicy, now: datetime) -> Told:
     """What an entry means. Leases and pauses are on the store's clock."""
     entry, lease = found.entry, min(found.entry.lease_seconds, _LONGEST_LEASE)

@@ -24,8 +24,8 @@ from google.pubsub_v1 import types
 from handlers.domain.outcomes import Fault, Misconfigured, Transient
 from handlers.web.settings import from_environment
 from local import google_errors
-from local.stage import OAUTH_CLIENT, Stage
-from local.topics import DEAD, FAILED, REJECTED, connected
+from local.stage import OAUTH_CLIENT, WATCH, Stage
+from local.topics import DEAD, FAILED, REJECTED, STARTED, connected
 from ops.__main__ import main
 from ops.cloud import explain
 from tests.ops.desk import SECONDS, Desk, failed, rejection
@@ -257,6 +257,17 @@ def test_unknown_job_is_told_where_else_to_look(firestore_emulator: str, project
     assert (1, "") == (told.code, told.out)
     assert f"The ledger of {project} (archiveJobRetries in database (default)) knows no job job-1." in told.err
     assert "python -m ops redrive dead --job job-1" in told.err
+
+
+async def test_story_of_a_watched_job_tells_its_next_look(firestore_emulator: str) -> None:
+    async with Stage(firestore=firestore_emulator) as stage:
+        await stage.start_function(target=WATCH)
+        await stage.publish({"archiveJobId": "job", "userId": "alice"}, topic=STARTED)
+        await stage.until(lambda: stage.deliveries)
+        told = await ops("story", "job", **stage.environment)
+        assert (0, True) == (told.code, "Watch of job: The next look is due at " in told.out)
+        [look] = json.loads((await ops("story", "job", "--json", **stage.environment)).out)["watch"]
+        assert ("job", stage.deliveries[0]["notBefore"][:19]) == (look["jobId"], look["notBefore"][:19])
 
 
 # what refuses

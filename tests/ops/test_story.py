@@ -10,7 +10,7 @@ from handlers.domain.decisions import RetryPolicy
 from handlers.domain.ledger_entry import LedgerEntry
 from handlers.memory_store import MemoryStore
 from handlers.ports import Unreadable, UnreadableEntry, VersionedEntry
-from ops.story import Told, chain_of, job_id_of, span, tell
+from ops.story import Told, chain_of, job_id_of, span, tell, tell_watch, watches_of
 
 NOW = datetime(2026, 11, 23, 18, 0, tzinfo=UTC)
 REDRIVE = "python -m ops redrive rejected --job job --go"
@@ -210,6 +210,39 @@ def test_dead_letters_are_pointed_to_where_deliveries_did_not_come(
     age: float, fields: dict[str, Any], pointed: bool
 ) -> None:
     assert pointed == ("python -m ops redrive dead --job job" in told(age, **fields).next)
+
+
+@pytest.mark.parametrize(
+    ("fields", "state", "following"),
+    [
+        (
+            {"state": "deferred", "not_before": NOW + timedelta(minutes=50)},
+            "watched",
+            "2026-11-23 18:50:00 UTC (50 min",
+        ),
+        ({"state": "deferred", "not_before": NOW}, "watched", "The next look is due: the scheduled run puts its event"),
+        ({"state": "open"}, "watched", "Its event is back on the started topic"),
+        ({"state": "ended", "reason": "COMPLETE"}, "COMPLETE", "Ended as COMPLETE; that is published."),
+        (
+            {"state": "rejected", "reason": "UNKNOWN", "cause": "JOB_NOT_FOUND"},
+            "UNKNOWN",
+            "Ended as UNKNOWN (JOB_NOT_FOUND); that is published. A later started event begins again.",
+        ),
+    ],
+)
+def test_watched_job_is_told_with_its_next_look(fields: dict[str, Any], state: str, following: str) -> None:
+    look = tell_watch(VersionedEntry(entry(**fields), None, NOW, NOW), NOW)
+    assert ("job", state) == (look["jobId"], look["state"])
+    assert following in look["next"]
+    assert ("notBefore" in look) == ("50 min" in following)
+
+
+async def test_watch_tells_of_those_jobs_alone_that_it_knows() -> None:
+    store = Broken("broken")
+    await store.write(entry("job"), None)
+    found = await watches_of(store, ["unknown", "job", "broken"])
+    assert ["job", "broken"] == [job_id_of(one) for one in found]
+    assert {"jobId", "unreadable", "next"} == tell_watch(found[1], NOW).keys()
 
 
 def test_producers_own_data_is_not_told() -> None:

@@ -31,6 +31,7 @@ CLIENT = {"client_id": "a-client", "client_secret": f"{MARK}-client", "token_uri
 SECRET_PREFIX = "dataportability-refresh-token-"
 CLIENT_SECRET = "dataportability-oauth-client"
 API_DOMAIN = "dataportability.googleapis.com"
+_STATE = "/portabilityArchiveState"
 
 Answer = tuple[int, Any]  # status and body: bytes as they are, anything else as JSON
 Step = Answer | NotSent | OutcomeUnknown | Exception | Callable[[], Awaitable[Any]]
@@ -81,6 +82,7 @@ class FakeHttp:
         self.seconds: list[float] = []
         self.token_script: list[Step] = []
         self.retry_scripts: dict[str, list[Step]] = {}
+        self.state_scripts: dict[str, list[Step]] = {}
 
     async def request(
         self, method: str, url: str, *, headers: dict[str, str], body: bytes, seconds: float
@@ -92,6 +94,9 @@ class FakeHttp:
             job = url.rpartition("/")[2].removesuffix(":retry")
             default: Step = (200, {"archiveJobId": f"{job}-again"})
             script = self.retry_scripts.get(job, [])
+        elif url.endswith(_STATE):
+            default = (200, {"state": "IN_PROGRESS"})
+            script = self.state_scripts.get(_job_of(url), [])
         else:
             default = (200, {"access_token": f"{MARK}-access-{len(self.token_forms)}", "expires_in": 3599})
             script = self.token_script
@@ -109,7 +114,7 @@ class FakeHttp:
     @property
     def token_forms(self) -> list[dict[str, str]]:
         """What the token endpoint was asked."""
-        bodies = [body.decode() for _, url, _, body in self.requests if ":retry" not in url]
+        bodies = [body.decode() for _, url, _, body in self.requests if "/archiveJobs/" not in url]
         return [{name: values[0] for name, values in parse_qs(body, strict_parsing=True).items()} for body in bodies]
 
     @property
@@ -119,10 +124,19 @@ class FakeHttp:
         return [url.rpartition("/")[2].removesuffix(":retry") for url in urls]
 
     @property
+    def looks(self) -> list[str]:
+        """The jobs whose state was asked for."""
+        return [_job_of(url) for _, url, *_ in self.requests if url.endswith(_STATE)]
+
+    @property
     def bearers(self) -> list[str]:
         """The access tokens of those calls."""
         sent = [headers["Authorization"] for _, url, headers, _ in self.requests if ":retry" in url]
         return [value.removeprefix("Bearer ") for value in sent]
+
+
+def _job_of(url: str) -> str:
+    return url.removesuffix(_STATE).rpartition("/")[2]
 
 
 class FakeSecretManager:
@@ -172,6 +186,30 @@ class FakePublisher:
         return PublishResponse(message_ids=[str(number) for number in range(len(request.messages))])
 
 
+class PublishesAs(FakePublisher):
+    """Publishes as `hook` lets it: it may wait or raise, before the message is out or after it."""
+
+    def __init__(self, hook: Any, *, out: bool = False) -> None:
+        super().__init__()
+        self.hook, self.out = hook, out
+
+    async def publish(self, request: Any, **options: Any) -> Any:
+        if not self.out:
+            await self.hook(request)
+        answer = await super().publish(request, **options)
+        if self.out:
+            await self.hook(request)
+        return answer
+
+
+async def hang(request: Any) -> None:
+    await asyncio.Future()
+
+
+async def die(request: Any) -> None:
+    raise asyncio.CancelledError
+
+
 class FakeFirestore:
     """Documents with update times and preconditions. Each call raises the next of `faults`, and None is none."""
 
@@ -179,6 +217,7 @@ class FakeFirestore:
         self.documents: dict[str, Any] = {}
         self.calls: list[str] = []
         self.commits: list[list[str]] = []
+        self.queried: list[str] = []  # collections
         self.metadata: list[dict[str, str]] = []
         self.faults: list[Exception | None] = []
         self._clock = clock
@@ -232,7 +271,10 @@ class FakeFirestore:
         query = RunQueryRequest.pb(request).structured_query
         await self._take("query", **options)
         until = query.where.field_filter.value.timestamp_value.ToDatetime(UTC)
-        due = [each for each in self.documents.values() if _not_before(each) <= until]
+        [selector] = query.from_
+        self.queried.append(selector.collection_id)
+        collection = f"/documents/{selector.collection_id}/"
+        due = [each for name, each in self.documents.items() if collection in name and _not_before(each) <= until]
         answers = []
         for document in sorted(due, key=_not_before)[: query.limit.value]:
             answer = RunQueryResponse.pb()(document=document)

@@ -19,6 +19,7 @@ from handlers.telemetry.logging import FIELDS, DeliveryLog, configure_logs
 from handlers.web.endpoints import Endpoints
 from handlers.web.settings import from_environment
 from local.google_apis import MARK
+from local.stage import RETRY
 from tests import secrets_guard
 from tests.unit.fakes import CLIENT, CLIENT_SECRET, SECRET_PREFIX, START, Clock, FakeClients, FakeHttp, Step
 
@@ -65,12 +66,20 @@ class Instance:
 
     async def deliver(self, event: dict[str, Any] | bytes | None = None, **delivery: Any) -> Outcome:
         """One delivery. It was published at START where nothing else is said."""
+        return await self._deliver(self.container.retry_failed_job, event, **delivery)
+
+    async def watch(self, event: dict[str, Any] | bytes | None = None, **delivery: Any) -> Outcome:
+        """One delivery to the watch."""
+        return await self._deliver(self.container.watch_job, event, **delivery)
+
+    async def _deliver(self, use_case: Any, event: dict[str, Any] | bytes | None, **delivery: Any) -> Outcome:
         data = event if isinstance(event, bytes) else json.dumps(failed() if event is None else event).encode()
         known: dict[str, Any] = {"data": data, "message_id": "message-1", "published_at": START}
         log = DeliveryLog()
         self.line = log.fields
         try:
-            return await self.container.retry_failed_job(Delivery(**known | delivery), log)
+            outcome: Outcome = await use_case(Delivery(**known | delivery), log)
+            return outcome
         finally:
             assert not set(log.fields) - set(FIELDS)
             secrets_guard.check("a log line", log.fields)
@@ -95,6 +104,12 @@ class Instance:
         secrets_guard.check("the ledger", found)
         return found.entry if found else None
 
+    async def watched(self, job: str = "job") -> LedgerEntry | None:
+        """What the watch's collection holds."""
+        found = await self.container.watch_store.load(job)
+        secrets_guard.check("the watch's collection", found)
+        return found.entry if found else None
+
     async def state(self, job: str = "job") -> tuple[str, int]:
         """State and counted calls of the ledger's entry."""
         entry = await self.entry(job)
@@ -116,13 +131,14 @@ class Instance:
         """The rejections."""
         return self.published("archive-job-retry-rejected")
 
-    async def post(self, body: bytes, method: str = "POST", **headers: str) -> Response:
-        """A request to the entry point."""
+    async def post(self, body: bytes, method: str = "POST", *, entry_point: str = RETRY, **headers: str) -> Response:
+        """A request to an entry point."""
 
         async def receive() -> dict[str, Any]:
             return {"type": "http.request", "body": body}
 
-        return await self.endpoints.retry_failed_archive_job(request(receive, method, **headers))
+        response: Response = await getattr(self.endpoints, entry_point)(request(receive, method, **headers))
+        return response
 
 
 def request(receive: Any, method: str = "POST", **headers: str) -> Request:

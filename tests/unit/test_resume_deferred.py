@@ -1,15 +1,20 @@
 """The schedule: what it puts back, and what a run that fails or dies leaves behind."""
 
 import asyncio
+import json
+import time
 from typing import Any
 
 import pytest
 
+from handlers.bootstrap import MAX_RESUMED
+from handlers.domain.ledger_entry import LedgerEntry
 from handlers.domain.outcomes import Failed, Resumed, Retried, RetryLater
-from tests.unit.fakes import Answer, FakePublisher, cooldown, grpc_error
+from handlers.resume_deferred import MAX_CONCURRENCY
+from tests.unit.fakes import Answer, PublishesAs, cooldown, die, grpc_error, hang
 from tests.unit.instance import Instance, failed, later
 
-FAILED = "archive-job-failed"
+FAILED, STARTED = "archive-job-failed", "archive-job-started"
 HOUR = 3600
 
 
@@ -20,30 +25,6 @@ async def deferred(instance: Instance, *jobs: str, **delivery: Any) -> None:
         instance.script(job, cooldown(later(HOUR)), answer)
         await instance.deliver(failed(job, theirs=1), **delivery)
     instance.clock.wait(HOUR)
-
-
-class Publishes(FakePublisher):
-    """Publishes as `hook` lets it: it may wait or raise, before the message is out or after it."""
-
-    def __init__(self, hook: Any, *, out: bool = False) -> None:
-        super().__init__()
-        self.hook, self.out = hook, out
-
-    async def publish(self, request: Any, **options: Any) -> Any:
-        if not self.out:
-            await self.hook(request)
-        answer = await super().publish(request, **options)
-        if self.out:
-            await self.hook(request)
-        return answer
-
-
-async def hang(request: Any) -> None:
-    await asyncio.Future()
-
-
-async def die(request: Any) -> None:
-    raise asyncio.CancelledError
 
 
 async def test_due_deferral_is_put_back_as_it_came(instance: Instance) -> None:
@@ -82,7 +63,7 @@ async def test_unpublished_deferral_is_due_again(instance: Instance, code: str, 
 async def test_run_that_hangs_ends_at_its_deadline() -> None:
     instance = Instance(HANDLER_DEADLINE_SECONDS="0.2")
     await deferred(instance, "job")
-    topics, instance.clients.topics = instance.topics, Publishes(hang)
+    topics, instance.clients.topics = instance.topics, PublishesAs(hang)
     async with asyncio.timeout(5):
         assert RetryLater("not over in time") == await instance.resume()
     instance.clients.topics = topics
@@ -92,7 +73,7 @@ async def test_run_that_hangs_ends_at_its_deadline() -> None:
 @pytest.mark.parametrize("out", [False, True])
 async def test_run_that_dies_leaves_its_deferral_due(instance: Instance, out: bool) -> None:
     await deferred(instance, "job")
-    topics, instance.clients.topics = instance.topics, Publishes(die, out=out)
+    topics, instance.clients.topics = instance.topics, PublishesAs(die, out=out)
     with pytest.raises(asyncio.CancelledError):
         await instance.resume()
     instance.clients.topics = topics
@@ -114,7 +95,7 @@ async def test_bad_events_hold_up_no_other(instance: Instance) -> None:
         if any(b'"bad-' in message.data for message in request.messages):
             raise grpc_error("INVALID_ARGUMENT")
 
-    instance.clients.topics = Publishes(reject)
+    instance.clients.topics = PublishesAs(reject)
     assert isinstance(await instance.resume(), Failed)
     assert 70 == len(instance.clients.topics.messages)
 
@@ -135,7 +116,7 @@ async def test_run_with_more_than_its_time_allows_has_succeeded() -> None:
     async def slow(request: Any) -> None:
         await asyncio.sleep(0.4)
 
-    instance.clients.topics = Publishes(slow)
+    instance.clients.topics = PublishesAs(slow)
     outcome = await instance.resume()
     assert Resumed(len(instance.clients.topics.messages)) == outcome
     assert 0 < len(instance.clients.topics.messages) < 500
@@ -150,3 +131,49 @@ async def test_late_duplicate_loses_no_deferral(instance: Instance) -> None:
     assert Retried("job-new") == await instance.deliver(instance.published(FAILED)[0])
     assert Resumed(0) == await instance.resume()
     assert 2 == len(instance.http.retries)
+
+
+# with the watch
+
+
+async def watched(instance: Instance, number: int) -> None:
+    """So many running jobs whose next look is due."""
+    store, now = instance.container.watch_store, instance.clock()
+    for index in range(number):
+        event = json.dumps(failed(f"running-{index}")).encode()
+        entry = LedgerEntry(
+            job_id=f"running-{index}", root_job_id="", retries_before=0, updated_at=now, expire_at=later(30 * 24 * HOUR)
+        )
+        await store.write(entry.deferred(now, event, "{}"), None)
+
+
+async def test_fifty_thousand_due_looks_delay_no_cooldown(instance: Instance, figure: Any) -> None:
+    await deferred(instance, "job")
+    await watched(instance, 50_000)
+    before, begun = len(instance.topics.messages), time.monotonic()
+    assert Resumed(MAX_RESUMED + 1) == await instance.resume()
+    figure(f"ms for a run of the schedule to put {MAX_RESUMED:,} looks back", round((time.monotonic() - begun) * 1000))
+    topics = [topic for topic, _ in instance.topics.messages[before:]]
+    assert topics.index(FAILED) <= MAX_CONCURRENCY  # it was in the first round
+    assert 1 == topics.count(FAILED)
+
+
+@pytest.mark.parametrize(("broken", "other"), [(FAILED, STARTED), (STARTED, FAILED)])
+async def test_run_of_one_collection_that_fails_holds_up_no_other(instance: Instance, broken: str, other: str) -> None:
+    await deferred(instance, "job")
+    await watched(instance, 1)
+    instance.topics.failures[broken] = grpc_error("UNAVAILABLE")
+    assert isinstance(await instance.resume(), RetryLater)
+    assert (0, 1) == (len(instance.published(broken)), len(instance.published(other)))
+    instance.topics.failures.clear()
+    assert Resumed(1) == await instance.resume()
+
+
+async def test_bug_in_the_run_of_one_collection_cuts_off_no_other() -> None:
+    instance = Instance(RETRY_LEDGER="firestore")
+    await instance.watch(failed("running"))
+    instance.clock.wait(HOUR)
+    instance.documents.faults = [ZeroDivisionError()]  # the query for deferrals
+    with pytest.raises(ZeroDivisionError):
+        await instance.resume()
+    assert 1 == len(instance.published(STARTED))
