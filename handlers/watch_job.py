@@ -48,6 +48,7 @@ from handlers.ports import AccessToken, DeliveryLog, JobStates, Publisher, Token
 _LONGEST_WAIT = timedelta(minutes=50)
 _NEW = timedelta(hours=1)  # while a job is so young, nobody can be sure that it is not there
 _GIVEN_UP = timedelta(days=15)  # an archive lives 14 days
+_ENDS = ("FAILED", "COMPLETE", "CANCELLED")
 _SOURCE = "archive-job-started"
 
 
@@ -127,7 +128,8 @@ class _Look:
         match answer:
             case FaultOfOurs(detail):
                 return Failed(detail)
-            case JobState(state, export_time):
+            case JobState(said, export_time):
+                state = said if said in _ENDS else ""
                 ended_at = export_time or ended_at
             case Rejection(reason, _, cause):
                 state, cause = "" if age < _NEW else "UNKNOWN", cause or reason
@@ -135,9 +137,9 @@ class _Look:
                 return await self._keep(found, found.entry, until)
             case _:
                 return RetryLater(answer.detail if isinstance(answer, BackOff) else "no answer to the look")
-        if state not in ("FAILED", "COMPLETE", "CANCELLED") and age >= _GIVEN_UP:
+        if not state and age >= _GIVEN_UP:
             state = "UNKNOWN"
-        if state not in ("FAILED", "COMPLETE", "CANCELLED", "UNKNOWN"):
+        if not state:
             return await self._keep(found, found.entry, found.read_at + self._case.wait(age))
         await self._publish(state, cause, ended_at)
         entry = replace(found.entry.done(), state="rejected" if state == "UNKNOWN" else "ended", cause=cause)

@@ -17,7 +17,10 @@ UserId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,128}\Z")]
 
 ATTEMPT_MAX = 2**31 - 1  # the largest int of Avro, and beyond any budget
 EVENT_BYTES_MAX = 1 << 20  # larger data is not parsed
+_MOMENT_MAX = 64  # characters
 _TRUNCATED_TO = 64 << 10  # bytes of such data that its rejection keeps
+
+_ESCAPED = bytes({*range(32)} - {*b"\b\t\n\f\r"})  # what JSON writes as \u00XX
 
 encode = msgspec.json.Encoder().encode
 _decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
@@ -101,8 +104,13 @@ def timestamp(moment: datetime) -> str:
 def moment_of(raw: Raw | str) -> datetime:
     """An RFC 3339 time; a leap second is read as the one before. Raises ValidationError."""
     text = raw if isinstance(raw, str) else msgspec.json.decode(raw, type=str)
+    if len(text) > _MOMENT_MAX:
+        raise msgspec.ValidationError("Expected a time as RFC 3339 has it")
     moment: datetime = msgspec.convert(re.sub(r"(\d\d:\d\d):60", r"\1:59", text), Annotated[datetime, Meta(tz=True)])
-    return moment
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:  # in year 1 or 9999
+        raise msgspec.ValidationError("Expected a time within the calendar") from None
 
 
 def _job_id(raw: Raw) -> str:
@@ -163,16 +171,23 @@ def _raw_fields(data: bytes) -> dict[str, Raw]:
     except UnicodeDecodeError:
         raise MalformedEvent("The event is not UTF-8.") from None
     try:
-        try:
-            return _decode_fields(data)
-        except msgspec.ValidationError:
-            raise MalformedEvent("The event is not a JSON object.") from None
-        except msgspec.DecodeError:
-            return _decode_fields(_ESCAPES.sub(_without_half_pairs, data))
+        return decode_fields(data)
+    except msgspec.ValidationError:
+        raise MalformedEvent("The event is not a JSON object.") from None
     except RecursionError:
         raise MalformedEvent("The event is nested too deeply.") from None
     except msgspec.DecodeError:
         raise MalformedEvent("The event is not JSON.") from None
+
+
+def decode_fields(data: bytes) -> dict[str, Raw]:
+    """The fields of a JSON object, none of them parsed. Raises DecodeError, ValidationError or RecursionError."""
+    try:
+        return _decode_fields(data)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        return _decode_fields(_ESCAPES.sub(_without_half_pairs, data))
 
 
 # A pair of surrogates, half a pair, any other escape. Producers that cut a text leave half a pair; msgspec refuses it.
@@ -264,10 +279,13 @@ class RetryRejected(Struct, frozen=True, kw_only=True, rename="camel"):
 
 def as_text(data: bytes) -> tuple[str, str]:
     """The data as `event` and `eventEncoding` hold it: text where it is UTF-8, else base64; the beginning of it, in
-    base64, where it is larger than any event.
+    base64, where it is larger than any event. Large text is base64, too, where JSON would write it at twice its length:
+    each control character takes six.
     """
     if len(data) > EVENT_BYTES_MAX:
         return base64.b64encode(data[:_TRUNCATED_TO]).decode(), "truncated"
+    if len(data) > _TRUNCATED_TO and len(data) - len(data.translate(None, _ESCAPED)) > len(data) / 5:
+        return base64.b64encode(data).decode(), "base64"
     try:
         return data.decode(), "text"
     except UnicodeDecodeError:

@@ -9,9 +9,11 @@ the events published before it; a later event, or another credential, claims the
 time has come.
 """
 
+import re
 from datetime import datetime
 from typing import Literal
 
+import msgspec
 from msgspec import Struct, field
 from msgspec.structs import replace
 
@@ -21,8 +23,21 @@ from handlers.domain.outcomes import Reason, Rejection
 COOLDOWN = "COOLDOWN"  # the reason of a deferral, which is published nowhere
 _LATER_PAUSES = 30  # times the first: an hour lies between the second call in doubt and the third, or the verdict
 
+_LEASE_MAX = 86_400  # seconds: what a setting can be
+
 NEW_EXPORT = "Start a new export."
 _MAY_BE_RUNNING = "A call had no answer, so an export may be running: look before you start another one."
+
+
+def is_sound(entry: "LedgerEntry") -> bool:
+    """Whether an entry can be one that this program has written, and not a person's mistake."""
+    counts = (entry.retries_before, entry.in_doubt_before, entry.calls_made, entry.doubts_waited_for)
+    has_job = entry.state != "retried" or re.fullmatch(r"[A-Za-z0-9._~-]{1,256}", entry.new_job_id)
+    try:
+        msgspec.json.decode(entry.attributes or "{}", type=dict[str, str])
+    except msgspec.MsgspecError:
+        return False
+    return min(counts) >= 0 and 0 <= entry.lease_seconds <= _LEASE_MAX and bool(has_job)
 
 
 class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):

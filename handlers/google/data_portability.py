@@ -25,7 +25,7 @@ from handlers.domain.answers import (
     OutcomeUnknown,
     Unauthorized,
 )
-from handlers.domain.events import JobId, moment_of, plain_job_id
+from handlers.domain.events import JobId, decode_fields, moment_of, plain_job_id
 from handlers.domain.ledger_entry import NEW_EXPORT
 from handlers.domain.outcomes import Cause, Reason, Rejection
 from handlers.google.http_client import Http, HttpResponse
@@ -79,9 +79,10 @@ class PortabilityApi:
                 return NotSent(f"archiveJobs.retry was not sent to {self._host}: {detail}")
             case OutcomeUnknown(detail):
                 return OutcomeUnknown(f"archiveJobs.retry was sent to {self._host}, with no answer: {detail}")
+        if token.encode() in response.body and response.status < 500:
+            said = f"{self._host} answered archiveJobs.retry {response.status} with the access token in it"
+            return OutcomeUnknown(said, ours=True) if response.status < 300 else FaultOfOurs(said)
         answer = judge_retry(response.status, response.body, now, self._host)
-        if isinstance(answer, NewJob | AlreadyRunning) and answer.job_id == token:
-            return OutcomeUnknown("archiveJobs.retry was answered with its own access token", ours=True)
         return _with_sentence(answer, response, token)
 
     async def state(
@@ -93,6 +94,8 @@ class PortabilityApi:
         response = await self._http.request("GET", url, headers=headers, body=b"", seconds=seconds)
         if not isinstance(response, HttpResponse):
             return BackOff(f"portabilityArchiveState was not answered by {self._host}: {response.detail}")
+        if token.encode() in response.body:
+            return FaultOfOurs(f"{self._host} answered portabilityArchiveState with the access token in it")
         return _with_sentence(judge_state(response.status, response.body, now, self._host), response, token)
 
 
@@ -127,7 +130,7 @@ class GoogleError(Struct, frozen=True, kw_only=True):
 def judge_retry(status: int, body: bytes, now: datetime, host: str = API_DOMAIN) -> Answer | Unauthorized:
     """What an answer to archiveJobs.retry means: the first row that fits."""
     if 200 <= status < 300:
-        job_id = _job_id(_json(body), "archiveJobId") if status == 200 else ""
+        job_id = _new_job_id(body) if status == 200 else ""
         said = f"archiveJobs.retry was answered {status} by {host} without a job's id: {_SOMEBODY_ELSE}"
         return NewJob(job_id) if job_id else OutcomeUnknown(said, ours=True)
     if status >= 500 or status in (408, 499):
@@ -238,13 +241,15 @@ def _is_about_the_grant(error: GoogleError) -> bool:
         return True
     if "ErrorInfo" in error.kinds:
         return error.domain == API_DOMAIN
-    is_front_ends = error.kinds & {"PreconditionFailure", "QuotaFailure"} or "unregistered callers" in error.message
+    is_front_ends = (
+        error.kinds & {"PreconditionFailure", "QuotaFailure"} or "unregistered callers" in error.message.lower()
+    )
     return not is_front_ends
 
 
 def _held_back(error: GoogleError, now: datetime, method: str) -> Answer:
     if error.retry_delay > _LONGEST_BACK_OFF:
-        return Cooldown(min(now + error.retry_delay, now + _LONGEST_COOLDOWN))
+        return Cooldown(now + min(error.retry_delay, _LONGEST_COOLDOWN))
     return BackOff(f"{method} is held back: {error}")
 
 
@@ -259,7 +264,7 @@ def _cooldown_end(error: GoogleError, now: datetime) -> datetime:
     texts = [text for _, text in sorted(error.metadata.items(), key=lambda item: str(item[0]))]
     moments = list(filter(None, map(_moment, [*texts, *_RFC3339.findall(error.message)])))
     ahead = [moment for moment in moments if moment > now]  # beside it may stand when the last export was
-    return next(iter([*ahead, *moments]), now + (error.retry_delay or _COOLDOWN))
+    return next(iter([*ahead, *moments]), now + min(error.retry_delay or _COOLDOWN, _LONGEST_COOLDOWN))
 
 
 def _json(body: bytes) -> Any:
@@ -282,6 +287,14 @@ def _job_id(content: Any, key: str) -> str:
         return ""
 
 
+def _new_job_id(body: bytes) -> str:
+    """Read from this one field: whatever stands beside it, the id must not be lost."""
+    try:
+        return plain_job_id(msgspec.json.decode(decode_fields(body)["archiveJobId"], type=JobId))
+    except (KeyError, msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return ""
+
+
 def _moment(text: Any) -> datetime | None:
     try:
         return moment_of(text) if isinstance(text, str) else None
@@ -291,6 +304,6 @@ def _moment(text: Any) -> datetime | None:
 
 def _duration(value: Any) -> timedelta:
     """A protobuf duration in JSON, `"3.5s"`; 0 for anything else."""
-    if isinstance(value, str) and re.fullmatch(r"\d{1,9}(\.\d{1,9})?s", value):
+    if isinstance(value, str) and re.fullmatch(r"\d{1,12}(\.\d{1,9})?s", value):
         return timedelta(seconds=float(value[:-1]))
     return timedelta()

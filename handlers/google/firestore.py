@@ -1,6 +1,5 @@
 """The ledger's entries in Firestore: one document each, named by the failed job's id."""
 
-import math
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -20,7 +19,7 @@ from google.cloud.firestore_v1.types import (
     Write,
 )
 
-from handlers.domain.ledger_entry import LedgerEntry
+from handlers.domain.ledger_entry import LedgerEntry, is_sound
 from handlers.domain.outcomes import Transient
 from handlers.google.batching import MAX_LATENCY, Batcher
 from handlers.google.clients import Client
@@ -138,8 +137,8 @@ class FirestoreStore:
         try:
             fields = {name: _native(value) for name, value in document.fields.items()}
             entry = msgspec.convert(fields, LedgerEntry)
-            if self._name(entry.job_id) != document.name or not math.isfinite(entry.lease_seconds):
-                raise ValueError("its jobId or leaseSeconds")  # noqa: TRY301
+            if self._name(entry.job_id) != document.name or not is_sound(entry):
+                raise ValueError("its jobId, newJobId, attributes, leaseSeconds or a count")  # noqa: TRY301
         except (msgspec.ValidationError, ValueError, TypeError, OverflowError) as error:
             said = f"ledger entry {name!a:.300} cannot be read ({error!s:.200})"
             return Unreadable(name, f"{said}: was it edited by hand, or written by a later version?")

@@ -8,6 +8,7 @@ from urllib.request import getproxies_environment, proxy_bypass_environment  # t
 
 import aiohttp
 from msgspec import Struct
+from yarl import URL
 
 from handlers.domain.answers import NotSent, OutcomeUnknown
 from handlers.domain.outcomes import RedactedRepr
@@ -82,7 +83,7 @@ class HttpClient:
         try:
             async with self._session.request(
                 method,
-                url,
+                URL(url, encoded=True),  # as it is: `.` and `..` are legal ids of jobs
                 data=body or None,
                 headers=headers,
                 timeout=timeout,

@@ -24,12 +24,14 @@ _TIMEOUT = 15.0  # seconds for a refresh
 _LIFETIME = 3599.0  # seconds: where the answer does not say, and at most
 _ACCESS_TOKEN = re.compile(r"[\x21-\x7e]{1,4096}")  # what a header can carry; Google's have about 220 characters
 _REFRESH_TOKEN = re.compile(
-    r"(?!\w+=[^=])"  # NAME=value
+    r"(?!null\Z)(?![\w.-]+=[^=])"  # NAME=value
     r"(?!ya29\.)"  # an access token
     r"(?!4/|4%2[Ff])"  # an authorization code
     r"(?!.*%2[Ff])"  # percent-encoded
     r"[A-Za-z0-9!#$%&*+./:=?@^_|~-]{1,2048}"  # visible ASCII without quotes, brackets and separators
 )
+
+_BLANKS = " \t\r\n"
 
 CONSENT = "Ask the user for consent again, and store the new refresh token."
 ENABLE = f"Was it disabled by mistake? Enable it. Else: {CONSENT}"
@@ -97,9 +99,9 @@ def parse_refresh_token(payload: bytes, version: str, secret: str) -> RefreshTok
     Raises Misconfigured for what can be no refresh token: whoever wrote the secret made a mistake, and no user.
     """
     try:
-        text = payload.decode("utf-8-sig").strip()
+        text = payload.decode("utf-8-sig").strip(_BLANKS)
         if text.startswith("{"):
-            text = (msgspec.json.decode(text, type=_RefreshTokenFile).refresh_token or "").strip()
+            text = (msgspec.json.decode(text, type=_RefreshTokenFile).refresh_token or "").strip(_BLANKS)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         raise Misconfigured(f"secret {secret} holds neither a refresh token nor JSON with one") from None
     if text and not _REFRESH_TOKEN.fullmatch(text):

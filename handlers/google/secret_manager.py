@@ -22,8 +22,10 @@ _TIMEOUT = 10.0  # seconds for one try, and after them none is begun
 _RETRY: Any = AsyncRetry(predicate=if_exception_type(ServiceUnavailable), initial=0.2, maximum=2.0, timeout=_TIMEOUT)
 
 # A failed precondition is "Secret Version […] is in DISABLED state", or DESTROYED. Where a project encrypts its secrets
-# with a key of its own, it can be that key too, and no user is to blame for that.
-_KMS = re.compile(r"(?!Secret Version \[)(?s:.*)(\bKMS\b|cryptoKeys/)")
+# with a key of its own, it can be that key too, and no user is to blame for that, or for anything else.
+_DISABLED = re.compile(
+    r"(?i)(secret version \[[^]]*\]|(?!.*(\bkms\b|crypto ?key))).*\b(disabled|destroyed)\b", re.DOTALL
+)
 _LOCATION = re.compile(r"projects/[^/]+/locations/([^/]+)/secrets/")
 
 
@@ -64,7 +66,7 @@ class SecretStore:
             except NotFound:
                 return NoVersion.NOT_THERE
             except GoogleAPIError as error:
-                if isinstance(error, FailedPrecondition) and not _KMS.match(error.message or ""):
+                if isinstance(error, FailedPrecondition) and _DISABLED.match(error.message or ""):
                     return NoVersion.DISABLED
                 raise to_fault(error, f"reading secret {name}") from None
         version = AccessSecretVersionResponse.pb(answer)

@@ -32,6 +32,8 @@ _WORDS = {500: "fault", 503: "later"}
 # process fit into the 512 MiB of infra/. One request alone is always read; Cloud Run lets none through above 32 MiB.
 _MAX_BYTES = 40 << 20
 _REQUEST_SECONDS = 30.0  # for a body to come in
+_LARGE_BODY = 128 << 10  # bytes: what takes more than a few milliseconds to parse
+_TURN_SECONDS = 0.001
 
 
 class UseCases(Protocol):
@@ -57,6 +59,7 @@ class Endpoints:
         self._use_cases = use_cases
         self._request_seconds = request_seconds
         self._bytes = 0  # of the bodies in hand
+        self._turn = asyncio.Lock()  # of a large body: one is parsed at a time, and others are served in between
 
     async def retry_failed_archive_job(self, request: Request) -> Response:
         """One delivery of a failed job."""
@@ -76,11 +79,12 @@ class Endpoints:
         body = bytearray()
         try:
             await self._read(request, body)
-            delivery = parse_delivery(request.headers, body)
-            with tracing.delivery_span(topic, delivery.attributes, request.headers) as span:
-                known = {"messageId": delivery.message_id, "deliveryAttempt": delivery.attempt}
-                line = DeliveryLog(**tracing.log_fields(span, self._project), **known)
-                return await _respond(lambda: use_case(delivery, line), line)
+            if len(body) <= _LARGE_BODY:
+                return await self._answer(request, body, topic, use_case)
+            async with self._turn:
+                answering = asyncio.create_task(self._answer(request, body, topic, use_case))
+                await asyncio.sleep(_TURN_SECONDS)  # it parses until it waits for the first time
+            return await answering
         except TooManyBytes:
             return _not_now("in-flight requests exceed 40 MiB")
         except (ClientDisconnect, TimeoutError):
@@ -90,6 +94,19 @@ class Endpoints:
             return _response(400, "malformed")
         finally:
             self._bytes -= len(body)
+
+    async def _answer(
+        self,
+        request: Request,
+        body: bytearray,
+        topic: str,
+        use_case: Callable[[Delivery, DeliveryLog], Awaitable[Outcome]],
+    ) -> Response:
+        delivery = parse_delivery(request.headers, body)
+        with tracing.delivery_span(topic, delivery.attributes, request.headers) as span:
+            known = {"messageId": delivery.message_id, "deliveryAttempt": delivery.attempt}
+            line = DeliveryLog(**tracing.log_fields(span, self._project), **known)
+            return await _respond(lambda: use_case(delivery, line), line)
 
     async def resume_deferred_retries(self, request: Request) -> Response:
         """One run of the schedule."""

@@ -22,7 +22,7 @@ class NotADelivery(Exception):
 
 class _Message(Struct):
     data: str | None = None
-    attributes: dict[str, str] | None = None
+    attributes: Raw = Raw(b"{}")
     messageId: str | None = None  # noqa: N815, Google's own name; the snake-case twin is sent beside it
     message_id: str | None = None
     publishTime: str | None = None  # noqa: N815
@@ -40,6 +40,8 @@ class _CloudEvent(Struct):
     data_base64: str | None = None
 
 
+_ATTRIBUTES_MAX = 1 << 20  # bytes as JSON, which may write each of theirs in six
+_decode_attributes = msgspec.json.Decoder(dict[str, str] | None).decode
 _decode_push = msgspec.json.Decoder(_Push).decode
 _decode_cloud_event = msgspec.json.Decoder(_CloudEvent).decode
 
@@ -51,13 +53,20 @@ def parse_delivery(headers: Mapping[str, str], body: bytes | bytearray) -> Deliv
         message = push.message
         return Delivery(
             data=_base64(message.data or ""),
-            attributes=message.attributes or {},
+            attributes=_attributes(message.attributes),
             message_id=message.messageId or message.message_id or "",
             published_at=_moment(message.publishTime or message.publish_time or ""),
             attempt=max(int(push.deliveryAttempt or 0), 0),
         )
     except (msgspec.MsgspecError, RecursionError, ValueError):
         raise NotADelivery("The body is no Pub/Sub push and no CloudEvent with one.") from None
+
+
+def _attributes(raw: Raw) -> dict[str, str]:
+    """Pub/Sub takes a hundred, of 256 and 1,024 bytes at most (https://cloud.google.com/pubsub/quotas)."""
+    if len(bytes(raw)) > _ATTRIBUTES_MAX:
+        raise NotADelivery("The message has more attributes than Pub/Sub takes.")
+    return _decode_attributes(raw) or {}
 
 
 def _push_body(headers: Mapping[str, str], body: bytes | bytearray) -> bytes | bytearray | Raw:

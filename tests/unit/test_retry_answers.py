@@ -165,7 +165,7 @@ async def test_answer_of_googles_own(answer: Answer, expected: str) -> None:
         ((200, {"archiveJobId": ""}), "fault, in doubt"),
         ((200, {"archiveJobId": "a/b"}), "fault, in doubt"),
         ((200, {"archiveJobId": f"{MARK}-access-1"}), "fault, in doubt"),
-        (exists(job_id=f"{MARK}-access-1"), "fault, in doubt"),
+        (exists(job_id=f"{MARK}-access-1"), "fault"),
         ((200, {"archiveJobId": 5}), "fault, in doubt"),
         ((200, [{"archiveJobId": "new"}]), "fault, in doubt"),
         ((200, b""), "fault, in doubt"),

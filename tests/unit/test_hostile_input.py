@@ -1,0 +1,127 @@
+"""What somebody hostile, or a careless hand, sends: nothing is told, nobody is blamed, no delivery is for ever."""
+
+import asyncio
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from handlers.domain.outcomes import Deferred, Failed, Retried, Watching
+from local.google_apis import MARK
+from tests.unit.fakes import START, Answer, detail, error_info, google_error, grpc_error
+from tests.unit.instance import Instance, LogLines, failed, push
+
+TOKEN = f"{MARK}-access"
+GRANTED: Answer = (200, {"access_token": TOKEN, "expires_in": 3599})
+
+
+@pytest.mark.parametrize(
+    ("answer", "calls"),
+    [
+        ((200, {"archiveJobId": f"job-{TOKEN}"}), 1),
+        (google_error(409, "ALREADY_EXISTS", error_info("ALREADY_EXISTS_ONE_TIME", job_id=f"x{TOKEN}")), 0),
+        (google_error(404, TOKEN), 0),
+        (google_error(400, "INVALID_ARGUMENT", error_info(TOKEN)), 0),
+        (google_error(403, "PERMISSION_DENIED", error_info("X", **{TOKEN: "x"})), 0),
+    ],
+)
+async def test_answer_with_the_token_in_it_is_a_fault_and_told_nowhere(
+    instance: Instance, logged: LogLines, answer: Answer, calls: int
+) -> None:
+    instance.http.token_script = [GRANTED]
+    instance.script("job", answer)
+    assert 500 == (await instance.post(push(failed()))).status_code
+    assert ("open", calls) == await instance.state()
+    assert MARK not in f"{logged.lines} {await instance.entry()}"
+
+
+@pytest.mark.parametrize("beside", ["1e999", "9" * 6000, '"\\ud800"'])
+async def test_new_job_is_read_whatever_stands_beside_it(instance: Instance, beside: str) -> None:
+    instance.script("job", (200, f'{{"archiveJobId": "new", "more": {beside}}}'.encode()))
+    assert Retried("new") == await instance.deliver()
+
+
+async def test_longest_delay_of_google_is_a_deferral_of_31_days(instance: Instance) -> None:
+    delay = detail("RetryInfo", retryDelay="315576000000s")
+    instance.script("job", google_error(429, "RESOURCE_EXHAUSTED", delay))
+    outcome = await instance.deliver()
+    assert isinstance(outcome, Deferred)
+    assert 31 == (outcome.until - START).days
+
+
+async def test_unregistered_callers_are_ours_in_any_capitals(instance: Instance) -> None:
+    instance.script("job", google_error(403, "PERMISSION_DENIED", message="Method doesn't allow Unregistered Callers"))
+    assert isinstance(await instance.deliver(), Failed)
+
+
+@pytest.mark.parametrize(
+    "words", ["The CryptoKeyVersion used to encrypt this is destroyed", "Something else entirely."]
+)
+async def test_precondition_that_is_not_the_secrets_state_is_ours(instance: Instance, words: str) -> None:
+    instance.replace_secret("alice", grpc_error("FAILED_PRECONDITION", words))
+    assert isinstance(await instance.deliver(), Failed)
+
+
+@pytest.mark.parametrize("payload", [f"refresh-token={MARK}", "null", f"{MARK}\u00a0", f"\u2028{MARK}", f"\x1c{MARK}"])
+async def test_payload_that_can_be_no_token_is_ours(instance: Instance, payload: str) -> None:
+    instance.replace_secret("alice", payload)
+    assert isinstance(await instance.deliver(), Failed)
+    assert [] == instance.http.token_forms
+
+
+@pytest.mark.parametrize("moment", ["9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00", "12:34:60" * 100_000])
+async def test_time_outside_of_the_calendar_is_malformed(instance: Instance, moment: str) -> None:
+    assert "MALFORMED_EVENT" == await instance.reason(failed(failedAt=moment))
+
+
+async def test_state_unknown_of_google_is_watched_on(instance: Instance) -> None:
+    await instance.watch()
+    instance.clock.wait(301)
+    instance.http.state_scripts = {"job": [(200, {"state": "UNKNOWN"})]}
+    assert isinstance(await instance.watch(), Watching)
+
+
+async def test_control_characters_are_kept_as_base64(instance: Instance) -> None:
+    data = b"\x01" * (1 << 20)
+    await instance.deliver(data)
+    [rejection] = instance.rejected
+    assert ("base64", data) == (rejection["eventEncoding"], base64.b64decode(rejection["event"]))
+
+
+async def test_million_attributes_are_no_delivery(instance: Instance) -> None:
+    attributes = {str(number): "" for number in range(200_000)}
+    body = json.dumps({"message": {"data": "", "attributes": attributes}}).encode()
+    assert 400 == (await instance.post(body)).status_code
+
+
+async def test_large_events_let_others_in_between(instance: Instance) -> None:
+    large = push({"archiveJobId": "job", "userId": "alice", "more": {str(number): "" for number in range(40_000)}})
+    answered: list[str] = []
+
+    async def deliver(name: str, body: bytes) -> None:
+        await instance.post(body)
+        answered.append(name)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(5):
+            group.create_task(deliver("large", large))
+        await asyncio.sleep(0)
+        group.create_task(deliver("small", push(failed("small"))))
+    assert "small" in answered[:4]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"newJobId": ""}, {"newJobId": "a b/c"}, {"callsCounted": -5}, {"leaseSeconds": 1e300}, {"attributes": "no"}],
+)
+async def test_entry_with_senseless_values_is_unreadable(fields: dict[str, Any]) -> None:
+    instance = Instance(RETRY_LEDGER="firestore")
+    await instance.deliver()
+    [document] = [each for name, each in instance.documents.documents.items() if name.endswith("/job")]
+    for name, value in fields.items():
+        kind = {str: "string_value", int: "integer_value", float: "double_value"}[type(value)]
+        setattr(document.fields[name], kind, value)
+    outcome = await instance.deliver(attempt=2)
+    assert isinstance(outcome, Failed)
+    assert "cannot be read" in outcome.detail
