@@ -99,10 +99,13 @@ def timestamp(moment: datetime) -> str:
 
 
 def moment_of(raw: Raw | str) -> datetime:
-    """An RFC 3339 time; a leap second is read as the one before. Raises ValidationError."""
+    """An RFC 3339 time, in UTC; a leap second is read as the one before. Raises ValidationError."""
     text = raw if isinstance(raw, str) else msgspec.json.decode(raw, type=str)
     moment: datetime = msgspec.convert(re.sub(r"(\d\d:\d\d):60", r"\1:59", text), Annotated[datetime, Meta(tz=True)])
-    return moment
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise msgspec.ValidationError("Expected a time that UTC has, too") from None
 
 
 def _job_id(raw: Raw) -> str:

@@ -510,6 +510,17 @@ async def test_malformed_event_is_rejected_and_names_its_source(instance: Instan
     assert Resumed(0) == await instance.resume()
 
 
+@pytest.mark.parametrize("name", ["startedAt", "retriedAt"])
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+10:00", "9999-12-31T23:59:59-10:00"])
+async def test_time_that_is_none_in_utc_is_malformed(instance: Instance, name: str, time: str) -> None:
+    assert isinstance(await instance.watch(started() | {name: time}), Rejected)
+
+
+async def test_export_time_that_is_none_in_utc_is_that_of_the_look(instance: Instance) -> None:
+    assert Ended("COMPLETE") == await first_look(instance, says("COMPLETE", exportTime="0001-01-01T00:00:00+10:00"))
+    assert ["2026-11-23T18:05:00.000Z"] == [event["endedAt"] for event in told(instance)]
+
+
 async def test_failed_at_of_a_started_event_is_nobodys_business(instance: Instance) -> None:
     assert Watching(later(INTERVAL)) == await instance.watch(started(failedAt="yesterday"))
 
