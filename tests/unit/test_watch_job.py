@@ -8,6 +8,7 @@ import pytest
 
 from handlers.domain.outcomes import Ended, Failed, Outcome, Rejected, Resumed, RetryLater, Watching
 from local.foreign_answers import TO_LOOK
+from local.grants import MARK
 from local.stage import WATCH
 from local.state_answers import SIGNED_URL
 from tests.unit.fakes import (
@@ -232,7 +233,7 @@ async def test_end_without_a_time_is_that_of_the_look(instance: Instance, time: 
 
 
 async def test_end_names_chain_and_credential_as_they_came(instance: Instance) -> None:
-    instance.grant("second", "a-token")
+    instance.grant("second", f"{MARK}-refresh-second")
     await first_look(instance, says("COMPLETE"), rootArchiveJobId="first", attempt=2, credentialId="second")
     [event] = told(instance)
     assert ("first", 2, "second") == (event["rootArchiveJobId"], event["attempt"], event["credentialId"])
@@ -291,8 +292,8 @@ async def test_job_that_is_not_there_at_first_is_looked_at_until_it_ends(instanc
         (None, [], "NO_SECRET"),
         (b"", [], "NO_REFRESH_TOKEN"),
         (grpc_error("FAILED_PRECONDITION", "is in DISABLED state"), [], "SECRET_DISABLED"),
-        (b"a-token", [INVALID_GRANT], "INVALID_GRANT"),
-        (b"a-token", [(400, {"error": "admin_policy_enforced"})], "ADMIN_POLICY"),
+        (f"{MARK}-refresh", [INVALID_GRANT], "INVALID_GRANT"),
+        (f"{MARK}-refresh", [(400, {"error": "admin_policy_enforced"})], "ADMIN_POLICY"),
     ],
 )
 async def test_withdrawn_consent_ends_the_watch_after_the_first_hour(
@@ -325,7 +326,7 @@ async def test_refused_access_token_is_replaced_once(instance: Instance) -> None
 
 
 async def test_consent_that_is_gone_shows_at_the_refresh_after_a_401(instance: Instance) -> None:
-    instance.http.token_script = [(200, {"access_token": "an-access-token", "expires_in": 3599}), INVALID_GRANT]
+    instance.http.token_script = [(200, {"access_token": f"{MARK}-access", "expires_in": 3599}), INVALID_GRANT]
     outcome = await first_look(instance, google_error(401, "UNAUTHENTICATED"), ago=HOUR)
     assert Ended("UNKNOWN", "INVALID_GRANT") == outcome
 
@@ -459,6 +460,15 @@ async def test_end_may_follow_an_unknown_after_a_later_event(instance: Instance)
     outcome = await instance.watch(started(ago=HOUR), published_at=instance.clock())
     assert Ended("COMPLETE") == outcome
     assert ["UNKNOWN", "COMPLETE"] == [event["state"] for event in told(instance)]
+
+
+async def test_unknown_of_another_credential_is_told_once(instance: Instance) -> None:
+    await first_look(instance, google_error(404, "NOT_FOUND"), ago=HOUR)
+    instance.grant("second", f"{MARK}-refresh-second")
+    event = started(ago=HOUR, credentialId="second")
+    for _ in range(2):
+        assert Ended("UNKNOWN", "JOB_NOT_FOUND") == await instance.watch(event)
+    assert ["alice", "second"] == [message["credentialId"] for message in told(instance)]
 
 
 async def test_event_after_an_unknown_is_kept_though_a_write_was_lost() -> None:
