@@ -481,26 +481,44 @@ async def test_event_after_an_unknown_is_kept_though_a_write_was_lost() -> None:
     assert isinstance(await put_back(instance), Watching)
 
 
-async def test_event_is_kept_though_the_schedule_writes_at_the_same_time() -> None:
+@pytest.mark.parametrize("look_is_first", [True, False])
+async def test_event_is_kept_though_the_schedule_writes_at_the_same_time(look_is_first: bool) -> None:
     """The look's write meets the one that ends the put-back."""
     instance = Instance(RETRY_LEDGER="firestore")
     await instance.watch(started())
     instance.clock.wait(INTERVAL)
-    looked: list[Outcome] = []
+    asked, over, looks = asyncio.Event(), asyncio.Event(), []
+
+    async def slow() -> Answer:
+        asked.set()
+        await over.wait()
+        return says("IN_PROGRESS")
 
     async def deliver_at_once(request: Any) -> None:
-        publisher.hook = nothing
-        looked.append(await instance.watch(started(), published_at=instance.clock()))
+        looks.append(asyncio.create_task(instance.watch(started(), published_at=instance.clock())))
+        await (looks[0] if look_is_first else asked.wait())
 
-    async def nothing(request: Any) -> None:
-        return
-
-    instance.clients.topics = publisher = PublishesAs(deliver_at_once, out=True)
+    if not look_is_first:
+        instance.http.state_scripts["job"] = [slow]
+    instance.clients.topics = PublishesAs(deliver_at_once, out=True)
     assert Resumed(1) == await instance.resume()
-    assert isinstance(looked[0], Watching)
+    over.set()
+    outcome = await looks[0]
+    assert isinstance(outcome, Watching)
     entry = await instance.watched()
     assert entry
-    assert ("deferred", looked[0].until) == (entry.state, entry.not_before)
+    assert ("deferred", outcome.until) == (entry.state, entry.not_before)
+
+
+async def test_look_before_the_schedule_leaves_nothing_due(instance: Instance) -> None:
+    instance.http.state_scripts["job"] = [says("COMPLETE")]
+    await instance.watch(started())
+    instance.clock.wait(INTERVAL)
+    assert Ended("COMPLETE") == await instance.watch(started())
+    assert Resumed(0) == await instance.resume()
+    entry = await instance.watched()
+    assert entry
+    assert (b"", "") == (entry.event, entry.attributes)
 
 
 # what it does not tell
