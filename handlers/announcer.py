@@ -6,7 +6,7 @@ from handlers.deadlines import PUBLISHED, Deadlines
 from handlers.domain.delivery import Delivery
 from handlers.domain.events import RetryRejected, encode
 from handlers.domain.ledger_entry import LedgerEntry
-from handlers.domain.outcomes import Deferred, Fault, Outcome, Reason, Rejected, Retried
+from handlers.domain.outcomes import Deferred, Fault, Outcome, Rejected, Retried
 from handlers.ledger import Ledger
 from handlers.ports import DeliveryLog, Publisher, VersionedEntry
 
@@ -51,7 +51,7 @@ class Announcer:
     async def publish_rejection(self, rejection: RetryRejected, source: str = "") -> Outcome:
         attributes = rejection.message_attributes(self._delivery.message_id, source)
         await self._step("publish", PUBLISHED, self._rejected.publish(encode(rejection), attributes))
-        return Rejected(Reason(rejection.reason), rejection.detail, rejection.cause)
+        return Rejected(rejection.reason, rejection.detail, rejection.cause)
 
     async def _follow_up(self, entry: LedgerEntry) -> Outcome:
         self._bind(entry)

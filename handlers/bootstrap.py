@@ -121,6 +121,7 @@ class Container:
         self._store = store
         self._new_owner = new_owner
         self._max_latency = max_latency
+        self._entered = False
         self._otlp: Any = None
         if settings.traces:  # loaded before the fork
             from handlers.telemetry import otlp  # noqa: PLC0415, not while traces are off
@@ -148,7 +149,6 @@ class Container:
     @cached_property
     def retry_use_case(self) -> RetryFailedJob:
         settings = self.settings
-        self._in_worker()
         return RetryFailedJob(
             policy=policy_of(settings),
             deadline=settings.handler_deadline_seconds,
@@ -166,7 +166,6 @@ class Container:
         from handlers.watch_job import WatchJob  # noqa: PLC0415, in no other function
 
         settings = self.settings
-        self._in_worker()
         return WatchJob(
             interval=timedelta(seconds=settings.watch_interval_seconds),
             deadline=settings.handler_deadline_seconds,
@@ -191,11 +190,13 @@ class Container:
             for ledger, topic in runs
         ]
 
-    def _in_worker(self) -> None:
-        """What has to wait for the fork, and is done once."""
+    def enter_worker(self) -> None:
+        """What has to wait for the fork, done once: listening for SIGTERM, and the thread that sends spans."""
+        if self._entered:
+            return
+        self._entered = True
         if self._otlp:
             self._otlp.install(self.settings.google_cloud_project)
-            self._otlp = None
         self.shutdown.listen()
 
     @cached_property

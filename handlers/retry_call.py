@@ -8,28 +8,15 @@ from handlers.deadlines import ANSWERED, RECOVERED, Deadlines
 from handlers.domain.answers import (
     AlreadyRunning,
     Answer,
-    BackOff,
     Cooldown,
     NewJob,
     NotSent,
     OutcomeUnknown,
     Unauthorized,
 )
-from handlers.domain.outcomes import Cause, Reason, Rejection, Transient
+from handlers.domain.outcomes import Reason, Rejection, Transient
 from handlers.ledger import Claim
 from handlers.ports import AccessToken, DeliveryLog, Portability, Tokens
-
-_ACCOUNT_STATE = Rejection(
-    Reason.REAUTHORIZATION_REQUIRED,
-    "Google refuses this account's access tokens (ACCOUNT_STATE_INVALID). Once the account is in order, ask the user "
-    "for consent again.",
-    Cause.ACCOUNT_STATE,
-)
-
-
-def after_second_401(answer: Unauthorized) -> Rejection | BackOff:
-    """A grant that is gone shows at the next refresh, so only the account itself is a verdict."""
-    return _ACCOUNT_STATE if answer.account_state else BackOff("Google refuses new access tokens too (401)")
 
 
 class RetryCall(Struct, frozen=True):
@@ -51,7 +38,7 @@ class RetryCall(Struct, frozen=True):
         if other:
             answer = await self._send(claim, other)
         if isinstance(answer, Unauthorized):
-            answer = after_second_401(answer)
+            answer = answer.if_again
         if not isinstance(answer, NewJob | AlreadyRunning | Cooldown):
             self.log.failed("retry")
         return answer

@@ -182,6 +182,9 @@ class _JobRetry:
         except Transient:
             raise
         except Exception:
+            if entry.new_job_id:  # a passing fault, perhaps: nobody else knows the new job
+                with suppress(Exception):
+                    return await self._step("record", RECORDED, ledger.record(claim, entry), decides=False)
             # perhaps this very entry cannot be stored
             counts = entry.new_job_id or entry.calls_made > claim.entry.calls_made
             in_doubt = claim.entry.in_doubt("Google's answer could not be recorded")

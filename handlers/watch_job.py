@@ -44,7 +44,6 @@ from handlers.domain.outcomes import (
 )
 from handlers.ledger import AlreadyDecided, Claimable, InProgress, Ledger
 from handlers.ports import AccessToken, DeliveryLog, JobStates, Publisher, Tokens, VersionedEntry
-from handlers.retry_call import after_second_401
 
 _LONGEST_WAIT = timedelta(minutes=50)
 _NEW = timedelta(hours=1)  # while a job is so young, nobody can be sure that it is not there
@@ -157,7 +156,7 @@ class _Look:
             if isinstance(token, Rejection):
                 return token
             answer = await self._ask(token, now)
-        return after_second_401(answer) if isinstance(answer, Unauthorized) else answer
+        return answer.if_again if isinstance(answer, Unauthorized) else answer
 
     async def _ask(self, token: AccessToken, now: datetime) -> JobState | Answer | Unauthorized:
         seconds = max(self._deadlines.seconds_left(ANSWERED), 0.1)

@@ -1,4 +1,4 @@
-"""What a call of the Data Portability API can come to. All of it are values: an exception would hide what was sent."""
+"""What a call over HTTP can come to. All of it are values: an exception would hide what was sent."""
 
 from datetime import datetime
 
@@ -25,12 +25,6 @@ class Cooldown(Struct, frozen=True):
     until: datetime
 
 
-class Unauthorized(Struct, frozen=True):
-    """401: not carried out. Another access token may do. `account_state`: the account itself is suspended or closed."""
-
-    account_state: bool = False
-
-
 class NotSent(Struct, frozen=True):
     """The request was never sent: free of cost."""
 
@@ -41,6 +35,12 @@ class BackOff(Struct, frozen=True):
     """Google answered that it will not carry the request out for now."""
 
     detail: str
+
+
+class Unauthorized(Struct, frozen=True):
+    """401: not carried out. Another access token may do; `if_again` is what it means where that one meets it, too."""
+
+    if_again: Rejection | BackOff
 
 
 class FaultOfOurs(Struct, frozen=True):

@@ -19,7 +19,7 @@ from handlers.domain.events import ATTEMPT_MAX, ArchiveJobRetried, FailedJob, Re
 from handlers.domain.outcomes import Reason, Rejection
 
 COOLDOWN = "COOLDOWN"  # the reason of a deferral, which is published nowhere
-_LATER_PAUSES = 30  # times the first: two hours lie between the first call in doubt and the third
+_LATER_PAUSES = 30  # times the first: an hour lies between the second call in doubt and the third, or the verdict
 
 NEW_EXPORT = "Start a new export."
 _MAY_BE_RUNNING = "A call had no answer, so an export may be running: look before you start another one."
@@ -88,7 +88,7 @@ class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=
 
     def doubt_pause(self, first: float, budget: int) -> float:
         """Seconds from the latest call in doubt to the next decision: `first`, and thirty times that after each
-        further one, or where no call is left. So no outage shorter than that uses up the budget by itself.
+        further one, or where no call is left. So no outage of less than an hour is the reason of a rejection.
         """
         lapsed = self.state == "claimed"  # whoever asks has found that its lease is over
         unconfirmed = self.unconfirmed_calls + lapsed

@@ -13,7 +13,7 @@ Fault                  a step raised it, because of ...                    and s
 │   └── Throttled      a quota: nothing was done                           RetryLater
 └── Misconfigured      our settings, permissions, OAuth client or code     Failed
 
-A `Rejection` is no fault: it is Google's word that this user's grant or this job cannot be retried.
+A `Rejection` is no fault: this user's grant or this job cannot be retried, by Google's word or by a setting.
 All texts are logged and published. They name codes and resources, never a token or a payload.
 """
 
@@ -67,9 +67,9 @@ class Retried(Struct, frozen=True):
 
 
 class Rejected(Struct, frozen=True):
-    """Pub/Sub has the rejection."""
+    """Pub/Sub has the rejection. A later version of the program may have recorded a reason that is not known here."""
 
-    reason: Reason
+    reason: str
     detail: str
     cause: str = ""
     status: ClassVar = 204

@@ -7,7 +7,7 @@ https://google.aip.dev/193. An answer that no row names is a fault of ours: nobo
 
 import re
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -37,6 +37,7 @@ _DETAILS = {
     Reason.JOB_NOT_FOUND: f"Google knows no such archive job: check the id. {NEW_EXPORT}",
     Reason.JOB_NOT_RETRYABLE: f"Google does not retry this job: it has not failed, or was retried. {NEW_EXPORT}",
 }
+_Judged = TypeVar("_Judged", Answer | Unauthorized, JobState | Answer | Unauthorized)
 _SOMEBODY_ELSE = "is DATA_PORTABILITY_API_ENDPOINT or a proxy wrong?"
 _ONE_TIME = Rejection(
     Reason.REAUTHORIZATION_REQUIRED,
@@ -44,9 +45,17 @@ _ONE_TIME = Rejection(
     Cause.ONE_TIME_GRANT_USED,
 )
 
+_ACCOUNT_STATE = Rejection(
+    Reason.REAUTHORIZATION_REQUIRED,
+    "Google refuses this account's access tokens (ACCOUNT_STATE_INVALID). Once the account is in order, ask the user "
+    "for consent again.",
+    Cause.ACCOUNT_STATE,
+)
+
 _LONGEST_BACK_OFF = timedelta(seconds=600)  # what Pub/Sub can wait by itself
 _LONGEST_COOLDOWN = timedelta(days=31)  # Google speaks of 24 hours; whatever it names, it is asked again after this
 _COOLDOWN = timedelta(hours=24)
+_FRAGMENT = 8  # characters of a token that are told nowhere
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,127}")
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)")
 
@@ -73,7 +82,7 @@ class PortabilityApi:
         answer = judge_retry(response.status, response.body, now, self._host)
         if isinstance(answer, NewJob | AlreadyRunning) and answer.job_id == token:
             return OutcomeUnknown("archiveJobs.retry was answered with its own access token", ours=True)
-        return answer
+        return _with_sentence(answer, response, token)
 
     async def state(
         self, job_id: str, *, token: str, seconds: float, now: datetime
@@ -84,7 +93,7 @@ class PortabilityApi:
         response = await self._http.request("GET", url, headers=headers, body=b"", seconds=seconds)
         if not isinstance(response, HttpResponse):
             return BackOff(f"portabilityArchiveState was not answered by {self._host}: {response.detail}")
-        return judge_state(response.status, response.body, now, self._host)
+        return _with_sentence(judge_state(response.status, response.body, now, self._host), response, token)
 
 
 class GoogleError(Struct, frozen=True, kw_only=True):
@@ -139,6 +148,20 @@ def judge_state(status: int, body: bytes, now: datetime, host: str = API_DOMAIN)
     return judge_error(parse_error(status, body, host), now, method)
 
 
+def _with_sentence(answer: _Judged, response: HttpResponse, token: str) -> _Judged | FaultOfOurs:
+    """A fault of ours with Google's own first sentence, if nothing of that stands in the access token. A code that is
+    the token is told nowhere.
+    """
+    if token in getattr(answer, "detail", ""):
+        return FaultOfOurs(f"the Data Portability API answered {response.status} with its own access token")
+    if not isinstance(answer, FaultOfOurs):
+        return answer
+    message = parse_error(response.status, response.body).message
+    sentence = re.split(r"(?<=[.!?])\s| http", message, maxsplit=1)[0][:200]
+    shared = any(sentence[at : at + _FRAGMENT] in token for at in range(len(sentence) - _FRAGMENT + 1))
+    return FaultOfOurs(f"{answer.detail}: {sentence}") if sentence.isprintable() and sentence and not shared else answer
+
+
 def judge_error(error: GoogleError, now: datetime, method: str) -> Answer | Unauthorized:  # noqa: PLR0912, a table
     """What an error of less than 500 means, of any method of the API."""
     status, words = error.http_status, {error.reason, error.code}
@@ -150,7 +173,9 @@ def judge_error(error: GoogleError, now: datetime, method: str) -> Answer | Unau
         case _ if not error.is_googles:
             return FaultOfOurs(f"{method} was answered {error}: {_SOMEBODY_ELSE}")
         case 401:
-            return Unauthorized(account_state=error.reason == "ACCOUNT_STATE_INVALID")
+            # a grant that is gone shows at the next refresh, so only the account itself is a verdict
+            again = BackOff(f"{method}: Google refuses new access tokens too (401)")
+            return Unauthorized(_ACCOUNT_STATE if error.reason == "ACCOUNT_STATE_INVALID" else again)
         case 429 | 400 if error.reason == "RESOURCE_EXHAUSTED_ONE_TIME":
             return _ONE_TIME
         case 429 | 400 if cooldown:
@@ -229,12 +254,12 @@ def _rejection(reason: Reason, error: GoogleError) -> Rejection:
 
 def _cooldown_end(error: GoogleError, now: datetime) -> datetime:
     """The named time, another one in the metadata or in the message, a delay, or a day from now."""
-    named = error.metadata.get("timestamp_after_24hrs")
-    others = [text for _, text in sorted(error.metadata.items(), key=lambda item: str(item[0]))]
-    for text in (named, *others, *_RFC3339.findall(error.message)):
-        if moment := _moment(text):
-            return moment
-    return now + (error.retry_delay or _COOLDOWN)
+    if named := _moment(error.metadata.get("timestamp_after_24hrs")):
+        return named
+    texts = [text for _, text in sorted(error.metadata.items(), key=lambda item: str(item[0]))]
+    moments = list(filter(None, map(_moment, [*texts, *_RFC3339.findall(error.message)])))
+    ahead = [moment for moment in moments if moment > now]  # beside it may stand when the last export was
+    return next(iter([*ahead, *moments]), now + (error.retry_delay or _COOLDOWN))
 
 
 def _json(body: bytes) -> Any:

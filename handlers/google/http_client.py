@@ -1,4 +1,4 @@
-"""One HTTP request over aiohttp: sent once, never repeated, never redirected."""
+"""One HTTP request over aiohttp: never redirected, never repeated (but a GET, where its kept connection is closed)."""
 
 import asyncio
 from ssl import SSLContext

@@ -174,7 +174,6 @@ class UserTokens:
         if self._client:
             return self._client
         client: OAuthClient = await asyncio.shield(self._flights.join("", self._read_client))
-        self._client = client
         return client
 
     async def _read_client(self) -> OAuthClient:
@@ -182,7 +181,8 @@ class UserTokens:
         secret = await self._secrets.read(self._client_secret)
         if isinstance(secret, NoVersion):
             raise Misconfigured(f"{where} is {_WORDS[secret]}")
-        return parse_client(secret.payload, where, self._token_hosts)
+        self._client = parse_client(secret.payload, where, self._token_hosts)
+        return self._client
 
     async def _refresh_token(self, credential_id: str) -> RefreshToken | Rejection:
         name = self._prefix + credential_id

@@ -37,6 +37,7 @@ _REQUEST_SECONDS = 30.0  # for a body to come in
 class UseCases(Protocol):
     """What is behind the entry points, built at the first request: after the fork."""
 
+    def enter_worker(self) -> None: ...
     async def retry_failed_job(self, delivery: Delivery, log: Log) -> Outcome: ...
     async def watch_job(self, delivery: Delivery, log: Log) -> Outcome: ...
     async def resume_deferred(self, log: Log) -> Outcome: ...
@@ -71,6 +72,7 @@ class Endpoints:
         """The body of the response is empty or one fixed word."""
         if request.method != "POST":
             return _response(405, "post", {"Allow": "POST"})
+        self._use_cases.enter_worker()
         body = bytearray()
         try:
             await self._read(request, body)
@@ -93,6 +95,7 @@ class Endpoints:
         """One run of the schedule."""
         if request.method != "POST":
             return _response(405, "post", {"Allow": "POST"})
+        self._use_cases.enter_worker()
         with tracing.delivery_span("schedule", {}, request.headers) as span:
             line = DeliveryLog(**tracing.log_fields(span, self._project))
             return await _respond(lambda: self._use_cases.resume_deferred(line), line)

@@ -1,4 +1,4 @@
-"""The environment, read once into one frozen object. README.md says what each variable is for."""
+"""The environment, read once into one frozen object. docs/settings.md says what each variable is for."""
 
 from collections.abc import Mapping
 from datetime import timedelta

@@ -19,9 +19,9 @@ LOG_BYTES = 2_000  # the function's line and Cloud Run's own, about
 AUDIT_BYTES = 1_500  # Secret Manager's entry for an access, about
 
 # What infra/ watches it with; tests/infra/test_prices.py counts it in the plan.
-ALERT_CONDITIONS = 9
-ALERT_SERIES = 20  # that the conditions read at each look, once a minute
-COUNTS, DISTRIBUTIONS = 6, 7  # metrics that an event adds to: at most a point a minute each, of 8 and of 80 bytes
+ALERT_CONDITIONS = 10
+ALERT_SERIES = 32  # that the conditions read in a minute
+COUNTS, DISTRIBUTIONS = 7, 7  # metrics that an event adds to: at most a point a minute each, of 8 and of 80 bytes
 POINT_BYTES = COUNTS * 8 + DISTRIBUTIONS * 80
 
 # Assumed. The instance's time is shared by the deliveries in hand.

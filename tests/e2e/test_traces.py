@@ -117,6 +117,7 @@ async def test_one_trace_leads_from_the_producers_publish_to_the_consumer_of_the
     delivery, token = f"process {FAILED}", "token"
     assert {
         delivery: {"(producer)"},
+        "look": {delivery},
         "claim": {delivery},
         token: {delivery},
         "secret": {token},

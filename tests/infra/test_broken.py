@@ -1,5 +1,6 @@
 """Stages broken on purpose: the log line names the cause, the runbook the remedy, and the right alerts fire."""
 
+import itertools
 import json
 import os
 import re
@@ -10,7 +11,11 @@ from typing import Any
 
 import pytest
 
-from tests.infra.broken import REMEDIES, STAGES, Broken, line_of
+from local import google_errors
+from local.foreign_answers import bodies
+from local.grants import MARK
+from local.scripted import Answer
+from tests.infra.broken import EVENT, REMEDIES, STAGES, Broken, line_of, running
 from tests.infra.terraform import ROOT, Plan
 from tests.monitoring.logs import entry, matches
 from tests.monitoring.product import HEALTHY, HOUR, LARGE, MINUTE, SMALL, Alerts, Volume, broken_by
@@ -79,6 +84,48 @@ async def test_a_broken_stage_has_a_line_a_row_and_its_alerts(
     assert broken.fires == {*large, *small}
     assert large.get("stalled", 0.0) <= 20 * MINUTE
     assert not small or min(small.values()) < 72 * HOUR
+
+
+@pytest.mark.parametrize(
+    ("message", "reason", "told"),
+    [
+        ("Enable the API first. Then wait.", "SERVICE_DISABLED", "googleapis.com: Enable the API first."),
+        ("Enable it by visiting https://x.example?token=x", "SERVICE_DISABLED", "com: Enable it by visiting"),
+        (f"{MARK}-access-token-1 is bad.", "SERVICE_DISABLED", "SERVICE_DISABLED googleapis.com"),
+        ("It is ecret-access bad.", "SERVICE_DISABLED", "SERVICE_DISABLED googleapis.com"),
+        ("No.", f"{MARK}-access-token-1", "answered 403 with its own access token"),
+    ],
+)
+async def test_googles_first_sentence_is_told_and_no_token_in_it(message: str, reason: str, told: str) -> None:
+    answer = google_errors.error(403, "PERMISSION_DENIED", message, google_errors.error_info(reason, "googleapis.com"))
+    script = itertools.repeat(answer)
+    line = await line_of(
+        Broken("", "fault", "retry", "", breaks=lambda stage: stage.google.script_retry("job", script))
+    )
+    assert ("fault", "retry", True) == (line["outcome"], line["failedStep"], line["message"].endswith(told)), line
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome", "said"),
+    [
+        (bodies(403)["html"], "fault", "DATA_PORTABILITY_API_ENDPOINT"),
+        (google_errors.project_refused(), "fault", "SERVICE_DISABLED"),
+        (google_errors.unavailable(), "not_now", "was answered"),
+        (google_errors.rate_limited(), "not_now", "held back"),
+    ],
+)
+async def test_a_broken_watch_has_a_line_and_a_row(answer: Answer, outcome: str, said: str) -> None:
+    script = itertools.repeat(answer)
+    broken = Broken(
+        "", "", "", "", breaks=lambda stage: stage.google.script_state("job", script), target="watch_archive_job"
+    )
+    async with running(broken) as (_, function):
+        assert "watching" == (await function.deliver(EVENT))["outcome"]
+        function.later(minutes=6)
+        line = await function.deliver(EVENT)
+    assert (outcome, "state") == (line["outcome"], line["failedStep"])
+    assert (said, True) == (said, said in line["message"])
+    assert said in words(row_of(line)[2])
 
 
 def test_one_odd_job_wakes_nobody_and_is_told(alerts: Alerts) -> None:

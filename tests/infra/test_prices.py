@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import urllib.request
 
 from infra.delivery import prices
@@ -41,10 +42,11 @@ def test_what_is_watched_is_what_the_prices_are_reckoned_with(plan: Plan) -> Non
         condition for policy in plan.of("monitoring_alert_policy") for condition in policy.values["conditions"]
     ]
     assert prices.ALERT_CONDITIONS == len(conditions)
-    queries = [query["query"] for one in conditions for query in one["condition_prometheus_query_language"]]
+    queries = [query for one in conditions for query in one["condition_prometheus_query_language"]]
     thresholds = [threshold for one in conditions for threshold in one["condition_threshold"]]
     # a threshold is looked at twice a minute
-    assert prices.ALERT_SERIES == sum(query.count("sum(increase(") for query in queries) + 2 * len(thresholds)
+    reads = sum(query["query"].count("{") * 60 / float(query["evaluation_interval"][:-1]) for query in queries)
+    assert prices.ALERT_SERIES == math.ceil(reads + 2 * len(thresholds))
     values = [metric.values["metric_descriptor"][0]["value_type"] for metric in plan.of("logging_metric")]
     assert prices.DISTRIBUTIONS == values.count("DISTRIBUTION")
-    assert prices.COUNTS == values.count("INT64") - 1  # the schedule's comes at rest, and costs next to nothing
+    assert prices.COUNTS == values.count("INT64") - 2  # the schedule's and the watch's cost next to nothing

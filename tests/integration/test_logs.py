@@ -66,7 +66,7 @@ async def test_a_bug_is_one_line_with_its_stack_trace_beside_a_short_message(tmp
         line: dict[str, Any] = stage.deliveries[0]
         other = server.other_output
     assert ("ERROR", "fault", REPORTED) == (line["severity"], line["outcome"], line["@type"])
-    assert "unexpected KeyError" == line["message"]
+    assert "unexpected KeyError: a bug, and this line has its stack trace" == line["message"]
     assert line["stack_trace"].startswith("Traceback (most recent call last):")
     assert line["stack_trace"].endswith("KeyError: 'no such key'")
     assert "context" not in line

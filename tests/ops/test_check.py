@@ -267,7 +267,8 @@ async def test_endpoint_that_is_not_googles_is_named(google_cloud: Any, answer: 
         api.answer = answer
         found = failures(await lines_of(stage))
     assert [f"API {api.url}"] == list(found)
-    assert f"it answers {answer.status}, with a body that is not Google's" in found[f"API {api.url}"]
+    assert f"it answers {answer.status} by " in found[f"API {api.url}"]
+    assert "with a body that is not Google's" in found[f"API {api.url}"]
 
 
 async def test_endpoint_that_does_not_answer_is_named(google_cloud: Any) -> None:

@@ -90,7 +90,7 @@ class Firestore:
         ]
 
     def write_unreadable(self, collection: str, job: str, seconds: float) -> None:
-        """An entry that this version of the program cannot read, and that is due, is there for so long; if none is."""
+        """For so long there is an entry that is due, and that this version of the program cannot read."""
         document = _Document(name=f"{collection}/{job}")
         if document.name in self._documents:
             return

@@ -29,7 +29,6 @@ from tests.simulation.record import (
     GrantChanged,
     Instance,
     Leak,
-    Nacked,
     Rejection,
     Resumed,
     SecretAsked,
@@ -537,9 +536,6 @@ class _Judge:
         job = self._event(effect.delivery).job
         unknown = sum(self._unknown(known.name) for known in self._chain(job))
         self._counted[effect.delivery] = self._used(job, self._carried_out), unknown
-
-    def _sees_Nacked(self, effect: Nacked) -> None:
-        """It will come again."""
 
     def _sees_DeadLettered(self, effect: DeadLettered) -> None:
         self._settled.add(effect.message)

@@ -633,9 +633,11 @@ HINTS: Mapping[type[Container], int] = {
     LeaseByTheWallClock: 169,
     LeaseShorterThanTheWork: 87,
     LeaseWithoutFence: 91,
+    LinkTakenForBeingInTheWay: 1430,
     OneDocumentTwiceInACommit: 60,
     RejectionForEverybody: 170,
     ReleasesAfterSending: 39,
+    StopsAtWhatItCannotRead: 51,
 }
 
 

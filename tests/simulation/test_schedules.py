@@ -25,7 +25,7 @@ from tests.simulation.record import (
 )
 from tests.simulation.world import World
 
-_SCHEDULES = int(os.environ.get("SIMULATED_SCHEDULES", "800"))
+_SCHEDULES = int(os.environ.get("SIMULATED_SCHEDULES", "600"))
 _AT_ONCE = 100
 _BLOCKS = range(0, _SCHEDULES, _AT_ONCE)
 _OTHER_STEPS = {("deferred", "open"), ("deferred", "deferred"), ("open", "open"), ("retried", "retried")}

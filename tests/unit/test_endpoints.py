@@ -36,6 +36,9 @@ class Ends:
     async def retry_failed_job(self, delivery: Any, log: Any) -> Outcome:
         return await self.resume_deferred(log)  # type: ignore[no-any-return]
 
+    def enter_worker(self) -> None:
+        pass
+
     async def watch_job(self, delivery: Any, log: Any) -> Any:
         return await self.resume_deferred(log)
 

@@ -230,12 +230,13 @@ async def test_details_of_any_shape_break_nothing(instance: Instance, details: A
 
 async def test_unlisted_answer_is_logged_so_that_it_can_be_pasted(instance: Instance, logged: LogLines) -> None:
     info = error_info("SOMETHING_NEW", FOREIGN, consumer="projects/5", service="x", **{"not a key": "x"})
-    instance.script("job", google_error(403, "PERMISSION_DENIED", info, message="do not quote this"))
+    instance.script("job", google_error(403, "PERMISSION_DENIED", info, message="New here. The rest is left out"))
     await instance.post(push({"archiveJobId": "job", "userId": "alice"}))
     assert (
         "archiveJobs.retry was answered 403 PERMISSION_DENIED SOMETHING_NEW googleapis.com metadata:consumer,service"
-        == logged.lines[0]["message"]
+        in logged.lines[0]["message"]
     )
+    assert "The rest" not in logged.lines[0]["message"]
 
 
 async def test_words_that_are_no_codes_are_not_repeated(instance: Instance) -> None:

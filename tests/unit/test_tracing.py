@@ -133,12 +133,12 @@ def test_long_tracestate_is_dropped(told: dict[str, Any], scenario: str, state: 
 @pytest.mark.parametrize(
     ("scenario", "span", "status", "said"),
     [
-        ("in doubt", PROCESS, "ERROR", "archiveJobs.retry was answered 500"),
+        ("in doubt", PROCESS, "ERROR", "archiveJobs.retry was answered 500 by dataportability.googleapis.com"),
         ("in doubt", "record", "UNSET", ""),
         ("rejected", PROCESS, "UNSET", ""),
         ("unpublished", "publish", "ERROR", "publishing to projects/a-project/topics/archive-job-retried: UNAVAILABLE"),
         ("bug", "token", "ERROR", "RuntimeError"),
-        ("bug", PROCESS, "ERROR", "unexpected RuntimeError"),
+        ("bug", PROCESS, "ERROR", "unexpected RuntimeError: a bug, and this line has its stack trace"),
     ],
 )
 def test_status_of_a_span(told: dict[str, Any], scenario: str, span: str, status: str, said: str) -> None:
@@ -203,6 +203,7 @@ async def test_refused_spans_are_one_warning() -> None:
 async def test_unusable_variables_turn_traces_off(logged: LogLines, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "1")
     instance = Instance(OTEL_TRACES_EXPORTER="otlp")
+    instance.container.enter_worker()
     assert isinstance(await instance.deliver(), Retried)
     assert ["Traces are off, some OTEL_* variable is wrong: ValueError"] == [line["message"] for line in logged.lines]
     assert {"eventType", "userId", "dedupKey"} == set(instance.attributes("archive-job-retried")[0])
