@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from handlers.domain.decisions import RetryPolicy
 from handlers.domain.delivery import Delivery
@@ -29,9 +29,11 @@ from handlers.memory_store import MemoryStore
 from handlers.ports import DeliveryLog, Publisher, Store, Tokens
 from handlers.resume_deferred import ResumeDeferred
 from handlers.retry_failed_job import RetryFailedJob
-from handlers.watch_job import WatchJob
 from handlers.web.settings import Settings
 from handlers.web.shutdown import Shutdown
+
+if TYPE_CHECKING:
+    from handlers.watch_job import WatchJob
 
 # A message can be redelivered, or redriven from the dead letters, for as long as Pub/Sub keeps any: 31 days.
 _LONGEST_RETENTION = timedelta(days=31)
@@ -160,7 +162,9 @@ class Container:
         )
 
     @cached_property
-    def watch_use_case(self) -> WatchJob:
+    def watch_use_case(self) -> "WatchJob":
+        from handlers.watch_job import WatchJob  # noqa: PLC0415, in no other function
+
         settings = self.settings
         return WatchJob(
             interval=timedelta(seconds=settings.watch_interval_seconds),

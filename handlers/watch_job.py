@@ -142,8 +142,9 @@ class _Look:
         if not state:
             return await self._keep(found, found.entry, found.read_at + self._case.wait(age))
         await self._publish(state, cause, ended_at)
-        entry = replace(found.entry.done(), state="rejected" if state == "UNKNOWN" else "ended", cause=cause)
-        await self._step("record", PUBLISHED, self._case.ledger.keep(self._job, found, replace(entry, reason=state)))
+        stored = "rejected" if state == "UNKNOWN" else "ended"  # a rejection answers no later event
+        entry = replace(found.entry.merged(self._job).done(), state=stored, reason=state, cause=cause)
+        await self._step("record", PUBLISHED, self._case.ledger.keep(self._job, found, entry))
         return Ended(state, cause)
 
     async def _state(self, now: datetime) -> JobState | Answer:

@@ -102,15 +102,15 @@ def timestamp(moment: datetime) -> str:
 
 
 def moment_of(raw: Raw | str) -> datetime:
-    """An RFC 3339 time; a leap second is read as the one before. Raises ValidationError."""
+    """An RFC 3339 time, in UTC; a leap second is read as the one before. Raises ValidationError."""
     text = raw if isinstance(raw, str) else msgspec.json.decode(raw, type=str)
     if len(text) > _MOMENT_MAX:
         raise msgspec.ValidationError("Expected a time as RFC 3339 has it")
     moment: datetime = msgspec.convert(re.sub(r"(\d\d:\d\d):60", r"\1:59", text), Annotated[datetime, Meta(tz=True)])
     try:
         return moment.astimezone(UTC)
-    except OverflowError:  # in year 1 or 9999
-        raise msgspec.ValidationError("Expected a time within the calendar") from None
+    except OverflowError:
+        raise msgspec.ValidationError("Expected a time that UTC has, too") from None
 
 
 def _job_id(raw: Raw) -> str:

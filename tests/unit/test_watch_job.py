@@ -8,6 +8,7 @@ import pytest
 
 from handlers.domain.outcomes import Ended, Failed, Outcome, Rejected, Resumed, RetryLater, Watching
 from local.foreign_answers import TO_LOOK
+from local.grants import MARK
 from local.stage import WATCH
 from local.state_answers import SIGNED_URL
 from tests.unit.fakes import (
@@ -232,7 +233,7 @@ async def test_end_without_a_time_is_that_of_the_look(instance: Instance, time: 
 
 
 async def test_end_names_chain_and_credential_as_they_came(instance: Instance) -> None:
-    instance.grant("second", "a-token")
+    instance.grant("second", f"{MARK}-refresh-second")
     await first_look(instance, says("COMPLETE"), rootArchiveJobId="first", attempt=2, credentialId="second")
     [event] = told(instance)
     assert ("first", 2, "second") == (event["rootArchiveJobId"], event["attempt"], event["credentialId"])
@@ -291,8 +292,8 @@ async def test_job_that_is_not_there_at_first_is_looked_at_until_it_ends(instanc
         (None, [], "NO_SECRET"),
         (b"", [], "NO_REFRESH_TOKEN"),
         (grpc_error("FAILED_PRECONDITION", "is in DISABLED state"), [], "SECRET_DISABLED"),
-        (b"a-token", [INVALID_GRANT], "INVALID_GRANT"),
-        (b"a-token", [(400, {"error": "admin_policy_enforced"})], "ADMIN_POLICY"),
+        (f"{MARK}-refresh", [INVALID_GRANT], "INVALID_GRANT"),
+        (f"{MARK}-refresh", [(400, {"error": "admin_policy_enforced"})], "ADMIN_POLICY"),
     ],
 )
 async def test_withdrawn_consent_ends_the_watch_after_the_first_hour(
@@ -325,7 +326,7 @@ async def test_refused_access_token_is_replaced_once(instance: Instance) -> None
 
 
 async def test_consent_that_is_gone_shows_at_the_refresh_after_a_401(instance: Instance) -> None:
-    instance.http.token_script = [(200, {"access_token": "an-access-token", "expires_in": 3599}), INVALID_GRANT]
+    instance.http.token_script = [(200, {"access_token": f"{MARK}-access", "expires_in": 3599}), INVALID_GRANT]
     outcome = await first_look(instance, google_error(401, "UNAUTHENTICATED"), ago=HOUR)
     assert Ended("UNKNOWN", "INVALID_GRANT") == outcome
 
@@ -461,6 +462,15 @@ async def test_end_may_follow_an_unknown_after_a_later_event(instance: Instance)
     assert ["UNKNOWN", "COMPLETE"] == [event["state"] for event in told(instance)]
 
 
+async def test_unknown_of_another_credential_is_told_once(instance: Instance) -> None:
+    await first_look(instance, google_error(404, "NOT_FOUND"), ago=HOUR)
+    instance.grant("second", f"{MARK}-refresh-second")
+    event = started(ago=HOUR, credentialId="second")
+    for _ in range(2):
+        assert Ended("UNKNOWN", "JOB_NOT_FOUND") == await instance.watch(event)
+    assert ["alice", "second"] == [message["credentialId"] for message in told(instance)]
+
+
 async def test_event_after_an_unknown_is_kept_though_a_write_was_lost() -> None:
     instance = Instance(RETRY_LEDGER="firestore")
     await first_look(instance, google_error(404, "NOT_FOUND"), says("IN_PROGRESS"), ago=HOUR)
@@ -471,26 +481,44 @@ async def test_event_after_an_unknown_is_kept_though_a_write_was_lost() -> None:
     assert isinstance(await put_back(instance), Watching)
 
 
-async def test_event_is_kept_though_the_schedule_writes_at_the_same_time() -> None:
+@pytest.mark.parametrize("look_is_first", [True, False])
+async def test_event_is_kept_though_the_schedule_writes_at_the_same_time(look_is_first: bool) -> None:
     """The look's write meets the one that ends the put-back."""
     instance = Instance(RETRY_LEDGER="firestore")
     await instance.watch(started())
     instance.clock.wait(INTERVAL)
-    looked: list[Outcome] = []
+    asked, over, looks = asyncio.Event(), asyncio.Event(), []
+
+    async def slow() -> Answer:
+        asked.set()
+        await over.wait()
+        return says("IN_PROGRESS")
 
     async def deliver_at_once(request: Any) -> None:
-        publisher.hook = nothing
-        looked.append(await instance.watch(started(), published_at=instance.clock()))
+        looks.append(asyncio.create_task(instance.watch(started(), published_at=instance.clock())))
+        await (looks[0] if look_is_first else asked.wait())
 
-    async def nothing(request: Any) -> None:
-        return
-
-    instance.clients.topics = publisher = PublishesAs(deliver_at_once, out=True)
+    if not look_is_first:
+        instance.http.state_scripts["job"] = [slow]
+    instance.clients.topics = PublishesAs(deliver_at_once, out=True)
     assert Resumed(1) == await instance.resume()
-    assert isinstance(looked[0], Watching)
+    over.set()
+    outcome = await looks[0]
+    assert isinstance(outcome, Watching)
     entry = await instance.watched()
     assert entry
-    assert ("deferred", looked[0].until) == (entry.state, entry.not_before)
+    assert ("deferred", outcome.until) == (entry.state, entry.not_before)
+
+
+async def test_look_before_the_schedule_leaves_nothing_due(instance: Instance) -> None:
+    instance.http.state_scripts["job"] = [says("COMPLETE")]
+    await instance.watch(started())
+    instance.clock.wait(INTERVAL)
+    assert Ended("COMPLETE") == await instance.watch(started())
+    assert Resumed(0) == await instance.resume()
+    entry = await instance.watched()
+    assert entry
+    assert (b"", "") == (entry.event, entry.attributes)
 
 
 # what it does not tell
@@ -508,6 +536,17 @@ async def test_malformed_event_is_rejected_and_names_its_source(instance: Instan
     assert ("archive-job-started", "MALFORMED_EVENT") == (attributes["source"], attributes["reason"])
     assert [REJECTED] == came_out(instance)
     assert Resumed(0) == await instance.resume()
+
+
+@pytest.mark.parametrize("name", ["startedAt", "retriedAt"])
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+10:00", "9999-12-31T23:59:59-10:00"])
+async def test_time_that_is_none_in_utc_is_malformed(instance: Instance, name: str, time: str) -> None:
+    assert isinstance(await instance.watch(started() | {name: time}), Rejected)
+
+
+async def test_export_time_that_is_none_in_utc_is_that_of_the_look(instance: Instance) -> None:
+    assert Ended("COMPLETE") == await first_look(instance, says("COMPLETE", exportTime="0001-01-01T00:00:00+10:00"))
+    assert ["2026-11-23T18:05:00.000Z"] == [event["endedAt"] for event in told(instance)]
 
 
 async def test_failed_at_of_a_started_event_is_nobodys_business(instance: Instance) -> None:

@@ -9,7 +9,7 @@ import functions_framework
 import grpc
 from cloudevents.http import CloudEvent
 from google.auth.transport.requests import AuthorizedSession
-from google.cloud import pubsub_v1, secretmanager
+from google.cloud import pubsub_v1, secretmanager  # type: ignore[attr-defined,unused-ignore]
 from google.cloud.secretmanager_v1.services.secret_manager_service.transports import SecretManagerServiceGrpcTransport
 from google.oauth2.credentials import Credentials
 
