@@ -39,6 +39,11 @@ def _once(*steps: Step) -> Callable[[Stage, str], Content]:
     return _google(lambda: iter(steps))
 
 
+def _twice(step: Step) -> Callable[[Stage, str], Content]:
+    """An event that is published after the rejection is a new question, and gets the same answer."""
+    return _google(lambda: iter((step, step)))
+
+
 def _cools_down() -> Iterator[Step]:
     """The cooldown counts from Google's answer, however long the event was on its way."""
     yield google_errors.cooldown(datetime.now(UTC) + timedelta(seconds=COOLDOWN_SECONDS))
@@ -76,7 +81,7 @@ KINDS: Mapping[str, Kind] = {
     "malformed": Kind((("rejected", "MALFORMED_EVENT"),), _malformed),
     "expired": Kind((("rejected", "EVENT_EXPIRED"),), _with(failedAt="2020-01-01T00:00:00Z")),
     "used-up": Kind((("rejected", "RETRY_BUDGET_EXHAUSTED"),), _with(attempt=3)),
-    "denied": Kind((("rejected", "ACCESS_DENIED"),), _once(google_errors.access_denied())),
-    "unknown": Kind((("rejected", "JOB_NOT_FOUND"),), _once(google_errors.not_found())),
-    "not-failed": Kind((("rejected", "JOB_NOT_RETRYABLE"),), _once(google_errors.not_failed())),
+    "denied": Kind((("rejected", "ACCESS_DENIED"),), _twice(google_errors.access_denied())),
+    "unknown": Kind((("rejected", "JOB_NOT_FOUND"),), _twice(google_errors.not_found())),
+    "not-failed": Kind((("rejected", "JOB_NOT_RETRYABLE"),), _twice(google_errors.not_failed())),
 }

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,10 @@ import pytest
 from google.cloud import pubsub_v1  # type: ignore[attr-defined,import-untyped,unused-ignore]
 from google.oauth2.credentials import Credentials
 
-from examples import consume_rejections, poll_exports, start_export
+from examples import consume_outcomes, consume_rejections, poll_exports, start_export
 from local.function_server import ROOT
 from local.scripted import Answer
 from local.stage import RESUME, RETRY, WATCH, Stage
-from local.topics import ENDED, RETRIED
 
 FILES = sorted((ROOT / "examples").glob("*.py"))
 
@@ -90,33 +88,23 @@ def test_rejection_says_what_to_do(rejection: dict[str, Any], says: str) -> None
     assert says == consume_rejections.what_to_do({"userId": "user", **rejection})
 
 
-async def test_consumer_reads_each_outcome_once(stage: Stage) -> None:
-    subscriber, publisher = pubsub_v1.SubscriberClient(), pubsub_v1.PublisherClient()
-    for topic in (RETRIED, ENDED):
-        path = subscriber.subscription_path(stage.project, "of-the-product")
-        subscriber.create_subscription(name=path, topic=publisher.topic_path(stage.project, topic))
-        follow_up = {"archiveJobId": "new", "retriedArchiveJobId": "old", "attempt": 1, "userId": "user"}
-        ended = {"archiveJobId": "new", "userId": "user", "state": "COMPLETE", "cause": ""}
-        event, kind = (follow_up, "archive-job-retried") if topic == RETRIED else (ended, "archive-job-ended")
-        for _ in range(2):
-            publisher.publish(
-                publisher.topic_path(stage.project, topic), json.dumps(event).encode(), eventType=kind, dedupKey="key"
-            ).result()
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-u",
-            "examples/consume_outcomes.py",
-            "of-the-product",
-            cwd=ROOT,
-            stdout=asyncio.subprocess.PIPE,
-            env={
-                "PUBSUB_EMULATOR_HOST": stage.environment["PUBSUB_EMULATOR_HOST"],
-                "GOOGLE_CLOUD_PROJECT": stage.project,
-            },
-        )
-        assert process.stdout
-        expected = "old goes on as new, retry 1\n" if topic == RETRIED else "new of user has ended: COMPLETE\n"
-        assert expected == (await asyncio.wait_for(process.stdout.readline(), 30)).decode()
-        process.terminate()
-        await process.wait()
-        subscriber.delete_subscription(subscription=path)
+class Delivered:
+    """A message as the subscriber's client hands it over."""
+
+    def __init__(self, kind: str, event: dict[str, Any]) -> None:
+        self.attributes = {"eventType": kind, "dedupKey": "old"}
+        self.data = json.dumps(event).encode()
+        self.acked = False
+
+    def ack(self) -> None:
+        self.acked = True
+
+
+def test_consumer_reads_each_outcome_once(capsys: pytest.CaptureFixture[str]) -> None:
+    follow_up = {"archiveJobId": "new", "retriedArchiveJobId": "old", "attempt": 1, "userId": "user"}
+    ended = {"archiveJobId": "new", "userId": "user", "state": "COMPLETE", "cause": ""}
+    messages = [Delivered("archive-job-retried", follow_up), Delivered("archive-job-ended", ended)] * 2
+    for message in messages:
+        consume_outcomes.handle(message)
+    assert "old goes on as new, retry 1\nnew of user has ended: COMPLETE\n" == capsys.readouterr().out
+    assert all(message.acked for message in messages)
