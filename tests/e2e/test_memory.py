@@ -1,0 +1,63 @@
+"""The most expensive requests, eighty at once: the instance keeps within its memory, and serves others meanwhile."""
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+import pytest
+
+from local.stage import Stage
+from tests.e2e.test_hostile_peers import memory_mib
+
+LIMIT_MIB = 512  # of infra/
+MIB = 1 << 20
+
+
+def push(data: bytes, **message: Any) -> bytes:
+    fields = {"data": base64.b64encode(data).decode(), "messageId": "1"} | message
+    return json.dumps({"message": fields, "subscription": "projects/p/subscriptions/s"}).encode()
+
+
+def event(more: str) -> bytes:
+    return f'{{"archiveJobId": 7, "userId": "alice", "more": {more}}}'.encode()
+
+
+EXPENSIVE: dict[str, bytes] = {
+    "control characters": push(b"\x01" * MIB),
+    "half pairs": push(event('"' + "\\ud800" * (MIB // 6 - 20) + '"')),
+    "small fields": push(event("{}")[:-1] + b"".join(b',"%d":0' % number for number in range(90_000)) + b"}"),
+    "no text": push(b"\xff" * (8 * MIB)),
+    "attributes": push(b"{}", attributes={str(number): "" for number in range(300_000)}),
+}
+
+
+@pytest.mark.parametrize("name", EXPENSIVE)
+async def test_eighty_expensive_requests_fit_into_the_memory(
+    name: str, google_cloud: dict[str, Any], figure: Callable[[str, int], None]
+) -> None:
+    async with Stage(**google_cloud, tls=False) as stage:
+        server = await stage.start_function()
+        waits: list[float] = []
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
+
+            async def deliver() -> int:
+                async with http.post(server.url, data=EXPENSIVE[name]) as answer:
+                    return answer.status
+
+            async def look() -> None:
+                while True:
+                    begun = time.monotonic()
+                    await (await http.get(server.url)).read()
+                    waits.append(time.monotonic() - begun)
+                    await asyncio.sleep(0.01)
+
+            looking = asyncio.create_task(look())
+            answers = await asyncio.gather(*(deliver() for _ in range(80)))
+            looking.cancel()
+        assert {*answers} <= {204, 400, 503}
+        assert memory_mib(server) < LIMIT_MIB
+        figure(f"ms that another request waited at most beside 80 of {name}", round(max(waits) * 1000))
