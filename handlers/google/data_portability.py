@@ -80,7 +80,7 @@ class PortabilityApi:
             case OutcomeUnknown(detail):
                 return OutcomeUnknown(f"archiveJobs.retry was sent to {self._host}, with no answer: {detail}")
         if token.encode() in response.body and response.status < 500:
-            said = f"{self._host} answered archiveJobs.retry {response.status} with the access token in it"
+            said = f"archiveJobs.retry was answered {response.status} by {self._host} with the access token in it"
             return OutcomeUnknown(said, ours=True) if response.status < 300 else FaultOfOurs(said)
         answer = judge_retry(response.status, response.body, now, self._host)
         return _with_sentence(answer, response, token)
@@ -95,7 +95,7 @@ class PortabilityApi:
         if not isinstance(response, HttpResponse):
             return BackOff(f"portabilityArchiveState was not answered by {self._host}: {response.detail}")
         if token.encode() in response.body:
-            return FaultOfOurs(f"{self._host} answered portabilityArchiveState with the access token in it")
+            return FaultOfOurs(f"portabilityArchiveState was answered by {self._host} with the access token in it")
         return _with_sentence(judge_state(response.status, response.body, now, self._host), response, token)
 
 

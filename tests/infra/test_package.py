@@ -122,7 +122,7 @@ def test_without_git_nothing_is_packaged(tree: Path, tmp_path: Path) -> None:
 def test_it_holds_the_function_and_nothing_else(unpacked: Path) -> None:
     held = {path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*") if path.is_file()}
     listed = (
-        "import json, main, pathlib, sys;"
+        "import json, main, pathlib, sys, handlers.watch_job;"
         "own = [module for name, module in sys.modules.items() if name.partition('.')[0] == 'handlers'];"
         "print(json.dumps([str(pathlib.Path(each.__file__).relative_to(pathlib.Path.cwd())) for each in own]))"
     )
