@@ -79,10 +79,10 @@ class PortabilityApi:
                 return NotSent(f"archiveJobs.retry was not sent to {self._host}: {detail}")
             case OutcomeUnknown(detail):
                 return OutcomeUnknown(f"archiveJobs.retry was sent to {self._host}, with no answer: {detail}")
-        if token.encode() in response.body and response.status < 500:
+        answer = judge_retry(response.status, response.body, now, self._host)
+        if response.status < 500 and _holds(token, response, answer):
             said = f"archiveJobs.retry was answered {response.status} by {self._host} with the access token in it"
             return OutcomeUnknown(said, ours=True) if response.status < 300 else FaultOfOurs(said)
-        answer = judge_retry(response.status, response.body, now, self._host)
         return _with_sentence(answer, response, token)
 
     async def state(
@@ -94,9 +94,10 @@ class PortabilityApi:
         response = await self._http.request("GET", url, headers=headers, body=b"", seconds=seconds)
         if not isinstance(response, HttpResponse):
             return BackOff(f"portabilityArchiveState was not answered by {self._host}: {response.detail}")
-        if token.encode() in response.body:
+        answer = judge_state(response.status, response.body, now, self._host)
+        if _holds(token, response, answer):
             return FaultOfOurs(f"portabilityArchiveState was answered by {self._host} with the access token in it")
-        return _with_sentence(judge_state(response.status, response.body, now, self._host), response, token)
+        return _with_sentence(answer, response, token)
 
 
 class GoogleError(Struct, frozen=True, kw_only=True):
@@ -151,12 +152,14 @@ def judge_state(status: int, body: bytes, now: datetime, host: str = API_DOMAIN)
     return judge_error(parse_error(status, body, host), now, method)
 
 
+def _holds(token: str, response: HttpResponse, answer: Any) -> bool:
+    """Whether the access token stands in the body, or in what was read from it: JSON can write it with escapes."""
+    read = f"{getattr(answer, 'job_id', '')} {getattr(answer, 'detail', '')} {getattr(answer, 'state', '')}"
+    return token.encode() in response.body or token in read
+
+
 def _with_sentence(answer: _Judged, response: HttpResponse, token: str) -> _Judged | FaultOfOurs:
-    """A fault of ours with Google's own first sentence, if nothing of that stands in the access token. A code that is
-    the token is told nowhere.
-    """
-    if token in getattr(answer, "detail", ""):
-        return FaultOfOurs(f"the Data Portability API answered {response.status} with its own access token")
+    """A fault of ours with Google's own first sentence, if nothing of that stands in the access token."""
     if not isinstance(answer, FaultOfOurs):
         return answer
     message = parse_error(response.status, response.body).message

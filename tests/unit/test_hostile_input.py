@@ -20,6 +20,7 @@ GRANTED: Answer = (200, {"access_token": TOKEN, "expires_in": 3599})
     ("answer", "calls"),
     [
         ((200, {"archiveJobId": f"job-{TOKEN}"}), 1),
+        ((200, ('{"archiveJobId": "' + "".join(f"\\u{ord(each):04x}" for each in TOKEN) + '"}').encode()), 1),
         (google_error(409, "ALREADY_EXISTS", error_info("ALREADY_EXISTS_ONE_TIME", job_id=f"x{TOKEN}")), 0),
         (google_error(404, TOKEN), 0),
         (google_error(400, "INVALID_ARGUMENT", error_info(TOKEN)), 0),
