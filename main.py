@@ -17,10 +17,10 @@ import functions_framework.aio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from handlers.bootstrap import Container, export_proxies
+from handlers.bootstrap import Container
 from handlers.telemetry.logging import configure_logs, log_start, log_wrong_settings
 from handlers.web.endpoints import Endpoints
-from handlers.web.server import keep_connections
+from handlers.web.server import export_proxies, keep_connections
 from handlers.web.settings import WrongSettings, from_environment, summary
 
 keep_connections(os.environ)

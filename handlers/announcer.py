@@ -1,14 +1,40 @@
 """Publishes what became of a delivery: the follow-up, or the rejection."""
 
 from contextlib import suppress
+from datetime import datetime
 
 from handlers.deadlines import PUBLISHED, Deadlines
 from handlers.domain.delivery import Delivery
-from handlers.domain.events import RetryRejected, encode
+from handlers.domain.events import MalformedEvent, encode
 from handlers.domain.ledger_entry import LedgerEntry
+from handlers.domain.messages import RetryRejected
 from handlers.domain.outcomes import Deferred, Fault, Outcome, Rejected, Retried
 from handlers.ledger import Ledger
 from handlers.ports import DeliveryLog, Publisher, VersionedEntry
+
+
+async def reject_malformed(
+    error: MalformedEvent,
+    delivery: Delivery,
+    rejected: Publisher,
+    deadlines: Deadlines,
+    log: DeliveryLog,
+    *,
+    now: datetime,
+    source: str = "",
+) -> Outcome:
+    """Publish the rejection of data that is no event. `source`: the topic that it came by, where that is another."""
+    rejection = RetryRejected.of_malformed(error, delivery.data, now)
+    log.bind(archiveJobId=rejection.archive_job_id, userId=rejection.user_id)
+    return await _publish_rejection(rejection, delivery, rejected, deadlines, source)
+
+
+async def _publish_rejection(
+    rejection: RetryRejected, delivery: Delivery, rejected: Publisher, deadlines: Deadlines, source: str = ""
+) -> Outcome:
+    attributes = rejection.message_attributes(delivery.message_id, source)
+    await deadlines.step("publish", PUBLISHED, rejected.publish(encode(rejection), attributes))
+    return Rejected(rejection.reason, rejection.detail, rejection.cause)
 
 
 class Announcer:
@@ -25,7 +51,7 @@ class Announcer:
         rejected: Publisher,
     ) -> None:
         self._delivery = delivery
-        self._step = deadlines.step
+        self._deadlines = deadlines
         self._log = log
         self._ledger = ledger
         self._retried = retried
@@ -40,24 +66,20 @@ class Announcer:
         outcome = await (self._follow_up(entry) if entry.state == "retried" else self.reject(entry))
         if entry.not_before:  # deferred once. Where this fails, it is put back and published once more
             with suppress(Fault):
-                await self._step("announced", PUBLISHED, self._ledger.announced(found), decides=False)
+                await self._deadlines.step("announced", PUBLISHED, self._ledger.announced(found), decides=False)
         return outcome
 
     async def reject(self, entry: LedgerEntry) -> Outcome:
         """Publish the rejection of this entry, which need not be stored."""
         self._bind(entry)
-        return await self.publish_rejection(entry.rejection(self._delivery.data))
-
-    async def publish_rejection(self, rejection: RetryRejected, source: str = "") -> Outcome:
-        attributes = rejection.message_attributes(self._delivery.message_id, source)
-        await self._step("publish", PUBLISHED, self._rejected.publish(encode(rejection), attributes))
-        return Rejected(rejection.reason, rejection.detail, rejection.cause)
+        rejection = entry.rejection(self._delivery.data)
+        return await _publish_rejection(rejection, self._delivery, self._rejected, self._deadlines)
 
     async def _follow_up(self, entry: LedgerEntry) -> Outcome:
         self._bind(entry)
         follow_up = entry.follow_up()
         published = self._retried.publish(encode(follow_up), follow_up.message_attributes())
-        await self._step("publish", PUBLISHED, published)
+        await self._deadlines.step("publish", PUBLISHED, published)
         return Retried(entry.new_job_id)
 
     def _bind(self, entry: LedgerEntry) -> None:

@@ -7,12 +7,11 @@ bench build through here too, with other parts at the seams.
 
 import asyncio
 import secrets
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
-from handlers.domain.decisions import RetryPolicy
 from handlers.domain.delivery import Delivery
 from handlers.domain.outcomes import Outcome, Resumed
 from handlers.google.account import Account
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 _LONGEST_RETENTION = timedelta(days=31)
 MAX_RESUMED = 10_000  # entries in one run of the schedule; what is left is due again at the next one
 WATCH_SUFFIX = "Watch"  # of the watch's collection
-_TOKEN_RESERVE = 30.0  # seconds that a token outlives the delivery that uses it
 
 
 class Clients(Protocol):
@@ -48,20 +46,6 @@ class Clients(Protocol):
     async def firestore(self) -> Any: ...
     async def publisher(self) -> Any: ...
     async def secret_manager(self, location: str = "") -> Any: ...
-
-
-def policy_of(settings: Settings) -> RetryPolicy:
-    return RetryPolicy(
-        budget=settings.retry_budget,
-        event_max_age=settings.event_max_age,
-        park_ambiguous=settings.ambiguous_retry == "park",
-        doubt_pause=settings.doubt_pause_seconds,
-    )
-
-
-def token_margin(settings: Settings) -> float:
-    """Seconds before its end at which an access token counts as over: one delivery has to fit in."""
-    return settings.handler_deadline_seconds + _TOKEN_RESERVE
 
 
 def google_clients(settings: Settings, account: Account) -> GoogleClients:
@@ -84,16 +68,6 @@ def firestore_store(
         collection=settings.retry_ledger_collection + suffix,
         max_latency=max_latency,
     )
-
-
-def export_proxies(environment: MutableMapping[str, str]) -> None:
-    """gRPC reads the lower-case variables only. The metadata server is this very machine's, so no proxy reaches it."""
-    for name in ("HTTPS_PROXY", "NO_PROXY"):
-        if environment.get(name):
-            environment.setdefault(name.lower(), environment[name])
-    if environment.get("https_proxy") or environment.get("HTTP_PROXY") or environment.get("http_proxy"):
-        hosts = [environment.get("no_proxy", ""), "metadata.google.internal", "169.254.169.254"]
-        environment["no_proxy"] = environment["NO_PROXY"] = ",".join(filter(None, hosts))
 
 
 class Container:
@@ -150,7 +124,7 @@ class Container:
     def retry_use_case(self) -> RetryFailedJob:
         settings = self.settings
         return RetryFailedJob(
-            policy=policy_of(settings),
+            policy=settings.retry_policy,
             deadline=settings.handler_deadline_seconds,
             ledger=self.ledger,
             tokens=self.tokens,
@@ -212,7 +186,7 @@ class Container:
         settings = self.settings
         return Ledger(
             store,
-            policy_of(settings),
+            settings.retry_policy,
             lease_seconds=settings.claim_lease_seconds,
             keep=settings.event_max_age + _LONGEST_RETENTION,
             now=self.now,
@@ -243,7 +217,7 @@ class Container:
             client_secret=settings.oauth_client_secret,
             canary=settings.canary_credential,
             token_hosts=settings.token_host_names,
-            margin=token_margin(settings),
+            margin=settings.token_margin,
         )
 
     @cached_property

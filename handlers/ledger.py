@@ -25,7 +25,6 @@ from handlers.domain.ledger_entry import LedgerEntry
 from handlers.domain.outcomes import Throttled, Transient
 from handlers.ports import Conflict, Store, Unreadable, VersionedEntry
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0  # seconds between two tries to reach the store
 _CLOCK_SKEW = timedelta(hours=1)  # by which an instance's clock may be off; due entries are judged by the store's
 
 
@@ -59,6 +58,17 @@ class Claim(Struct, frozen=True):
         return self.stored.entry
 
 
+class _BackOff:
+    """Waits between two tries to reach the store: 0.05 seconds first, each time twice as long, up to 5."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.05
+
+    async def __call__(self) -> None:
+        await asyncio.sleep(self._seconds)
+        self._seconds = min(self._seconds * 2, 5.0)
+
+
 class LeaseLost(Exception):
     """The lease was over and another delivery has the claim: what this one learned is not recorded."""
 
@@ -84,15 +94,15 @@ class Ledger:
         self.new_owner = new_owner
 
     async def look(self, job: FailedJob) -> Claimable | InProgress | AlreadyDecided:
-        """What a claim would meet."""
-        pause = _FIRST_PAUSE
+        """What a claim would meet. Raises Throttled."""
+        back_off = _BackOff()
         while True:
             try:
                 return self._judge(await self._store.load(job.job_id), job)
             except Throttled:
                 raise
             except Transient:
-                pause = await _wait(pause)
+                await back_off()
 
     async def claim(
         self, job: FailedJob, owner: str, looked: Claimable | None = None
@@ -103,7 +113,7 @@ class Ledger:
         and Transient where something may have been.
         """
         free = looked or self._judge(None, job)
-        pause, wrote = _FIRST_PAUSE, False
+        back_off, wrote = _BackOff(), False
         while isinstance(free, Claimable):
             try:
                 lapsed = free.found is not None and free.found.entry.state == "claimed"
@@ -116,7 +126,7 @@ class Ledger:
                 wrote = wrote or not isinstance(fault, Throttled)
                 if not wrote:
                     raise
-            pause = await _wait(pause)
+            await back_off()
             found = await self._load(job.job_id)
             if found and found.entry.lease_owner == owner:
                 return Claim(found, lapsed)  # our own write, whose answer was lost
@@ -144,34 +154,28 @@ class Ledger:
         The claim may still be under way. So where it is not found, an open entry is written in its place, with which
         it conflicts when it arrives.
         """
-        pause = _FIRST_PAUSE
+        back_off = _BackOff()
         while True:
             found = await self._load(job.job_id)
-            if found and found.entry.lease_owner == owner:
-                entry: LedgerEntry | None = found.entry
-            else:
-                free = self._judge(found, job)
-                entry = free.entry if isinstance(free, Claimable) else None
-            if entry is None:
+            is_ours = found and found.entry.lease_owner == owner
+            free = Claimable(found, found.entry) if found and is_ours else self._judge(found, job)
+            if not isinstance(free, Claimable):
                 return  # what was written since then is in its way
-            try:
-                await self._store.write(replace(entry.released(), lease_owner=""), found.version if found else None)
+            with suppress(Conflict, Transient):
+                entry = replace(free.entry.released(), lease_owner="")
+                await self._store.write(entry, found.version if found else None)
                 return
-            except (Conflict, Transient):
-                pause = await _wait(pause)
+            await back_off()
 
     async def record(self, claim: Claim, entry: LedgerEntry) -> VersionedEntry:
         """Write what became of the claimed entry, and end the claim. Raises LeaseLost."""
-        now = self._now()
-        expire_at = max(now, entry.not_before or now) + self._keep
-        entry = replace(entry, lease_owner="", updated_at=now, expire_at=expire_at)
+        entry = self._unclaimed(entry)
         link = entry.entry_of_new_job()
-        version, pause = claim.stored.version, _FIRST_PAUSE
+        version, back_off = claim.stored.version, _BackOff()
         while True:
-            try:
+            with suppress(Conflict, Transient):
                 return await self._store.write(entry, version, link)
-            except (Conflict, Transient):
-                pause = await _wait(pause)
+            await back_off()
             found = await self._load(entry.job_id)
             if found and found.entry == entry:
                 return found  # our own write, whose answer was lost
@@ -183,20 +187,21 @@ class Ledger:
 
     async def keep(self, job: FailedJob, found: VersionedEntry | None, entry: LedgerEntry) -> None:
         """Write an entry that waits or is ended, without a claim: of two that come at once, either will do."""
-        now = self._now()
-        keep_from = max(now, entry.not_before or now)
-        entry = replace(entry, lease_owner="", updated_at=now, expire_at=keep_from + self._keep)
-        version, pause = found.version if found else None, _FIRST_PAUSE
+        entry = self._unclaimed(entry)
+        version, back_off = found.version if found else None, _BackOff()
         while True:
-            try:
+            with suppress(Conflict, Transient):
                 await self._store.write(entry, version)
                 return
-            except (Conflict, Transient):
-                pause = await _wait(pause)
+            await back_off()
             found = await self._load(job.job_id)
             if found and found.version != version and found.entry.state != "open":
                 return  # our own write, whose answer was lost, or another look's
             version = found.version if found else None
+
+    def _unclaimed(self, entry: LedgerEntry) -> LedgerEntry:
+        now = self._now()
+        return replace(entry, lease_owner="", updated_at=now, expire_at=max(now, entry.not_before or now) + self._keep)
 
     async def replace_kept(self, found: VersionedEntry, entry: LedgerEntry) -> VersionedEntry:
         """Keep another event of a deferred job. Raises Transient where somebody wrote meanwhile."""
@@ -207,13 +212,12 @@ class Ledger:
 
     async def due(self, limit: int) -> list[VersionedEntry | Unreadable]:
         """Deferrals whose time has come, with their events to put back, and entries that nobody can read."""
-        pause = _FIRST_PAUSE
+        back_off = _BackOff()
         while True:
-            try:
+            with suppress(Transient):
                 found = await self._store.due(self._now() + _CLOCK_SKEW, limit)
                 return [one for one in found if isinstance(one, Unreadable) or _is_due(one)]
-            except Transient:
-                pause = await _wait(pause)
+            await back_off()
 
     async def put_back(self, found: VersionedEntry, publish: Callable[[], Awaitable[None]]) -> None:
         """Put a deferral's event back with `publish`.
@@ -238,12 +242,11 @@ class Ledger:
             await self._store.write(replace(found.entry.done(), decided_at=decided_at), found.version)
 
     async def _load(self, job_id: str) -> VersionedEntry | None:
-        pause = _FIRST_PAUSE
+        back_off = _BackOff()
         while True:
-            try:
+            with suppress(Transient):
                 return await self._store.load(job_id)
-            except Transient:
-                pause = await _wait(pause)
+            await back_off()
 
 
 async def reopen(store: Store, found: VersionedEntry, now: datetime) -> None:
@@ -253,8 +256,3 @@ async def reopen(store: Store, found: VersionedEntry, now: datetime) -> None:
 
 def _is_due(found: VersionedEntry) -> bool:
     return found.entry.not_before is None or found.entry.not_before <= found.read_at
-
-
-async def _wait(pause: float) -> float:
-    await asyncio.sleep(pause)
-    return min(pause * 2, _LONGEST_PAUSE)

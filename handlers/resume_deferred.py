@@ -11,7 +11,7 @@ import asyncio
 import msgspec
 from msgspec import Struct
 
-from handlers.domain.outcomes import Misconfigured, Outcome, Resumed, RetryLater, Transient, nack_for
+from handlers.domain.outcomes import Outcome, Resumed, RetryLater, faults_as_outcomes
 from handlers.ledger import Ledger
 from handlers.ports import DeliveryLog, Publisher, Unreadable, VersionedEntry
 
@@ -28,12 +28,11 @@ class ResumeDeferred(Struct, frozen=True, kw_only=True):
     limit: int
     deadline: float
 
+    @faults_as_outcomes
     async def __call__(self, log: DeliveryLog) -> Outcome:
         """One run. What it raises is a bug. Unpublished entries stay due."""
         try:
             return Resumed(await self._run(log))
-        except (Transient, Misconfigured) as fault:
-            return nack_for(fault)
         except TimeoutError:
             return RetryLater("not over in time")
 

@@ -13,22 +13,21 @@ from datetime import datetime
 from msgspec import Struct
 from msgspec.structs import replace
 
-from handlers.announcer import Announcer
+from handlers.announcer import Announcer, reject_malformed
 from handlers.deadlines import CLAIMED, PREPARED, RECORDED, RECOVERED, Deadlines
 from handlers.domain.decisions import Decision, RetryPolicy, decide, event_to_keep
 from handlers.domain.delivery import Delivery
-from handlers.domain.events import FailedJob, MalformedEvent, RetryRejected, parse_failed
+from handlers.domain.events import FailedJob, MalformedEvent, parse_failed
 from handlers.domain.ledger_entry import LedgerEntry
 from handlers.domain.outcomes import (
     Fault,
-    Misconfigured,
     Outcome,
     Rejection,
     Retried,
     RetryLater,
     Throttled,
     Transient,
-    nack_for,
+    faults_as_outcomes,
 )
 from handlers.ledger import AlreadyDecided, Claim, Claimable, InProgress, LeaseLost, Ledger
 from handlers.ports import AccessToken, DeliveryLog, Portability, Publisher, Tokens, VersionedEntry
@@ -48,43 +47,30 @@ class RetryFailedJob(Struct, frozen=True, kw_only=True):
     now: Callable[[], datetime]
     shutting_down: Callable[[], bool]
 
+    @faults_as_outcomes
     async def __call__(self, delivery: Delivery, log: DeliveryLog) -> Outcome:
         """Bring one delivery to its outcome. What it raises is a bug."""
         deadlines = Deadlines(self.deadline, log)
-        announcer = Announcer(
-            delivery, deadlines, log, ledger=self.ledger, retried=self.retried, rejected=self.rejected
-        )
         log.bind(republished=False, calls=0, callsUnknown=0)
         try:
-            try:
-                job = parse_failed(delivery.data, delivery.published_at)
-            except MalformedEvent as error:
-                rejection = RetryRejected.of_malformed(error, delivery.data, self.now())
-                log.bind(archiveJobId=rejection.archive_job_id, userId=rejection.user_id)
-                return await announcer.publish_rejection(rejection)
-            work = _JobRetry(self, delivery, job, announcer=announcer, deadlines=deadlines, log=log)
-            return await work.outcome()
-        except (Transient, Misconfigured) as fault:
-            return nack_for(fault)
+            job = parse_failed(delivery.data, delivery.published_at)
+        except MalformedEvent as error:
+            return await reject_malformed(error, delivery, self.rejected, deadlines, log, now=self.now())
+        return await _JobRetry(self, delivery, job, deadlines, log).outcome()
 
 
 class _JobRetry:
     """One delivery of a well-formed event."""
 
     def __init__(
-        self,
-        case: RetryFailedJob,
-        delivery: Delivery,
-        job: FailedJob,
-        *,
-        announcer: Announcer,
-        deadlines: Deadlines,
-        log: DeliveryLog,
+        self, case: RetryFailedJob, delivery: Delivery, job: FailedJob, deadlines: Deadlines, log: DeliveryLog
     ) -> None:
         self._case = case
         self._delivery = delivery
         self._job = job
-        self._announcer = announcer
+        self._announcer = Announcer(
+            delivery, deadlines, log, ledger=case.ledger, retried=case.retried, rejected=case.rejected
+        )
         self._call = RetryCall(case.portability, case.tokens, case.shutting_down, deadlines, log)
         self._step = deadlines.step
         self._log = log

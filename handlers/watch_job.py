@@ -15,32 +15,22 @@ from datetime import datetime, timedelta
 from msgspec import Struct
 from msgspec.structs import replace
 
-from handlers.announcer import Announcer
+from handlers.announcer import reject_malformed
 from handlers.deadlines import ANSWERED, PREPARED, PUBLISHED, RECORDED, RECOVERED, Deadlines
 from handlers.domain.answers import Answer, BackOff, Cooldown, FaultOfOurs, JobState, Unauthorized
 from handlers.domain.decisions import event_to_keep
 from handlers.domain.delivery import Delivery
-from handlers.domain.events import (
-    ArchiveJobEnded,
-    FailedJob,
-    MalformedEvent,
-    RetryRejected,
-    encode,
-    known_fields,
-    parse_started,
-    timestamp,
-)
+from handlers.domain.events import FailedJob, MalformedEvent, encode, known_fields, parse_started, timestamp
 from handlers.domain.ledger_entry import LedgerEntry
+from handlers.domain.messages import ArchiveJobEnded
 from handlers.domain.outcomes import (
     Ended,
     Failed,
-    Misconfigured,
     Outcome,
     Rejection,
     RetryLater,
-    Transient,
     Watching,
-    nack_for,
+    faults_as_outcomes,
 )
 from handlers.ledger import AlreadyDecided, Claimable, InProgress, Ledger
 from handlers.ports import AccessToken, DeliveryLog, JobStates, Publisher, Tokens, VersionedEntry
@@ -65,22 +55,16 @@ class WatchJob(Struct, frozen=True, kw_only=True):
     rejected: Publisher
     now: Callable[[], datetime]
 
+    @faults_as_outcomes
     async def __call__(self, delivery: Delivery, log: DeliveryLog) -> Outcome:
         """Bring one delivery to its outcome. What it raises is a bug."""
         deadlines = Deadlines(self.deadline, log)
         try:
-            try:
-                job = parse_started(delivery.data, delivery.published_at)
-            except MalformedEvent as error:
-                rejection = RetryRejected.of_malformed(error, delivery.data, self.now())
-                log.bind(archiveJobId=rejection.archive_job_id, userId=rejection.user_id)
-                announcer = Announcer(
-                    delivery, deadlines, log, ledger=self.ledger, retried=self.ended, rejected=self.rejected
-                )
-                return await announcer.publish_rejection(rejection, _SOURCE)
-            return await _Look(self, delivery, job, deadlines, log).outcome()
-        except (Transient, Misconfigured) as fault:
-            return nack_for(fault)
+            job = parse_started(delivery.data, delivery.published_at)
+        except MalformedEvent as error:
+            now = self.now()
+            return await reject_malformed(error, delivery, self.rejected, deadlines, log, now=now, source=_SOURCE)
+        return await _Look(self, delivery, job, deadlines, log).outcome()
 
     def wait(self, age: timedelta) -> timedelta:
         """From one look to the next: half of the job's age, within bounds."""

@@ -13,10 +13,10 @@ from typing import Any
 import click
 import msgspec
 
-from handlers.bootstrap import export_proxies
 from handlers.domain.events import JobId, UserId, plain_job_id
 from handlers.domain.outcomes import Fault, Reason
 from handlers.telemetry.logging import configure_logs
+from handlers.web.server import export_proxies
 from handlers.web.settings import Settings, WrongSettings, from_environment
 from ops import commands
 from ops.cloud import CliError, explain

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from handlers.bootstrap import WATCH_SUFFIX, firestore_store, policy_of
+from handlers.bootstrap import WATCH_SUFFIX, firestore_store
 from handlers.ports import Unreadable
 from handlers.web.settings import Settings
 from ops.checks import State
@@ -102,7 +102,7 @@ async def story(settings: Settings, job_id: str, *, as_json: bool) -> int:
             watched = await watches_of(watch, list(map(job_id_of, chain)) or [job_id])
     if not chain and not watched:
         raise CliError(_unknown(job_id, settings))
-    policy, now = policy_of(settings), _now()
+    policy, now = settings.retry_policy, _now()
     looks = [tell_watch(found, now) for found in watched]
     told = [found if isinstance(found, Unreadable) else tell(found, policy, now) for found in chain]
     unreadable = [one for one in told if isinstance(one, Unreadable)]

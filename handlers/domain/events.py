@@ -1,16 +1,13 @@
-"""The messages on the topics: what comes in, parsed and checked, and what goes out."""
+"""The messages that come in: failed and started archive jobs, parsed and checked."""
 
-import base64
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Raw, Struct
 from msgspec.structs import replace
-
-from handlers.domain.outcomes import Reason
 
 JobId = Annotated[str, Meta(pattern=r"^(archiveJobs/)?[A-Za-z0-9._~-]{1,256}\Z")]
 UserId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,128}\Z")]
@@ -18,9 +15,6 @@ UserId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,128}\Z")]
 ATTEMPT_MAX = 2**31 - 1  # the largest int of Avro, and beyond any budget
 EVENT_BYTES_MAX = 1 << 20  # larger data is not parsed
 _MOMENT_MAX = 64  # characters
-_TRUNCATED_TO = 64 << 10  # bytes of such data that its rejection keeps
-
-_ESCAPED = bytes({*range(32)} - {*b"\b\t\n\f\r"})  # what JSON writes as \u00XX
 
 encode = msgspec.json.Encoder().encode
 _decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
@@ -198,95 +192,3 @@ _ESCAPES = re.compile(
 
 def _without_half_pairs(match: re.Match[bytes]) -> bytes:
     return rb"\ufffd" if match[1] else match[0]
-
-
-class ArchiveJobRetried(Struct, frozen=True, kw_only=True, rename="camel"):
-    """The follow-up. Itself a valid failed event, for when the new job fails too."""
-
-    archive_job_id: str
-    retried_archive_job_id: str
-    root_archive_job_id: str
-    user_id: str
-    credential_id: str
-    attempt: int
-    retried_at: str
-
-    def message_attributes(self) -> dict[str, str]:
-        return {"eventType": "archive-job-retried", "userId": self.user_id, "dedupKey": self.retried_archive_job_id}
-
-
-class ArchiveJobEnded(Struct, frozen=True, kw_only=True, rename="camel"):
-    """How a watched job has ended: COMPLETE, CANCELLED, or UNKNOWN with its cause."""
-
-    archive_job_id: str
-    root_archive_job_id: str
-    user_id: str
-    credential_id: str
-    attempt: int
-    state: str
-    cause: str
-    ended_at: str
-
-    def message_attributes(self) -> dict[str, str]:
-        own = {"eventType": "archive-job-ended", "state": self.state}
-        return own | {"userId": self.user_id, "dedupKey": self.archive_job_id}
-
-
-class RetryRejected(Struct, frozen=True, kw_only=True, rename="camel"):
-    """The rejection. `event` is the delivery's data. Readers take a missing cause or number as its default."""
-
-    reason: str
-    cause: str = ""
-    detail: str
-    archive_job_id: str = ""
-    root_archive_job_id: str = ""
-    user_id: str = ""
-    credential_id: str = ""
-    attempt: int = 0
-    calls_in_doubt: int = 0
-    rejected_at: str
-    event: str
-    event_encoding: str
-
-    @classmethod
-    def of_malformed(cls, error: MalformedEvent, data: bytes, now: datetime) -> Self:
-        """With those fields of the event that are sound."""
-        event, encoding = as_text(data)
-        known = error.known
-        return cls(
-            reason=Reason.MALFORMED_EVENT,
-            detail=str(error),
-            archive_job_id=known.get("archiveJobId", ""),
-            root_archive_job_id=known.get("rootArchiveJobId", ""),
-            user_id=known.get("userId", ""),
-            credential_id=known.get("credentialId", ""),
-            attempt=known.get("attempt", 0),
-            rejected_at=timestamp(now),
-            event=event,
-            event_encoding=encoding,
-        )
-
-    def message_attributes(self, message_id: str, source: str = "") -> dict[str, str]:
-        attributes = {
-            "eventType": "archive-job-retry-rejected",
-            "reason": self.reason,
-            "dedupKey": self.archive_job_id or message_id,
-        }
-        if self.user_id:
-            attributes["userId"] = self.user_id
-        return attributes | {"source": source} if source else attributes
-
-
-def as_text(data: bytes) -> tuple[str, str]:
-    """The data as `event` and `eventEncoding` hold it: text where it is UTF-8, else base64; the beginning of it, in
-    base64, where it is larger than any event. Large text is base64, too, where JSON would write it at twice its length:
-    each control character takes six.
-    """
-    if len(data) > EVENT_BYTES_MAX:
-        return base64.b64encode(data[:_TRUNCATED_TO]).decode(), "truncated"
-    if len(data) > _TRUNCATED_TO and len(data) - len(data.translate(None, _ESCAPED)) > len(data) / 5:
-        return base64.b64encode(data).decode(), "base64"
-    try:
-        return data.decode(), "text"
-    except UnicodeDecodeError:
-        return base64.b64encode(data).decode(), "base64"

@@ -17,7 +17,8 @@ import msgspec
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from handlers.domain.events import ATTEMPT_MAX, ArchiveJobRetried, FailedJob, RetryRejected, as_text, timestamp
+from handlers.domain.events import ATTEMPT_MAX, FailedJob, timestamp
+from handlers.domain.messages import ArchiveJobRetried, RetryRejected, as_text
 from handlers.domain.outcomes import Reason, Rejection
 
 COOLDOWN = "COOLDOWN"  # the reason of a deferral, which is published nowhere

@@ -17,11 +17,15 @@ A `Rejection` is no fault: this user's grant or this job cannot be retried, by G
 All texts are logged and published. They name codes and resources, never a token or a payload.
 """
 
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, ClassVar
+from functools import wraps
+from typing import Any, ClassVar, ParamSpec
 
 from msgspec import Struct
+
+_P = ParamSpec("_P")
 
 
 class Reason(StrEnum):
@@ -140,9 +144,19 @@ class Misconfigured(Fault):
     """Cannot succeed until settings, permissions or the OAuth client are fixed."""
 
 
-def nack_for(fault: Transient | Misconfigured) -> RetryLater | Failed:
-    """The outcome of a delivery whose step raised this fault."""
-    return RetryLater(str(fault)) if isinstance(fault, Transient) else Failed(str(fault))
+def faults_as_outcomes(run: Callable[_P, Awaitable[Outcome]]) -> Callable[_P, Awaitable[Outcome]]:
+    """What a step raised is the outcome of the delivery, or of the run. Any other exception is a bug."""
+
+    @wraps(run)
+    async def ended(*args: _P.args, **kwargs: _P.kwargs) -> Outcome:
+        try:
+            return await run(*args, **kwargs)
+        except Transient as fault:
+            return RetryLater(str(fault))
+        except Misconfigured as fault:
+            return Failed(str(fault))
+
+    return ended
 
 
 class RedactedRepr:

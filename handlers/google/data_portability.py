@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
-from msgspec import Struct
 
 from handlers.domain.answers import (
     AlreadyRunning,
@@ -25,12 +24,11 @@ from handlers.domain.answers import (
     OutcomeUnknown,
     Unauthorized,
 )
-from handlers.domain.events import JobId, decode_fields, moment_of, plain_job_id
+from handlers.domain.events import JobId, decode_fields, plain_job_id
 from handlers.domain.ledger_entry import NEW_EXPORT
 from handlers.domain.outcomes import Cause, Reason, Rejection
+from handlers.google.google_error import API_DOMAIN, GoogleError, json_of, moment, parse_error, word
 from handlers.google.http_client import Http, HttpResponse
-
-API_DOMAIN = "dataportability.googleapis.com"  # of an ErrorInfo of the API itself, and not of Google's front end
 
 _DETAILS = {
     Reason.ACCESS_DENIED: "This user's grant does not cover the job: ask for consent with the scopes that it needs.",
@@ -56,7 +54,6 @@ _LONGEST_BACK_OFF = timedelta(seconds=600)  # what Pub/Sub can wait by itself
 _LONGEST_COOLDOWN = timedelta(days=31)  # Google speaks of 24 hours; whatever it names, it is asked again after this
 _COOLDOWN = timedelta(hours=24)
 _FRAGMENT = 8  # characters of a token that are told nowhere
-_CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,127}")
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)")
 
 
@@ -100,34 +97,6 @@ class PortabilityApi:
         return _with_sentence(answer, response, token)
 
 
-class GoogleError(Struct, frozen=True, kw_only=True):
-    """An error as https://google.aip.dev/193 has it. Words that are no codes are left out."""
-
-    http_status: int
-    host: str = ""  # that was asked
-    is_googles: bool = False  # whether the body is Google's own at all
-    code: str = ""  # error.status
-    reason: str = ""
-    domain: str = ""
-    metadata: dict[str, Any] = {}
-    message: str = ""
-    kinds: frozenset[str] = frozenset()  # of its details
-    retry_delay: timedelta = timedelta()
-
-    @property
-    def is_apis(self) -> bool:
-        """Whether it is about the request itself: no ErrorInfo, or one of the API's own domain."""
-        return "ErrorInfo" not in self.kinds or self.domain == API_DOMAIN
-
-    def __str__(self) -> str:
-        """For a log line: enough to add a row to the table, and nothing of the values."""
-        if not self.is_googles:
-            return f"{self.http_status} by {self.host}, with a body that is not Google's"
-        said = [str(self.http_status), self.code, self.reason if self.reason != self.code else "", self.domain]
-        keys = ",".join(sorted(key for key in self.metadata if _CODE.fullmatch(key)))
-        return " ".join(filter(None, [*said, f"metadata:{keys}" if keys else ""]))
-
-
 def judge_retry(status: int, body: bytes, now: datetime, host: str = API_DOMAIN) -> Answer | Unauthorized:
     """What an answer to archiveJobs.retry means: the first row that fits."""
     if 200 <= status < 300:
@@ -143,10 +112,10 @@ def judge_state(status: int, body: bytes, now: datetime, host: str = API_DOMAIN)
     """What an answer to portabilityArchiveState means. A state that is missing or not known here is one, too."""
     method = "portabilityArchiveState"
     if 200 <= status < 300:
-        content = _json(body) if status == 200 else None
+        content = json_of(body) if status == 200 else None
         if not isinstance(content, dict):
             return FaultOfOurs(f"{method} was answered {GoogleError(http_status=status, host=host)}: {_SOMEBODY_ELSE}")
-        return JobState(_word(content.get("state")), _moment(content.get("exportTime")))
+        return JobState(word(content.get("state")), moment(content.get("exportTime")))
     if status >= 500 or status in (408, 499):
         return BackOff(f"{method} was answered {status} by {host}")
     return judge_error(parse_error(status, body, host), now, method)
@@ -208,37 +177,6 @@ def judge_error(error: GoogleError, now: datetime, method: str) -> Answer | Unau
     return FaultOfOurs(f"{method} was answered {error}")
 
 
-def parse_error(status: int, body: bytes, host: str = API_DOMAIN) -> GoogleError:
-    """Any status and any body. Google's own is JSON with an `error` object whose `code` is the status."""
-    content = _json(body)
-    if isinstance(content, list) and content:
-        content = content[0]
-    error = content.get("error") if isinstance(content, dict) else None
-    if not isinstance(error, dict) or error.get("code") != status or isinstance(error.get("code"), bool):
-        return GoogleError(http_status=status, host=host)
-    listed = error.get("details")
-    details: dict[
-        str, dict[str, Any]
-    ] = {}  # by type: each is there at most once, in no promised order (https://google.aip.dev/193)
-    for detail in listed if isinstance(listed, list) else ():
-        if isinstance(detail, dict) and isinstance(detail.get("@type"), str):
-            details.setdefault(detail["@type"].rpartition(".")[2], detail)
-    info = details.get("ErrorInfo", {})
-    metadata, message = info.get("metadata"), error.get("message")
-    return GoogleError(
-        http_status=status,
-        host=host,
-        is_googles=True,
-        code=_word(error.get("status")),
-        reason=_word(info.get("reason")),
-        domain=_word(info.get("domain")),
-        metadata=metadata if isinstance(metadata, dict) else {},
-        message=message if isinstance(message, str) else "",
-        kinds=frozenset(details),
-        retry_delay=_duration(details.get("RetryInfo", {}).get("retryDelay")),
-    )
-
-
 def _is_about_the_grant(error: GoogleError) -> bool:
     if "ACCESS_TOKEN_SCOPE_INSUFFICIENT" in (error.reason, error.code):
         return True
@@ -262,25 +200,12 @@ def _rejection(reason: Reason, error: GoogleError) -> Rejection:
 
 def _cooldown_end(error: GoogleError, now: datetime) -> datetime:
     """The named time, another one in the metadata or in the message, a delay, or a day from now."""
-    if named := _moment(error.metadata.get("timestamp_after_24hrs")):
+    if named := moment(error.metadata.get("timestamp_after_24hrs")):
         return named
     texts = [text for _, text in sorted(error.metadata.items(), key=lambda item: str(item[0]))]
-    moments = list(filter(None, map(_moment, [*texts, *_RFC3339.findall(error.message)])))
-    ahead = [moment for moment in moments if moment > now]  # beside it may stand when the last export was
+    moments = list(filter(None, map(moment, [*texts, *_RFC3339.findall(error.message)])))
+    ahead = [one for one in moments if one > now]  # beside it may stand when the last export was
     return next(iter([*ahead, *moments]), now + min(error.retry_delay or _COOLDOWN, _LONGEST_COOLDOWN))
-
-
-def _json(body: bytes) -> Any:
-    """What the body holds; None for what is no JSON: a proxy's HTML, nothing, rubbish."""
-    try:
-        return msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return None
-
-
-def _word(value: Any) -> str:
-    """A code to show to people, and nothing else that may stand in its place."""
-    return value if isinstance(value, str) and _CODE.fullmatch(value) else ""
 
 
 def _job_id(content: Any, key: str) -> str:
@@ -296,17 +221,3 @@ def _new_job_id(body: bytes) -> str:
         return plain_job_id(msgspec.json.decode(decode_fields(body)["archiveJobId"], type=JobId))
     except (KeyError, msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return ""
-
-
-def _moment(text: Any) -> datetime | None:
-    try:
-        return moment_of(text) if isinstance(text, str) else None
-    except msgspec.ValidationError:
-        return None
-
-
-def _duration(value: Any) -> timedelta:
-    """A protobuf duration in JSON, `"3.5s"`; 0 for anything else."""
-    if isinstance(value, str) and re.fullmatch(r"\d{1,12}(\.\d{1,9})?s", value):
-        return timedelta(seconds=float(value[:-1]))
-    return timedelta()

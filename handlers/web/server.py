@@ -1,4 +1,4 @@
-"""How gunicorn and uvicorn, which the framework starts, treat connections and workers."""
+"""What the process is told before anything of it starts: connections, workers and proxies."""
 
 from collections.abc import MutableMapping
 
@@ -17,3 +17,13 @@ def keep_connections(environment: MutableMapping[str, str]) -> None:
     environment["CLOUD_RUN_TIMEOUT_SECONDS"] = "0"
     config.Keepalive.default = _KEEP_ALIVE
     config.ControlSocketDisable.default = True
+
+
+def export_proxies(environment: MutableMapping[str, str]) -> None:
+    """gRPC reads the lower-case variables only. The metadata server is this very machine's, so no proxy reaches it."""
+    for name in ("HTTPS_PROXY", "NO_PROXY"):
+        if environment.get(name):
+            environment.setdefault(name.lower(), environment[name])
+    if environment.get("https_proxy") or environment.get("HTTP_PROXY") or environment.get("http_proxy"):
+        hosts = [environment.get("no_proxy", ""), "metadata.google.internal", "169.254.169.254"]
+        environment["no_proxy"] = environment["NO_PROXY"] = ",".join(filter(None, hosts))

@@ -8,10 +8,12 @@ import msgspec
 from msgspec import Meta, Struct
 
 from handlers import __version__
+from handlers.domain.decisions import RetryPolicy
 
 _PORT = r"(:\d{1,4}|:[1-5]\d{4}|:6[0-4]\d{3}|:65[0-4]\d\d|:655[0-2]\d|:6553[0-5])"
 # where an access token may be sent: over TLS, or to this very machine
 _ORIGIN = r"^(https://[A-Za-z0-9.-]+|http://(localhost|127\.0\.0\.1|\[::1\]))" + _PORT + r"?/?\Z"
+_TOKEN_RESERVE = 30.0  # seconds that a token outlives the delivery that uses it
 _SECRET = r"^(projects/[a-z0-9.:-]{1,64}/(locations/[a-z0-9-]{1,40}/)?secrets/)?[A-Za-z0-9_-]{1,255}\Z"
 
 Topic = Annotated[
@@ -81,6 +83,20 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     pubsub_emulator_host: Address = ""
     firestore_emulator_host: Address = ""
     secret_manager_emulator_host: Address = ""
+
+    @property
+    def retry_policy(self) -> RetryPolicy:
+        return RetryPolicy(
+            budget=self.retry_budget,
+            event_max_age=self.event_max_age,
+            park_ambiguous=self.ambiguous_retry == "park",
+            doubt_pause=self.doubt_pause_seconds,
+        )
+
+    @property
+    def token_margin(self) -> float:
+        """Seconds before its end at which an access token counts as over: one delivery has to fit in."""
+        return self.handler_deadline_seconds + _TOKEN_RESERVE
 
     @property
     def event_max_age(self) -> timedelta:

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from handlers.domain.outcomes import Cause, Rejection
-from handlers.google.data_portability import parse_error
+from handlers.google.google_error import parse_error
 from handlers.google.http_client import HttpClient, HttpResponse
 from handlers.google.oauth import (
     OAuthClient,

@@ -7,7 +7,8 @@ from google.pubsub_v1.services.schema_service.async_client import SchemaServiceA
 from google.pubsub_v1.services.schema_service.transports.grpc_asyncio import SchemaServiceGrpcAsyncIOTransport
 from google.pubsub_v1.types import Subscription, Topic, ValidateMessageRequest
 
-from handlers.domain.events import ArchiveJobRetried, RetryRejected, encode
+from handlers.domain.events import encode
+from handlers.domain.messages import ArchiveJobRetried, RetryRejected
 from handlers.domain.outcomes import Fault
 from handlers.google.grpc_errors import to_fault
 from ops.checks import Check, Line, failed, not_checked, ok

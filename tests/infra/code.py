@@ -10,9 +10,10 @@ from typing import Any
 import msgspec
 
 import handlers
-from handlers.bootstrap import Clients, Container, google_clients, token_margin
-from handlers.domain.events import ArchiveJobRetried, RetryRejected, encode
+from handlers.bootstrap import Clients, Container, google_clients
+from handlers.domain.events import encode
 from handlers.domain.ledger_entry import LedgerEntry
+from handlers.domain.messages import ArchiveJobRetried, RetryRejected
 from handlers.domain.outcomes import Cause, Reason
 from handlers.google.account import Account
 from handlers.google.firestore import FirestoreStore
@@ -39,7 +40,6 @@ __all__ = [
     "encode",
     "google_clients",
     "log",
-    "token_margin",
 ]
 
 _OF_LIBRARIES = {"HTTPS_PROXY", "NO_PROXY"}

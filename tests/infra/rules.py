@@ -46,7 +46,7 @@ def times_are_ordered(plan: Plan) -> Problems:
             yield f"The handler deadline ({deadline:g} s) is not below the function's timeout ({timeout} s)."
         if not timeout <= lease:
             yield f"The function's timeout ({timeout} s) is above the claim's lease ({lease:g} s)."
-        if not (margin := code.token_margin(settings)) >= timeout:
+        if not (margin := settings.token_margin) >= timeout:
             yield f"A token may run out within a delivery ({timeout} s): its margin is {margin:g} s."
     for push in _pushes(plan):
         if not lease <= push["ack_deadline_seconds"]:

@@ -10,7 +10,8 @@ from typing import Any
 from google.api_core.exceptions import DeadlineExceeded
 from google.pubsub_v1 import PublisherAsyncClient, SubscriberAsyncClient, types
 
-from handlers.domain.events import RetryRejected, as_text, encode, timestamp
+from handlers.domain.events import encode, timestamp
+from handlers.domain.messages import RetryRejected, as_text
 from handlers.domain.outcomes import Reason
 from local.topics import DEAD, FAILED, REJECTED
 

@@ -12,7 +12,8 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from handlers.domain.delivery import Delivery
-from handlers.domain.events import ArchiveJobRetried, FailedJob, MalformedEvent, encode, parse_failed, timestamp
+from handlers.domain.events import FailedJob, MalformedEvent, encode, parse_failed, timestamp
+from handlers.domain.messages import ArchiveJobRetried
 from handlers.domain.outcomes import Deferred, Outcome, Reason, Rejected, Retried
 from handlers.web.push_request import MESSAGE_PUBLISHED, NotADelivery, parse_delivery
 from handlers.web.settings import Settings, WrongSettings, from_environment

@@ -206,7 +206,7 @@ async def test_grpc_goes_by_https_proxy_in_capitals() -> None:
 import asyncio, os
 from datetime import UTC, datetime, timedelta
 from google.oauth2.credentials import Credentials
-from handlers.bootstrap import export_proxies
+from handlers.web.server import export_proxies
 from handlers.google.account import Account
 from handlers.google.clients import GoogleClients
 class Known(Credentials):

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from handlers.bootstrap import export_proxies
+from handlers.web.server import export_proxies
 from tests.unit.process import run
 
 ON = {"GOOGLE_CLOUD_PROJECT": "a-project"}
