@@ -23,15 +23,15 @@ class NotADelivery(Exception):
 class _Message(Struct):
     data: str | None = None
     attributes: Raw = Raw(b"{}")
-    messageId: str | None = None  # noqa: N815, Google's own name; the snake-case twin is sent beside it
-    message_id: str | None = None
+    messageId: str | int | None = None  # noqa: N815, Google's own name; the snake-case twin is sent beside it
+    message_id: str | int | None = None
     publishTime: str | None = None  # noqa: N815
     publish_time: str | None = None
 
 
 class _Push(Struct):
     message: _Message
-    deliveryAttempt: int | str | None = None  # noqa: N815
+    deliveryAttempt: float | str | None = None  # noqa: N815
 
 
 class _CloudEvent(Struct):
@@ -41,7 +41,7 @@ class _CloudEvent(Struct):
 
 
 _ATTRIBUTES_MAX = 1 << 20  # bytes as JSON, which may write each of theirs in six
-_decode_attributes = msgspec.json.Decoder(dict[str, str] | None).decode
+_decode_attributes = msgspec.json.Decoder(dict[str, str | None] | None).decode
 _decode_push = msgspec.json.Decoder(_Push).decode
 _decode_cloud_event = msgspec.json.Decoder(_CloudEvent).decode
 
@@ -54,7 +54,7 @@ def parse_delivery(headers: Mapping[str, str], body: bytes | bytearray) -> Deliv
         return Delivery(
             data=_base64(message.data or ""),
             attributes=_attributes(message.attributes),
-            message_id=message.messageId or message.message_id or "",
+            message_id=str(message.messageId or message.message_id or ""),
             published_at=_moment(message.publishTime or message.publish_time or ""),
             attempt=max(int(push.deliveryAttempt or 0), 0),
         )
@@ -66,7 +66,7 @@ def _attributes(raw: Raw) -> dict[str, str]:
     """Pub/Sub takes a hundred, of 256 and 1,024 bytes at most (https://cloud.google.com/pubsub/quotas)."""
     if len(bytes(raw)) > _ATTRIBUTES_MAX:
         raise NotADelivery("The message has more attributes than Pub/Sub takes.")
-    return _decode_attributes(raw) or {}
+    return {name: text for name, text in (_decode_attributes(raw) or {}).items() if text is not None}
 
 
 def _push_body(headers: Mapping[str, str], body: bytes | bytearray) -> bytes | bytearray | Raw:

@@ -1,5 +1,6 @@
 """The environment, read once into one frozen object. docs/settings.md says what each variable is for."""
 
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal
@@ -13,6 +14,8 @@ from handlers.domain.decisions import RetryPolicy
 _PORT = r"(:\d{1,4}|:[1-5]\d{4}|:6[0-4]\d{3}|:65[0-4]\d\d|:655[0-2]\d|:6553[0-5])"
 # where an access token may be sent: over TLS, or to this very machine
 _ORIGIN = r"^(https://[A-Za-z0-9.-]+|http://(localhost|127\.0\.0\.1|\[::1\]))" + _PORT + r"?/?\Z"
+# what both aiohttp and gRPC can reach a proxy by
+_PROXY = re.compile(rf"(http://)?([^\s/@]+@)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])({_PORT})?/?")
 _TOKEN_RESERVE = 30.0  # seconds that a token outlives the delivery that uses it
 _SECRET = r"^(projects/[a-z0-9.:-]{1,64}/(locations/[a-z0-9-]{1,40}/)?secrets/)?[A-Za-z0-9_-]{1,255}\Z"
 
@@ -138,6 +141,9 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         problems.append(f"CLAIM_LEASE_SECONDS ({lease:g}) has to be above HANDLER_DEADLINE_SECONDS ({deadline:g}).")
     if values.get("retry_ledger") == "memory" and environment.get("WORKERS", "1").strip() not in ("", "1"):
         problems.append("RETRY_LEDGER=memory is for one process: WORKERS has to be 1.")
+    proxy = environment.get("https_proxy") or environment.get("HTTPS_PROXY")
+    if proxy and not _PROXY.fullmatch(proxy):
+        problems.append("HTTPS_PROXY has to be http://host:port.")
     if values.get("otel_traces_exporter") == "otlp" and values["otel_exporter_otlp_protocol"] != "http/protobuf":
         problems.append("OTEL_EXPORTER_OTLP_PROTOCOL has to be http/protobuf.")
     if problems:

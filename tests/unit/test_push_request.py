@@ -64,6 +64,8 @@ def test_every_form_is_the_same_delivery(headers: dict[str, str], body: bytes) -
         ({"message_id": "7", "publish_time": "2026-11-23T18:00:00Z"}, {"message_id": "7"}),
         ({"messageId": None, "message_id": "7"}, {"message_id": "7"}),
         ({"messageId": None, "message_id": None}, {"message_id": ""}),
+        ({"messageId": 7}, {"message_id": "7"}),
+        ({"attributes": {"one": None, "other": "x"}}, {"attributes": {"other": "x"}}),
         ({}, {"data": b"", "attributes": {}, "message_id": "", "published_at": None}),
         ({"attributes": {"only": "attributes"}}, {"data": b"", "attributes": {"only": "attributes"}}),
         ({"data": None, "attributes": None, "publishTime": None}, {"data": b"", "attributes": {}}),
@@ -80,7 +82,7 @@ def test_message_of_a_push(message: dict[str, Any], expected: dict[str, Any]) ->
     assert expected == {name: getattr(delivery, name) for name in expected}
 
 
-@pytest.mark.parametrize(("attempt", "read"), [(3, 3), ("3", 3), (None, 0), (0, 0), (-1, 0)])
+@pytest.mark.parametrize(("attempt", "read"), [(3, 3), ("3", 3), (3.0, 3), (None, 0), (0, 0), (-1, 0)])
 def test_delivery_attempt(attempt: Any, read: int) -> None:
     assert read == parse(attempt).attempt
 

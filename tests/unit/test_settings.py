@@ -63,6 +63,9 @@ def test_defaults_are_the_contracts(empty: dict[str, str]) -> None:
         ("TOKEN_HOSTS", "oauth.example, login.example other.example"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318"),
         ("OTEL_SDK_DISABLED", "TRUE"),
+        ("HTTPS_PROXY", "http://user:pass@proxy.example:3128"),
+        ("HTTPS_PROXY", "http://[::1]:3128/"),
+        ("https_proxy", "proxy.example:3128"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),  # of no consequence while traces are off
     ],
 )
@@ -109,6 +112,9 @@ def test_sound_value_is_taken(variable: str, value: str) -> None:
         ("LOG_LEVEL", "LOUD"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
         ("OTEL_TRACES_EXPORTER", "zipkin"),
+        ("HTTPS_PROXY", "https://proxy.example:3128"),
+        ("HTTPS_PROXY", "http://proxy.example:port"),
+        ("HTTPS_PROXY", "http://proxy.example:3128/path"),
     ],
 )
 def test_wrong_value_is_named_and_not_quoted(variable: str, value: str) -> None:
