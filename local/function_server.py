@@ -5,7 +5,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ STOP_SECONDS = 10.0
 class FunctionServer:
     """One running server. Everything that it prints is kept in `output`, a file."""
 
+    program: Sequence[str] = (str(Path(sys.executable).parent / "functions-framework"),)
+
     def __init__(self, target: str, source: Path, settings: Mapping[str, str], output: Path) -> None:
         self.target = target
         self.port = free_port()
@@ -29,7 +31,7 @@ class FunctionServer:
         self._read_to = 0
         self._lines: list[dict[str, Any]] = []
         self._other: list[str] = []
-        command = [str(Path(sys.executable).parent / "functions-framework"), f"--target={target}", f"--source={source}"]
+        command = [*self.program, f"--target={target}", f"--source={source}"]
         # Nothing of this machine's own settings reaches it: it would be another function on every machine.
         env = {"PATH": os.environ.get("PATH", os.defpath), **settings}
         with output.open("wb") as file:

@@ -17,19 +17,22 @@ import certifi
 import uvloop
 
 from local import emulators
+from local.deployed_stage import DeployedStage
 from local.stage import Stage
-from tests.bench import process_tree, report
+from tests.bench import attribution, process_tree, report
 from tests.bench.bare import Bare
 from tests.bench.contenders import IN_FLIGHT, Contender, alone, cold_start, contenders, count_calls, load
 
 BUILD = Path("build")
 # Seconds that the services take, and what of it one event cannot do at the same time as something else.
 SECRET, TOKEN, RETRY = 0.010, 0.100, 0.300
+DEPLOYED = ("this", "sample")  # whose start is measured as deployed, too
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two short rounds: to see that it works")
+    parser.add_argument("--parts", action="store_true", help="only which parts of the program an event's CPU goes to")
     reached = parser.add_mutually_exclusive_group()
     reached.add_argument(
         "--plain", action="store_true", help="the OAuth endpoint and the API in the clear, without TLS"
@@ -42,6 +45,9 @@ def main() -> None:
     if not (installed.pubsub and installed.firestore):
         sys.exit(f"The benchmark needs Google's emulators: {installed.missing}.")
     with emulators.started(installed.pubsub, installed.firestore) as (pubsub, firestore):
+        if arguments.parts:
+            uvloop.run(bench_parts(pubsub, firestore))
+            return
         result = uvloop.run(bench(pubsub, firestore, arguments))
     BUILD.mkdir(exist_ok=True)
     kinds = [kind for kind in ("plain", "one_file", "against", "quick") if getattr(arguments, kind)]
@@ -88,10 +94,33 @@ async def bench(pubsub: str, firestore: str, options: argparse.Namespace) -> dic
         for contender in all_of_them:
             await count_calls(stage, session, contender, single)
         await bare.close()
+        await start_as_deployed(all_of_them, rounds, session, pubsub=pubsub, firestore=firestore, **latencies)
         result = {**summary(all_of_them, busy, events), "bare_calls_ms": bare_ms, "where": where(options)}
+        result["start_deployed_s"] = {each.name: each.start_deployed_s for each in all_of_them if each.start_deployed_s}
         if options.soak:
             result["soak"] = await soaked(stage, session, all_of_them[0], options.soak)
         return result
+
+
+async def bench_parts(pubsub: str, firestore: str) -> None:
+    async with (
+        Stage(
+            pubsub=pubsub, firestore=firestore, secret_latency=SECRET, token_latency=TOKEN, retry_latency=RETRY
+        ) as stage,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=1)) as session,
+    ):
+        found = await attribution.parts(stage, session, events=2_400)
+    print(attribution.table(found))
+    attribution.keep(found)
+
+
+async def start_as_deployed(
+    all_of_them: list[Contender], rounds: int, session: aiohttp.ClientSession, **stage: Any
+) -> None:
+    """Starts with no emulator variable: TLS to all services, and the account from the metadata server."""
+    async with DeployedStage(proxy_variable="https_proxy", **stage) as deployed:  # the one that all libraries read
+        for contender in [each for each in all_of_them if each.name in DEPLOYED] * rounds:
+            contender.start_deployed_s.append(await cold_start(deployed, session, contender))
 
 
 def where(options: argparse.Namespace) -> str:

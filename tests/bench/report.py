@@ -38,6 +38,7 @@ def told(result: dict[str, Any]) -> str:
         f"One event alone takes {over:.1f} ms more than the stand-ins wait, "
         f"and {bare:.1f} ms more than its calls, made bare one after the other."
     )
+    lines.append(start_as_deployed(result))
     lines.append(f"Python {machine['python']}, {machine['openssl']}, {machine['authorities']} authorities")
     for name, calls in result["calls_an_event"].items():
         lines.append(f"Calls of one event, {name}: {', '.join(f'{kind} {calls[kind]:g}' for kind in sorted(calls))}")
@@ -55,6 +56,17 @@ def over_the_wait(result: dict[str, Any]) -> tuple[float, float]:
     return median(alone) - waits, median(bare)
 
 
+def start_as_deployed(result: dict[str, Any]) -> str:
+    """This function's start over TLS with its own account, beside the others that were started so."""
+    starts = result["start_deployed_s"]
+    said = [f"this {median(starts['this']):.2f} s"]
+    for name, found in starts.items():
+        if name != "this":
+            share = median(ours / theirs for ours, theirs in zip(starts["this"], found, strict=True))
+            said.append(f"{name} {median(found):.2f} s ({share:.2f})")
+    return f"Start to first answer as deployed: {', '.join(said)}."
+
+
 def markdown(result: dict[str, Any]) -> str:
     """The table of docs/performance.md: medians, and in brackets this function's share of the peer's."""
     peers = [name for name in result["rounds"] if name != "this"]
@@ -69,7 +81,7 @@ def markdown(result: dict[str, Any]) -> str:
     over, bare = over_the_wait(result)
     load = median(result["machine"]["load_average"])
     note = f"One event alone: {over:.0f} ms above what the stand-ins wait, {bare:.1f} ms above its own calls made bare."
-    return "\n".join([*lines, "", f"{note} Load average {load:.0f}.", ""])
+    return "\n".join([*lines, "", f"{note} {start_as_deployed(result)} Load average {load:.0f}.", ""])
 
 
 def keep(result: dict[str, Any]) -> None:

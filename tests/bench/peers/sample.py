@@ -14,7 +14,7 @@ from google.cloud.secretmanager_v1.services.secret_manager_service.transports im
 from google.oauth2.credentials import Credentials
 
 PROJECT = os.environ["GOOGLE_CLOUD_PROJECT"]
-ENDPOINT = os.environ["DATA_PORTABILITY_API_ENDPOINT"]
+ENDPOINT = os.environ.get("DATA_PORTABILITY_API_ENDPOINT", "https://dataportability.googleapis.com")
 
 
 @cache
@@ -24,7 +24,10 @@ def publisher() -> pubsub_v1.PublisherClient:
 
 @cache
 def secrets() -> secretmanager.SecretManagerServiceClient:
-    channel = grpc.insecure_channel(os.environ["SECRET_MANAGER_EMULATOR_HOST"])  # this library knows no emulator
+    stand_in = os.environ.get("SECRET_MANAGER_EMULATOR_HOST")
+    if stand_in is None:
+        return secretmanager.SecretManagerServiceClient()
+    channel = grpc.insecure_channel(stand_in)  # this library knows no emulator
     return secretmanager.SecretManagerServiceClient(transport=SecretManagerServiceGrpcTransport(channel=channel))
 
 
