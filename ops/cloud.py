@@ -95,7 +95,7 @@ def explain(fault: Fault, settings: Settings) -> str:
         return f"{said}. A VPC Service Controls perimeter keeps your account out: ask whoever runs it."
     database = f"Project {project} has no Firestore database {settings.firestore_database}"
     other = f"Project {project} has none of that name: is it the right project (--project)?"
-    index = "The ledger's index is missing, or still being built: deploy again"
+    index = "The ledger's index is missing, or still being built: apply infra/bootstrap again"
     unusable = f"{index}." if "index" in said else f"{database} in native mode."
     if secrets:
         unusable = "The key that it is encrypted with cannot be used: enable the key's version again."

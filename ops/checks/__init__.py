@@ -8,6 +8,8 @@ from enum import StrEnum
 from handlers.domain.outcomes import Fault
 from ops.cloud import SWITCHED_OFF, Cloud, explain
 
+DEPLOY = "Deploy again: infra/ makes it."
+BOOTSTRAP = "Apply infra/bootstrap again: it makes it."
 _TIMEOUT = 30.0  # seconds for one check
 
 

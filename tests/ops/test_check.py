@@ -145,9 +145,17 @@ async def admin_of(stage: Stage) -> AsyncIterator[Admin]:
 @pytest.mark.parametrize(
     ("broken", "subject", "said"),
     [
-        (lambda admin: admin.delete_topic(RETRIED), f"topic {RETRIED}", "it is not there → Deploy again"),
+        (
+            lambda admin: admin.delete_topic(RETRIED),
+            f"topic {RETRIED}",
+            "it is not there → Apply infra/bootstrap again",
+        ),
         (lambda admin: admin.delete_topic(DEAD), f"topic {DEAD}", "dead letters go nowhere"),
-        (lambda admin: admin.delete_subscription(PUSH), f"push from {FAILED}", "no subscription pushes it"),
+        (
+            lambda admin: admin.delete_subscription(PUSH),
+            f"push from {FAILED}",
+            "no subscription pushes it to the function → Deploy again",
+        ),
         (lambda admin: admin.delete_subscription(REJECTED), f"subscriptions of {REJECTED}", "there is none"),
         (lambda admin: admin.push_again("https://run.invalid/"), f"subscription {PUSH}", "without an account"),
         (lambda admin: admin.push_again("http://127.0.0.1:9/"), f"subscription {PUSH}", "no dead-letter topic"),
@@ -222,7 +230,7 @@ async def test_overdue_entry_tells_that_the_schedule_does_not_run(google_cloud: 
     ("ttl", "state", "said"),
     [
         (Field.TtlConfig(state=Field.TtlConfig.State.ACTIVE), State.OK, "entries are deleted"),
-        (None, State.FAILED, "no TTL policy is active: entries are kept for ever → Deploy again"),
+        (None, State.FAILED, "no TTL policy is active: entries are kept for ever → Apply infra/bootstrap again"),
     ],
 )
 async def test_expiry_that_is_missing_is_named(google_cloud: Any, ttl: Any, state: State, said: str) -> None:
@@ -422,7 +430,7 @@ async def test_missing_index_is_named(google_cloud: Any) -> None:
     index = (grpc.StatusCode.FAILED_PRECONDITION, "The query requires an index. Create it here: https://x.invalid")
     async with stage_and_api(google_cloud) as (stage, _), refusing(*index) as firestore:
         found = failures(await lines_of(stage, {"FIRESTORE_EMULATOR_HOST": firestore}))
-    assert "index is missing, or still being built: deploy again" in found["due entries"]
+    assert "index is missing, or still being built: apply infra/bootstrap again" in found["due entries"]
     assert "none for state, userId, reason, callsCounted" in found["indexes for ops"]
 
 

@@ -319,7 +319,7 @@ async def test_missing_subscription_is_named(desk: Desk) -> None:
             Misconfigured("reading the ledger: FAILED_PRECONDITION: no"),
             "no Firestore database (default) in native mode",
         ),
-        (Misconfigured("searching the ledger: FAILED_PRECONDITION: The query requires an index."), "deploy again"),
+        (Misconfigured("searching the ledger: FAILED_PRECONDITION: The query requires an index."), "apply infra/bootstrap again"),
         (Misconfigured("reading the ledger: UNAUTHENTICATED: who"), "gcloud auth application-default login"),
         (Transient("reading the ledger: UNAVAILABLE"), "Try again: nothing is lost by it."),
     ],
