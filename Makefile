@@ -73,7 +73,7 @@ ENVIRONMENTS := $(addsuffix /.ready,.venv-tools .venv-checkov .venv-runtime $(if
 INSTALL = $(BIN)/uv venv --quiet --clear --python $(BIN)/python $(@D) && \
 	VIRTUAL_ENV=$(@D) $(BIN)/uv pip $(1) $< --compile-bytecode --quiet && touch $@
 
-.PHONY: package sbom audit scan tested plan deploy smoke rollback prices infra-requirements
+.PHONY: package sbom audit scan tested deployed checked plan deploy smoke rollback prices infra-requirements
 unit: $(ENVIRONMENTS)
 requirements: infra-requirements
 
@@ -94,6 +94,9 @@ scan: .venv-checkov/.ready ## policy check of infra/
 tested:
 	@$(PYTHON) infra/delivery/deploy.py tested
 
+deployed:
+	@$(PYTHON) infra/delivery/deploy.py deployed
+
 plan: ## upload the archive, show what a deployment would change (PROJECT_ID=... REGION=...)
 	@$(PYTHON) infra/delivery/deploy.py plan
 
@@ -105,6 +108,9 @@ smoke: ## one event through the deployed function and back (PROJECT_ID=...)
 
 rollback: ## put the last verified archive back, or OBJECT=archive-job-retry-....zip
 	@$(PYTHON) infra/delivery/deploy.py rollback $(OBJECT)
+
+checked: $(READY)
+	@$(BIN)/python -m ops check --project "$(PROJECT_ID)"
 
 prices: $(READY) ## what it costs, with the arithmetic
 	@$(BIN)/python infra/delivery/prices.py

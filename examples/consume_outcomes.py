@@ -1,6 +1,6 @@
 """A consumer of follow-ups (`archive-job-retried`) and of ended events (`archive-job-ended`).
 
-Role: roles/pubsub.subscriber on a subscription of your own to each of the topics.
+Role: roles/pubsub.subscriber on a subscription to each of the topics (docs/messages.md, Subscriptions).
 
     GOOGLE_CLOUD_PROJECT=my-project python examples/consume_outcomes.py SUBSCRIPTION
 """
@@ -12,12 +12,12 @@ import sys
 from google.cloud import pubsub_v1
 from google.cloud.pubsub_v1.subscriber.message import Message
 
-seen: set[tuple[str, str]] = set()  # in your product: a unique key in its database
+seen: set[tuple[str, ...]] = set()  # in your product: a unique key in its database
 
 
 def handle(message: Message) -> None:
-    """Messages may come twice, and in any order: eventType and dedupKey are the same in all copies."""
-    key = message.attributes["eventType"], message.attributes["dedupKey"]
+    """Messages may come twice and in any order; all copies have this key. COMPLETE may follow an UNKNOWN."""
+    key = message.attributes["eventType"], message.attributes["dedupKey"], message.attributes.get("state", "")
     event = json.loads(message.data)
     if key not in seen:
         if "retriedArchiveJobId" in event:

@@ -211,7 +211,7 @@ locals {
 
             ${local.read} --freshness=1h ${local.lines} 'resource.type="cloud_run_revision" AND resource.labels.service_name=(${local.any_function}) AND severity>=WARNING'
 
-        Lines with an `outcome`: the runbook's table has a row for each. Lines of Cloud Run alone: the function does not start, or its memory is used up. No lines: the push does not arrive:
+        The runbook has a row for each line with an `outcome`, and for those of Cloud Run. No lines: the push does not arrive:
 
             gcloud pubsub subscriptions describe archive-job-failed-push --project=${var.project_id}
             .venv/bin/python -m ops check

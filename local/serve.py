@@ -20,9 +20,9 @@ from local.function_server import ROOT, FunctionServer
 from local.grants import MARK
 from local.outcomes import Outcomes
 from local.stage import REFRESH_TOKEN_PREFIX, RESUME, RETRY, WATCH, Stage
-from local.topics import FAILED
+from local.topics import FAILED, REJECTED, RETRIED
 
-PROJECT, REVOKED = "local-project", "revoked-"
+PROJECT, REVOKED, _USER = "local-project", "revoked-", "me"
 _TOKEN = f"{MARK}-refresh-token-of-"
 _SETTINGS = {"WATCH_INTERVAL_SECONDS": "5"}
 _LOOK_SECONDS = 0.2  # between two looks at what came out, and at the source
@@ -40,6 +40,16 @@ END
 _GCLOUD = """\
 gcloud pubsub topics publish {topic} --project={project} \\
   --message='{{"archiveJobId": "my-job-2", "userId": "revoked-me"}}'
+"""
+_CONSUMERS = """\
+gcloud pubsub subscriptions create my-outcomes --topic={retried} --project={project}
+gcloud pubsub subscriptions create my-rejections --topic={rejected} --project={project}
+{python} examples/consume_outcomes.py my-outcomes
+{python} examples/consume_rejections.py my-rejections
+"""
+_LOOKS = """\
+{python} -m ops story my-job
+{python} -m ops check --user {user}
 """
 
 
@@ -64,9 +74,12 @@ async def _serve(at: dict[str, str], source: Path) -> None:
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    stage = Stage(project=PROJECT, settings=_SETTINGS, pubsub=at.get("pubsub"), firestore=at.get("firestore"))
+    stage = Stage(
+        project=PROJECT, settings=_SETTINGS, pubsub=at.get("pubsub"), firestore=at.get("firestore"), tls=False
+    )
     stage.secrets.payload_of_any = _payload
-    stage.google.grants.consents = lambda token: not token.startswith(_TOKEN + REVOKED)
+    stage.secrets.add_version(REFRESH_TOKEN_PREFIX + _USER, _TOKEN + _USER)  # `ops check` counts those that are listed
+    stage.google.grants.consents = lambda token: token.startswith(_TOKEN) and not token.startswith(_TOKEN + REVOKED)
     stage.google.states = defaultdict(lambda: "COMPLETE")
     async with stage, _Function(stage, source, ledger_is_shared="firestore" in at) as function:
         _say("\n".join(_introduction(stage, at)))
@@ -140,21 +153,25 @@ def _payload(secret_id: str) -> bytes | None:
 
 
 def _introduction(stage: Stage, at: dict[str, str]) -> Iterator[str]:
-    pubsub = stage.environment["PUBSUB_EMULATOR_HOST"]
-    exports = {"GOOGLE_CLOUD_PROJECT": PROJECT, "PUBSUB_EMULATOR_HOST": pubsub}
-    if "firestore" in at:
-        exports["FIRESTORE_EMULATOR_HOST"] = at["firestore"]
+    named = ("GOOGLE_CLOUD_PROJECT", "SECRET_MANAGER_EMULATOR_HOST", "DATA_PORTABILITY_API_ENDPOINT", "RETRY_LEDGER")
+    exports = {name: value for name, value in stage.environment.items() if name in named or "_EMULATOR_" in name}
+    names = {"python": os.path.relpath(sys.executable), "project": PROJECT, "user": _USER}
     if "pubsub" in at:  # the embedded one does not speak REST, as gcloud does
-        exports["CLOUDSDK_API_ENDPOINT_OVERRIDES_PUBSUB"] = f"http://{pubsub}/"
+        exports["CLOUDSDK_API_ENDPOINT_OVERRIDES_PUBSUB"] = f"http://{at['pubsub']}/"
         exports["CLOUDSDK_AUTH_DISABLE_CREDENTIALS"] = "true"
-    yield "\nIn another terminal, here:\n"
+    yield "\nIn another terminal, in this folder (each further terminal needs these lines, too):\n"
     yield from (f"export {name}={shlex.quote(value)}" for name, value in exports.items())
-    yield "\nA failed job of a user who has consented, in Python:\n"
-    yield _PYTHON.format(python=os.path.relpath(sys.executable), topic=FAILED)
+    yield "\nPublish a failed job of a user who has consented, in Python:\n"
+    yield _PYTHON.format(topic=FAILED, **names)
     if "pubsub" in at:
         yield f"One of a user who has not (any id that begins with {REVOKED}), with gcloud:\n"
-        yield _GCLOUD.format(topic=FAILED, project=PROJECT)
-    yield "What comes of them (Ctrl-C ends it):\n"
+        yield _GCLOUD.format(topic=FAILED, **names)
+        yield "Consume what comes of jobs that you publish from then on, each in a terminal of its own:\n"
+        yield _CONSUMERS.format(retried=RETRIED, rejected=REJECTED, **names)
+    if "firestore" in at:
+        yield "Look at a job, and at what the function needs:\n"
+        yield _LOOKS.format(**names)
+    yield "What comes of your jobs (Ctrl-C ends it):\n"
 
 
 def _say(text: str) -> None:

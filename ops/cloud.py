@@ -18,6 +18,12 @@ from handlers.google.pubsub import BatchPublisher, TopicPublisher
 from handlers.web.settings import Settings
 
 LOG_IN = "gcloud auth application-default login"
+SWITCHED_OFF = "has not been used in project"  # Google's words for an API that is not enabled
+
+# the operator's role, and the API
+_LEDGER = "roles/datastore.user", "firestore.googleapis.com"
+_SECRETS = "roles/secretmanager.secretAccessor (viewer to list, admin to delete)", "secretmanager.googleapis.com"
+_TOPICS = "roles/pubsub.editor (or subscriber and publisher)", "pubsub.googleapis.com"
 
 
 class CliError(Exception):
@@ -81,18 +87,22 @@ def explain(fault: Fault, settings: Settings) -> str:
         return f"Google Cloud did not answer as it should ({said}). Try again: nothing is lost by it."
     project = settings.google_cloud_project
     code = re.search(r": ([A-Z_]+)(?:: |$)", said)
-    ledger = re.search("ledger|what is due", said) is not None
-    secrets = "secret" in said
-    role = "roles/pubsub.editor (or subscriber and publisher)"
-    role = "roles/secretmanager.secretAccessor (viewer to list, admin to delete)" if secrets else role
-    role = "roles/datastore.user" if ledger else role
+    ledger, secrets = re.search("ledger|what is due", said) is not None, "secret" in said
+    role, api = _LEDGER if ledger else _SECRETS if secrets else _TOPICS
+    if SWITCHED_OFF in said:
+        return f"{said}. gcloud services enable {api} --project={project}"
+    if "prohibited by organization's policy" in said:
+        return f"{said}. A VPC Service Controls perimeter keeps your account out: ask whoever runs it."
     database = f"Project {project} has no Firestore database {settings.firestore_database}"
     other = f"Project {project} has none of that name: is it the right project (--project)?"
-    index = "The ledger's index is missing, or still being built: deploy again"
+    index = "The ledger's index is missing, or still being built: apply infra/bootstrap again"
+    unusable = f"{index}." if "index" in said else f"{database} in native mode."
+    if secrets:
+        unusable = "The key that it is encrypted with cannot be used: enable the key's version again."
     hints = {
         "UNAUTHENTICATED": f"Google does not accept your credentials: {LOG_IN}",
         "PERMISSION_DENIED": f"Your account lacks {role} in project {project}, or the API is not enabled there.",
         "NOT_FOUND": f"{database}: set FIRESTORE_DATABASE to what the function has (--database)." if ledger else other,
-        "FAILED_PRECONDITION": f"{index}." if "index" in said else f"{database} in native mode.",
+        "FAILED_PRECONDITION": unusable,
     }
     return f"{said}. {hints.get(code[1] if code else '', 'That is not what this command expects.')}"

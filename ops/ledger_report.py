@@ -36,8 +36,9 @@ def show_story(report: Report, chain: list[Told | Unreadable], job_id: str, budg
 def show_watches(report: Report, looks: list[dict[str, str]]) -> None:
     """What the watch does next, a line for each job that it knows."""
     for look in looks:
+        whose = f", user {look['userId']}, credential {look['credentialId']}" if "userId" in look else ""
         report.say("")
-        report.say(f"Watch of {look['jobId']}: {look['next']}", "red" if "unreadable" in look else "")
+        report.say(f"Watch of {look['jobId']}{whose}: {look['next']}", "red" if "unreadable" in look else "")
 
 
 def _show_job(report: Report, told: Told, budget: int, *, asked: bool) -> None:

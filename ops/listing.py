@@ -77,12 +77,14 @@ async def list_ledger(
 
 
 async def _counts(search: LedgerSearch, settings: Settings) -> dict[str, int]:
-    collection = settings.retry_ledger_collection
-    asked: list[tuple[str, Where]] = [(collection, {}), (watch_collection(settings), {}), (collection, _IN_DOUBT)]
-    asked += [(collection, {"state": state}) for state in _STORED]
-    total, watched, doubt, *stored = await asyncio.gather(*(search.count(*one) for one in asked))
+    """A watched job that has ended stays for a while: as `ended`, where its end is UNKNOWN as `rejected`."""
+    collection, watch = settings.retry_ledger_collection, watch_collection(settings)
+    asked: list[tuple[str, Where]] = [(watch, {}), *((watch, {"state": state}) for state in ("ended", "rejected"))]
+    asked += [(collection, {}), (collection, _IN_DOUBT), *((collection, {"state": state}) for state in _STORED)]
+    looks, ended, unknown, total, doubt, *stored = await asyncio.gather(*(search.count(*one) for one in asked))
     by_state = dict(zip(_STORED, stored, strict=True))
-    return {"open": total - sum(stored), "in-doubt": doubt, **by_state, "watched": watched}
+    watched = {"watched": looks - ended - unknown, "ended": ended + unknown}
+    return {"open": total - sum(stored), "in-doubt": doubt, **by_state, **watched}
 
 
 def _selections(states: tuple[str, ...], users: tuple[str, ...], reasons: tuple[str, ...]) -> list[Where]:

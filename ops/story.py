@@ -111,6 +111,7 @@ def tell_watch(found: Found, now: datetime) -> dict[str, str]:
         return {"jobId": found.job_id, "unreadable": found.detail, "next": found.detail}
     entry, until = found.entry, found.entry.not_before
     told = {"jobId": entry.job_id, "state": entry.reason if entry.state in ("ended", "rejected") else "watched"}
+    told |= {"userId": entry.user_id, "credentialId": entry.credential_id, "writtenAt": timestamp(found.written_at)}
     match entry.state:
         case "ended" | "rejected":
             words = "A later started event begins again." if entry.state == "rejected" else ""

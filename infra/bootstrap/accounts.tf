@@ -2,6 +2,7 @@ locals {
   accounts = merge(
     {
       build  = "Builds the functions' images from their archive"
+      check  = "Runs ops check after each deployment: reads settings, and no message, secret or ledger"
       deploy = "Runs the pipeline: applies infra/, verifies"
       invoke = "Pub/Sub and Cloud Scheduler show a token of this account to the functions"
       resume = "The scheduled function: looks into the ledger, puts events back"
@@ -42,7 +43,7 @@ resource "google_service_account_iam_member" "deploy_acts_as" {
 
 # On the project without a condition: Cloud Logging has no resource to tie it to.
 resource "google_project_iam_member" "writes_build_logs" {
-  for_each = toset(["build", "deploy", "test"])
+  for_each = toset(["build", "check", "deploy", "test"])
 
   project = var.project_id
   role    = "roles/logging.logWriter"

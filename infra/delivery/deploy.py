@@ -1,6 +1,7 @@
 """Deploy the archive in build/, verify it with a real event, and put the last verified one back if that fails.
 
 tested    wait for the tests of this commit (COMMIT_SHA), which are a build of their own, and fail if they do
+deployed  wait until the deployment of this commit has ended, well or not, for a look at what runs then
 plan      upload the archive that `make package` made, and write what Terraform would change to build/plan
 apply     commit revisions of schemas, carry the plan out and verify; on failure put the last verified archive back,
           verify that, and exit with 1
@@ -42,6 +43,7 @@ _GCLOUD_SECONDS = 120
 _LOOK_SECONDS = 120
 _LAST_WORDS_SECONDS = 600  # Terraform waits for what it has begun, and only then gives its lock back
 _TESTS_SECONDS = 5400
+_DEPLOYMENT_SECONDS = 18600
 _PROBE_SECONDS = 600
 _PAUSE_SECONDS = float(os.environ.get("PAUSE_SECONDS", "10"))
 _LOCK = "-lock-timeout=600s"
@@ -80,23 +82,32 @@ class Target:
 
     def tested(self) -> None:
         """Wait until the tests of this commit have passed. Raises Failed."""
-        commit = os.environ.get("COMMIT_SHA")
-        if not commit:
+        if commit := os.environ.get("COMMIT_SHA"):
+            status, log = self._end_of_build("test", commit, _TESTS_SECONDS)
+            if status != "SUCCESS":
+                raise Failed(f"The tests of {commit}: {status}. {log}")
+            _say(f"The tests of {commit} have passed.")
+        else:
             _say("Not started by a push: whether the tests pass is not looked at here.")
-            return
+
+    def deployed(self) -> None:
+        """Wait until the deployment of this commit has ended. Raises Failed."""
+        if commit := os.environ.get("COMMIT_SHA"):
+            status, log = self._end_of_build("deploy", commit, _DEPLOYMENT_SECONDS)
+            _say(f"The deployment of {commit}: {status}. {log}")
+
+    def _end_of_build(self, trigger: str, commit: str, seconds: float) -> tuple[str, str]:
+        """Wait for it; gives its status and the address of its log. Raises Failed."""
         line = ["gcloud", "builds", "list", f"--region={self.region}", "--limit=1", "--format=json"]
-        line += [f"--filter=substitutions.TRIGGER_NAME=archive-job-retry-test AND substitutions.COMMIT_SHA={commit}"]
-        for _ in _until(_TESTS_SECONDS, f"The tests of {commit} have not passed"):
+        line += [
+            f"--filter=substitutions.TRIGGER_NAME=archive-job-retry-{trigger} AND substitutions.COMMIT_SHA={commit}"
+        ]
+        for _ in _until(seconds, f"The build archive-job-retry-{trigger} of {commit} has not ended"):
             found, text = _read([*line, f"--project={self.project}"])
             build = (json.loads(text) or [{}])[0] if found else {}
-            match build.get("status"):
-                case "SUCCESS":
-                    _say(f"The tests of {commit} have passed.")
-                    return
-                case None | "PENDING" | "QUEUED" | "WORKING":
-                    continue
-                case other:
-                    raise Failed(f"The tests of {commit}: {other}. {build.get('logUrl', '')}")
+            if build.get("status") not in (None, "PENDING", "QUEUED", "WORKING"):
+                return build["status"], build.get("logUrl", "")
+        raise AssertionError("_until ends by raising")
 
     def plan(self) -> None:
         """Upload the archive, initialise Terraform, and plan."""
@@ -297,7 +308,7 @@ def _say(text: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=["tested", "plan", "apply", "rollback"])
+    parser.add_argument("action", choices=["tested", "deployed", "plan", "apply", "rollback"])
     parser.add_argument("archive", nargs="?", help="rollback: the archive to put back (default: the last verified one)")
     parser.add_argument("--smoke", default=shlex.join([sys.executable, str(SMOKE)]), help="the command that verifies")
     arguments = parser.parse_args()
@@ -316,6 +327,8 @@ def main() -> None:
         match arguments.action:
             case "tested":
                 target.tested()
+            case "deployed":
+                target.deployed()
             case "plan":
                 target.plan()
             case "apply":

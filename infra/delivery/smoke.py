@@ -94,7 +94,9 @@ def check(project: str, build: str, seconds: float) -> str:
         raise Failed(
             f"No answer to {job} within {seconds:g} s.{trouble}\nWhat the function says:\n"
             f"  gcloud logging read 'jsonPayload.archiveJobId=\"{job}\" OR severity>=ERROR' "
-            f"--project={project} --freshness=1h"
+            f"--project={project} --freshness=1h\n"
+            f"What is broken, with the remedy:\n"
+            f"  make ops ARGS='check --project {project} --database archive-job-retry'"
         )
     answer = (rejection.get("reason"), rejection.get("cause"))
     if answer != EXPECTED:

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from handlers.domain.outcomes import Fault
-from ops.cloud import Cloud, explain
+from ops.cloud import SWITCHED_OFF, Cloud, explain
 
+DEPLOY = "Deploy again: infra/ makes it."
+BOOTSTRAP = "Apply infra/bootstrap again: it makes it."
 _TIMEOUT = 30.0  # seconds for one check
 
 
@@ -60,7 +62,7 @@ async def _one(cloud: Cloud, subject: str, check: Check) -> list[Line]:
     except Fault as fault:
         if "UNIMPLEMENTED" in str(fault):
             return [not_checked(subject, "the emulator has nothing like it")]
-        if "PERMISSION_DENIED" in str(fault):
+        if "PERMISSION_DENIED" in str(fault) and SWITCHED_OFF not in str(fault):
             return [not_checked(subject, explain(fault, cloud.settings))]
         detail, _, remedy = explain(fault, cloud.settings).partition(". ")
         return [failed(subject, detail, remedy)]

@@ -10,6 +10,7 @@ from handlers.domain.outcomes import Cause, Rejection
 from handlers.google.google_error import parse_error
 from handlers.google.http_client import HttpClient, HttpResponse
 from handlers.google.oauth import (
+    ENABLE,
     OAuthClient,
     RefreshToken,
     TokenAnswer,
@@ -27,6 +28,7 @@ _TIMEOUT = 15.0  # seconds for one request
 _NOBODYS = RefreshToken("1//nobody-has-this-refresh-token", "")
 _JOB = "ops-check"  # no job has this id
 _SCOPE = re.compile(r"(?<=/auth/)dataportability\.[a-z0-9_.]{1,100}(?=\s|\Z)")
+_AGAIN = "Try again; is there a proxy, or no way to this host?"
 _CONSENT = "The product asks the user for consent, and stores the new token."
 
 
@@ -59,9 +61,10 @@ class GrantChecks:
         if isinstance(answer.verdict, Rejection) and answer.verdict.cause == Cause.INVALID_GRANT:
             return [ok(subject, "the token endpoint knows this client")]
         if answer.verdict is Verdict.TRANSIENT:
-            return [failed(subject, answer.detail, "Try again; is there a proxy, or no way to this host?")]
+            return [failed(subject, answer.detail, _AGAIN)]
         said = answer.detail or "the token endpoint gives tokens for made-up refresh tokens"
-        return [failed(subject, said, f"Is it the right client? {remedy}")]
+        look = "Is it the right client, and in order in the console's Google Auth Platform (Clients, Audience)?"
+        return [failed(subject, said, f"{look} A new file: {remedy}")]
 
     async def secrets(self) -> list[Line]:
         prefix = self._settings.refresh_token_secret_prefix
@@ -101,13 +104,16 @@ class GrantChecks:
         """One user's grant: whether it gives a token, for which scopes, and how often it exports."""
         subject = f"grant {credential}"
         if not isinstance(token := await self._read_token(credential), RefreshToken):
-            return [failed(subject, f"there is no refresh token ({token})", _CONSENT)]
+            remedy = ENABLE if token is Cause.SECRET_DISABLED else _CONSENT
+            return [failed(subject, f"there is no refresh token ({token})", remedy)]
         client = await self._read_client()
         if client is None:
             return [not_checked(subject, "there is no client file")]
         answer = await exchange(self._http, client, token)
         if isinstance(answer.verdict, Rejection):
             return [failed(subject, answer.verdict.detail, _CONSENT)]
+        if answer.verdict is Verdict.TRANSIENT:
+            return [failed(subject, answer.detail, _AGAIN)]
         if answer.verdict is not Verdict.GRANTED:
             return [failed(subject, answer.detail, "This is not the user's fault: look at the client file.")]
         scopes = " ".join(sorted(_SCOPE.findall(answer.scope))) or "not told"

@@ -13,14 +13,13 @@ from google.cloud.firestore_admin_v1.types import Field
 from handlers.domain.outcomes import Misconfigured
 from handlers.google.grpc_errors import to_fault
 from handlers.ports import VersionedEntry
-from ops.checks import Check, Line, failed, not_checked, ok
+from ops.checks import BOOTSTRAP, Check, Line, failed, not_checked, ok
 from ops.cloud import Cloud
 from ops.ledger_search import LedgerSearch
 from ops.story import span
 
 _PATIENCE = timedelta(hours=1)  # a run of the schedule may be missed, two may not
 _DUE_READ = 100
-_DEPLOY = "Deploy again: Terraform makes it."
 _CALL: Any = {"retry": None, "timeout": 10.0}
 
 
@@ -74,7 +73,7 @@ async def _searchable(cloud: Cloud) -> list[Line]:
             missing.append(field)
     if missing:
         said = f"none for {', '.join(missing)}: ops list and ops forget cannot search the ledger"
-        return [failed(subject, said, _DEPLOY)]
+        return [failed(subject, said, BOOTSTRAP)]
     return [ok(subject)]
 
 
@@ -90,4 +89,4 @@ async def _expiry(cloud: Cloud) -> list[Line]:
         raise to_fault(error, "reading the ledger's expiry") from None
     if field.ttl_config.state == Field.TtlConfig.State.ACTIVE:
         return [ok(subject, "entries are deleted when their time has passed")]
-    return [failed(subject, "no TTL policy is active: entries are kept for ever", _DEPLOY)]
+    return [failed(subject, "no TTL policy is active: entries are kept for ever", BOOTSTRAP)]

@@ -11,12 +11,11 @@ from handlers.domain.events import encode
 from handlers.domain.messages import ArchiveJobRetried, RetryRejected
 from handlers.domain.outcomes import Fault
 from handlers.google.grpc_errors import to_fault
-from ops.checks import Check, Line, failed, not_checked, ok
+from ops.checks import BOOTSTRAP, DEPLOY, Check, Line, failed, not_checked, ok
 from ops.checks.rest import Get
 from ops.cloud import Cloud
 
 _CALL: Any = {"retry": None, "timeout": 10.0}
-_DEPLOY = "Deploy again: Terraform makes it."
 _IDS: Any = {"root_archive_job_id": "", "user_id": "", "credential_id": "", "attempt": 0}
 _RETRIED = ArchiveJobRetried(archive_job_id="", retried_archive_job_id="", retried_at="", **_IDS)
 _REJECTED = RetryRejected(reason="", detail="", rejected_at="", event="", event_encoding="text", **_IDS)
@@ -38,11 +37,11 @@ class PubSubChecks:
         if await self._topic(topic) is None:
             if optional:
                 return [not_checked(subject, "it is not there: the watch is not deployed")]
-            return [failed(subject, "it is not there", _DEPLOY)]
+            return [failed(subject, "it is not there", BOOTSTRAP)]
         lines = [ok(subject)]
         pushes = [one for one in await self._subscriptions(topic) if one.push_config.push_endpoint]
         if not pushes:
-            lines.append(failed(f"push from {topic}", "no subscription pushes it to the function", _DEPLOY))
+            lines.append(failed(f"push from {topic}", "no subscription pushes it to the function", DEPLOY))
         for subscription in pushes:
             lines += await self._push(subscription)
         return lines
@@ -51,7 +50,7 @@ class PubSubChecks:
         """A topic that the function publishes messages like this one to."""
         subject, found = f"topic {topic}", await self._topic(topic)
         if found is None:
-            return [] if optional else [failed(subject, "it is not there", _DEPLOY)]
+            return [] if optional else [failed(subject, "it is not there", BOOTSTRAP)]
         lines = [await self._schema(topic, found, sample)]
         return lines + await self._heard(topic, "what is published there is lost")
 
@@ -61,18 +60,22 @@ class PubSubChecks:
         push, policy = subscription.push_config, subscription.dead_letter_policy
         account = push.oidc_token.service_account_email
         if subscription.state == Subscription.State.RESOURCE_ERROR:
-            return [failed(subject, "Pub/Sub cannot use it: a resource that it needs is gone", _DEPLOY)]
+            return [
+                failed(
+                    subject, "Pub/Sub cannot use it: a resource that it needs is gone", f"{BOOTSTRAP} Then: {DEPLOY}"
+                )
+            ]
         if push.push_endpoint.startswith("https:") and not account:
             said = "it pushes without an account, so the function turns every delivery away"
-            return [failed(subject, said, _DEPLOY)]
+            return [failed(subject, said, DEPLOY)]
         if not policy.dead_letter_topic:
-            return [failed(subject, "it has no dead-letter topic: what is never delivered is lost", _DEPLOY)]
+            return [failed(subject, "it has no dead-letter topic: what is never delivered is lost", DEPLOY)]
         if gone := account and await self._is_gone(account):
             return [failed(subject, f"it pushes as {account}, which is {gone}", "Make or enable the account again.")]
         said = f"pushes as {account}" if account else "pushes without an account, in the clear"
         name = _short(policy.dead_letter_topic)
         if await self._topic(policy.dead_letter_topic) is None:
-            return [ok(subject, said), failed(f"topic {name}", "it is not there: dead letters go nowhere", _DEPLOY)]
+            return [ok(subject, said), failed(f"topic {name}", "it is not there: dead letters go nowhere", BOOTSTRAP)]
         return [ok(subject, said), *await self._heard(policy.dead_letter_topic, "dead letters are lost")]
 
     async def _is_gone(self, account: str) -> str:
@@ -89,7 +92,7 @@ class PubSubChecks:
     async def _heard(self, topic: str, otherwise: str) -> list[Line]:
         subject = f"subscriptions of {_short(topic)}"
         names = [_short(one.name) for one in await self._subscriptions(topic)]
-        return [ok(subject, ", ".join(names)) if names else failed(subject, f"there is none: {otherwise}", _DEPLOY)]
+        return [ok(subject, ", ".join(names)) if names else failed(subject, f"there is none: {otherwise}", BOOTSTRAP)]
 
     async def _schema(self, topic: str, found: Topic, sample: bytes) -> Line:
         """Pub/Sub itself says whether it would take such a message."""
@@ -102,7 +105,7 @@ class PubSubChecks:
         )
         kind, transport = SchemaServiceAsyncClient, SchemaServiceGrpcAsyncIOTransport
         client = await self._cloud.clients.client(kind, transport, self._cloud.settings.pubsub_emulator_host)
-        gone = failed(subject, "its schema is deleted: Pub/Sub takes no message", _DEPLOY)
+        gone = failed(subject, "its schema is deleted: Pub/Sub takes no message", BOOTSTRAP)
         if name == "_deleted-schema_":
             return gone
         try:

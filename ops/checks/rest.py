@@ -10,7 +10,7 @@ from google.auth.transport.requests import AuthorizedSession
 
 from handlers.domain.outcomes import Transient
 from handlers.google.account import Account
-from ops.checks import Check, Line, failed, not_checked, ok
+from ops.checks import DEPLOY, Check, Line, failed, not_checked, ok
 from ops.cloud import Cloud
 
 _TIMEOUT = 10.0  # seconds
@@ -66,7 +66,7 @@ async def _schedule(project: str, get: Get | None, region: str) -> list[Line]:
     name = f"projects/{project}/locations/{quote(region, safe='')}/jobs/{_JOB}"
     status, job = await get(f"https://cloudscheduler.googleapis.com/v1/{name}")
     if status == 404:
-        return [failed(subject, f"there is no job {_JOB} in {region}", "Deploy again: Terraform makes it.")]
+        return [failed(subject, f"there is no job {_JOB} in {region}", DEPLOY)]
     if status != 200:
         return [_refused(subject, "Cloud Scheduler", status, "roles/cloudscheduler.viewer")]
     if job.get("state") != "ENABLED":

@@ -93,6 +93,8 @@ class Delivered:
 
     def __init__(self, kind: str, event: dict[str, Any]) -> None:
         self.attributes = {"eventType": kind, "dedupKey": "old"}
+        if "state" in event:
+            self.attributes["state"] = event["state"]
         self.data = json.dumps(event).encode()
         self.acked = False
 
@@ -103,8 +105,25 @@ class Delivered:
 def test_consumer_reads_each_outcome_once(capsys: pytest.CaptureFixture[str]) -> None:
     follow_up = {"archiveJobId": "new", "retriedArchiveJobId": "old", "attempt": 1, "userId": "user"}
     ended = {"archiveJobId": "new", "userId": "user", "state": "COMPLETE", "cause": ""}
-    messages = [Delivered("archive-job-retried", follow_up), Delivered("archive-job-ended", ended)] * 2
+    unknown = ended | {"state": "UNKNOWN", "cause": "INVALID_GRANT"}
+    events = ("archive-job-retried", follow_up), ("archive-job-ended", unknown), ("archive-job-ended", ended)
+    messages = [Delivered(*event) for event in events * 2]
     for message in messages:
         consume_outcomes.handle(message)
-    assert "old goes on as new, retry 1\nnew of user has ended: COMPLETE\n" == capsys.readouterr().out
+    said = (
+        "old goes on as new, retry 1",
+        "new of user has ended: UNKNOWN INVALID_GRANT",
+        "new of user has ended: COMPLETE",
+    )
+    assert list(said) == capsys.readouterr().out.splitlines()
     assert all(message.acked for message in messages)
+
+
+def test_rejection_that_follows_new_consent_is_read_too(capsys: pytest.CaptureFixture[str]) -> None:
+    known = {"archiveJobId": "old", "userId": "user", "reason": "REAUTHORIZATION_REQUIRED"}
+    for cause, at in (("NO_SECRET", "2026-11-23T18:00:00Z"), ("INVALID_GRANT", "2026-11-24T18:00:00Z")) * 2:
+        message = Delivered("archive-job-retry-rejected", known | {"cause": cause, "rejectedAt": at})
+        consume_rejections.handle(message)
+        assert message.acked
+    said = [f"old: ask user for consent ({cause})" for cause in ("NO_SECRET", "INVALID_GRANT")]
+    assert said == capsys.readouterr().out.splitlines()

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from local.function_server import ROOT
+from local.serve import PROJECT
 from tests.e2e.test_demo import descendants, wait_until_gone
 
 MOST_SECONDS = 60  # from the command to an own event that was retried
@@ -49,8 +50,30 @@ class Terminal:
 
     def paste(self, lines: str) -> None:
         """Into the other terminal, where the exports were pasted before."""
+        done = subprocess.run(
+            self._bash(lines),
+            cwd=ROOT,
+            timeout=60,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout
+
+    def first_line_of(self, command: str) -> str:
+        """Of a command that goes on and on, in a terminal of its own."""
+        with subprocess.Popen(
+            self._bash(f"exec env PYTHONUNBUFFERED=1 {command}"), cwd=ROOT, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout
+            line = process.stdout.readline()
+            process.kill()
+        return line.rstrip("\n")
+
+    def _bash(self, lines: str) -> list[str]:
         exports = "\n".join(re.findall(r"^export .*", self.printed, re.MULTILINE))
-        subprocess.run(["bash", "-ec", f"{exports}\n{lines}"], cwd=ROOT, check=True, timeout=60, capture_output=True)
+        return ["bash", "-ec", f"{exports}\n{lines}"]
 
 
 @pytest.fixture
@@ -81,8 +104,13 @@ def test_an_own_event_is_retried_and_a_changed_source_is_taken(
     assert re.search(r"^my-job → [0-9a-f-]{36}$", here.read_until("^my-job"))
     assert time.monotonic() - begun < MOST_SECONDS
 
-    here.paste(here.copy("gcloud pubsub", "'"))
+    here.paste(here.copy("gcloud pubsub subscriptions create", f"{PROJECT}\n\\S.*{PROJECT}"))
+    here.paste(here.copy("gcloud pubsub topics publish", "'"))
     assert "rejected: REAUTHORIZATION_REQUIRED" in here.read_until("^my-job-2")
+    assert "my-job-2: ask revoked-me for consent (INVALID_GRANT)" == here.first_line_of(
+        here.copy(r"\S*python examples", "my-rejections").splitlines()[-1]
+    )
+    here.paste(here.copy(r"\S*python -m ops story", "me$"))
 
     with (tmp_path / "main.py").open("a") as source:
         source.write("\nraise SystemExit('a mistake')\n")

@@ -5,13 +5,14 @@ import contextlib
 import io
 import itertools
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import grpc
 from google.api_core import exceptions
+from google.auth.exceptions import RefreshError, TransportError
 from google.cloud.firestore_v1.types import BatchGetDocumentsResponse
 from google.pubsub_v1.types.pubsub import PublishRequest
 from starlette.requests import Request
@@ -60,6 +61,7 @@ class Broken:
     ahead: timedelta = timedelta(0)  # of the function's clock
     pubsub: Refused | None = None  # what Pub/Sub answers
     firestore: Exception | None = None  # what Firestore answers; AlreadyExists: with an entry edited by hand
+    account: Exception | None = None  # what the function meets when it asks for credentials of its own
     target: str = "retry_failed_archive_job"
     ledger: Callable[[datetime], LedgerEntry] | None = None  # what the ledger holds of the job
     event: Mapping[str, Any] = field(default_factory=dict)
@@ -110,7 +112,11 @@ class Running:
         configure_logs("INFO", self._stream)
         ledger = "firestore" if broken.firestore else "memory"
         settings = settings_of({**stage.environment, "RETRY_LEDGER": ledger, **environment})
-        clients: Clients = google_clients(settings, Account())
+
+        def lookup(**_: Any) -> Any:
+            raise broken.account or AssertionError("Emulators need no credentials.")
+
+        clients: Clients = google_clients(settings, Account(lookup))
         if broken.firestore:
             clients = OtherFirestore(clients, broken.firestore)
         self.store = MemoryStore(lambda: self.now)
@@ -138,9 +144,15 @@ class Running:
         async def receive() -> dict[str, Any]:
             return {"type": "http.request", "body": body}
 
-        scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": []}
-        await self._target(Request(scope, receive))
+        await self.post(receive)
         return self.lines[-1]
+
+    async def post(self, receive: Callable[[], Awaitable[dict[str, Any]]], **headers: str) -> str:
+        """One request, whatever it brings; gives the last thing that is said."""
+        sent = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+        scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": sent}
+        await self._target(Request(scope, receive))
+        return str(self.said[-1]["message"])
 
     def later(self, **time: float) -> None:
         """So much later, by the store's clock and by its own."""
@@ -158,8 +170,12 @@ class Running:
     @property
     def lines(self) -> list[dict[str, Any]]:
         """The lines that tell how deliveries and runs ended."""
-        lines = [json.loads(line) for line in self._stream.getvalue().splitlines()]
-        return [line for line in lines if "outcome" in line]
+        return [line for line in self.said if "outcome" in line]
+
+    @property
+    def said(self) -> list[dict[str, Any]]:
+        """All lines."""
+        return [json.loads(line) for line in self._stream.getvalue().splitlines()]
 
 
 @contextlib.asynccontextmanager
@@ -185,6 +201,8 @@ async def running(broken: Broken) -> AsyncIterator[tuple[Stage, Running]]:
     handlers = log.handlers[:]
     async with contextlib.AsyncExitStack() as stack:
         environment = {"CANARY_CREDENTIAL": CANARY, **broken.settings}
+        if broken.account:
+            environment["SECRET_MANAGER_EMULATOR_HOST"] = ""
         if broken.pubsub:
             environment["PUBSUB_EMULATOR_HOST"] = await stack.enter_async_context(refusing_pubsub(broken.pubsub))
         stage = await stack.enter_async_context(Stage(tls=broken.tls))
@@ -260,6 +278,10 @@ def _secrets_refuse(code: grpc.StatusCode, message: str) -> _Breaks:
     return lambda stage: stage.secrets.script(ANY, itertools.repeat(Fault(code, message)))
 
 
+def _pubsub_refuses(message: str) -> Refused:
+    return Refused(grpc.StatusCode.PERMISSION_DENIED, message)
+
+
 def _entry(now: datetime, **fields: Any) -> LedgerEntry:
     known: dict[str, Any] = {"job_id": "job", "root_job_id": "job", "retries_before": 0, "user_id": "user"}
     times: dict[str, Any] = {"updated_at": now, "expire_at": now + timedelta(days=45)}
@@ -280,7 +302,16 @@ def _stored(what: str, payload: str) -> Broken:
     return Broken(f"tokens stored {what}", "fault", "token", "refresh token", _STOPS, _user_secret(payload))
 
 
+class _NotFound:
+    """The metadata server's answer for an account that is gone."""
+
+    status = 404
+
+
 _WRONG_PREFIX = {"REFRESH_TOKEN_SECRET_PREFIX": "another-prefix-"}
+# https://cloud.google.com/vpc-service-controls/docs/troubleshooting
+_PERIMETER = "Request is prohibited by organization's policy. vpcServiceControlsUniqueIdentifier: 7e3b"
+_KMS = "Cloud KMS CryptoKeyVersion projects/p/…/cryptoKeyVersions/1 is not enabled, current state is: DISABLED."
 _HTML = Answer(200, b"<html>Sign in</html>")
 _KEY = json.dumps({"type": "service_account", "private_key": MARK, "token_uri": "https://oauth2.googleapis.com/token"})
 
@@ -288,6 +319,13 @@ _KEY = json.dumps({"type": "service_account", "private_key": MARK, "token_uri": 
 REMEDIES: Mapping[str, str] = {
     "": "wait",
     "REFRESH_TOKEN_SECRET_PREFIX": "`refresh_token_secret_prefix`",
+    "nor the canary's": "deploy `infra/bootstrap` again, it makes the canary's",
+    "FAILED_PRECONDITION": "enable the key's version",
+    "prohibited by organization's policy": "VPC Service Controls",
+    "has not been used in project": "gcloud services enable",
+    "ClientConnector": "DNS, firewall and NAT",
+    "own credentials could not": "wait",
+    "no such service account": "gcloud iam service-accounts list",
     "NO_SECRET": "gcloud secrets list",
     "the OAuth client file": f"gcloud secrets versions add {OAUTH_CLIENT}",
     "invalid_client": f"gcloud secrets versions add {OAUTH_CLIENT}",
@@ -326,6 +364,16 @@ STAGES: tuple[Broken, ...] = (
         _CONSENT,
         settings={**_WRONG_PREFIX, "CANARY_CREDENTIAL": ""},
     ),
+    Broken(
+        "the canary's secret deleted, and one user has none",
+        "fault",
+        "token",
+        "nor the canary's",
+        _ONE_STOPS,
+        one=True,
+        settings={"CANARY_CREDENTIAL": "deleted"},
+        event={"credentialId": "other"},
+    ),
     Broken("service account's key", "fault", "token", "the OAuth client file", _STOPS, _client_file(_KEY.encode())),
     Broken("token_uri answers HTML", "fault", "token", "not Google's", _STOPS, _token_answer(_HTML)),
     Broken("token_uri answers 404", "fault", "token", "not Google's", _STOPS, _token_answer(bodies(404)["html"])),
@@ -358,6 +406,58 @@ STAGES: tuple[Broken, ...] = (
         _STOPS,
         _retry_answer(google_errors.project_refused("SERVICE_DISABLED")),
     ),
+    Broken(
+        "a perimeter around secrets",
+        "fault",
+        "token",
+        "prohibited by organization's policy",
+        _STOPS,
+        _secrets_refuse(grpc.StatusCode.PERMISSION_DENIED, _PERIMETER),
+    ),
+    Broken(
+        "a perimeter around topics",
+        "fault",
+        "publish",
+        "prohibited by organization's policy",
+        _STOPS,
+        pubsub=_pubsub_refuses(_PERIMETER),
+    ),
+    Broken(
+        "Secret Manager disabled",
+        "fault",
+        "token",
+        "has not been used in project",
+        _STOPS,
+        _secrets_refuse(
+            grpc.StatusCode.PERMISSION_DENIED,
+            "Secret Manager API has not been used in project 1 before or it is disabled. Enable it by visiting https://x",
+        ),
+    ),
+    Broken(
+        "the secrets' key disabled",
+        "fault",
+        "token",
+        "FAILED_PRECONDITION",
+        _STOPS,
+        _secrets_refuse(grpc.StatusCode.FAILED_PRECONDITION, _KMS),
+    ),
+    Broken(
+        "the metadata server does not answer",
+        "not_now",
+        "token",
+        "own credentials could not",
+        _WAITS,
+        account=TransportError("no answer", retryable=True),  # type: ignore[no-untyped-call]
+    ),
+    Broken(
+        "the function's account deleted",
+        "fault",
+        "token",
+        "no such service account",
+        _STOPS,
+        account=RefreshError("Not Found", _NotFound()),  # type: ignore[no-untyped-call]
+    ),
+    Broken("one token disabled", "rejected", "", "SECRET_DISABLED", breaks=_user_state(State.DISABLED), one=True),
     Broken("all tokens destroyed", "rejected", "", "SECRET_DISABLED", _CONSENT, _user_state(State.DESTROYED)),
     Broken(
         "all tokens disabled",
@@ -390,7 +490,7 @@ STAGES: tuple[Broken, ...] = (
         "publish",
         "publishing to",
         _STOPS,
-        pubsub=Refused(grpc.StatusCode.PERMISSION_DENIED, "User not authorized to perform this action."),
+        pubsub=_pubsub_refuses("User not authorized to perform this action."),
     ),
     Broken(
         "the schedule's index is missing",
@@ -438,6 +538,23 @@ STAGES: tuple[Broken, ...] = (
         _WAITS | {"unknown-calls"},
         _retry_answer(google_errors.unavailable()),
     ),
+    Broken(
+        "the API's name is not resolved",
+        "not_now",
+        "retry",
+        "ClientConnector",
+        _WAITS,
+        settings={"DATA_PORTABILITY_API_ENDPOINT": "https://dataportability.invalid"},
+    ),
+    Broken(
+        "no way to the API",
+        "not_now",
+        "retry",
+        "ClientConnector",
+        _WAITS,
+        settings={"DATA_PORTABILITY_API_ENDPOINT": "https://127.0.0.1:9"},
+    ),
+    Broken("token endpoint answers 503", "not_now", "token", "", _WAITS, _token_answer(bodies(503)["html"])),
     Broken("certificate not trusted", "not_now", "token", "Certificate", _WAITS, tls=True),
     Broken("instances die in each call", "retried", "", "", frozenset({"unknown-calls"}), ledger=_claimed(0)),
     Broken(
@@ -459,6 +576,17 @@ STAGES: tuple[Broken, ...] = (
         firestore=_error(exceptions.NotFound, "The database archive-job-retry does not exist for project p."),
     ),
     Broken(
+        "database in Datastore mode",
+        "fault",
+        "look",
+        "the ledger",
+        _STOPS,
+        firestore=_error(
+            exceptions.FailedPrecondition,
+            "The Cloud Firestore API is not available for Firestore in Datastore Mode database projects/p/databases/d.",
+        ),
+    ),
+    Broken(
         "Firestore does not answer",
         "not_now",
         "look",
@@ -470,6 +598,15 @@ STAGES: tuple[Broken, ...] = (
     _stored("in quotes", f'"{MARK}-refresh-token"'),
     _stored("as camelCase", json.dumps({"refreshToken": MARK})),
     _stored("as a list", json.dumps([MARK])),
+    Broken(
+        "one user's secret is rubbish",
+        "fault",
+        "token",
+        "refresh token",
+        _ONE_STOPS,
+        _user_secret(f"user@example.com,{MARK}"),
+        one=True,
+    ),
     Broken("events that nobody can read", "rejected", "", "MALFORMED_EVENT", _REJECTS, event={"archiveJobId": 7}),
     Broken("a clock ahead by 20 minutes", "retried", "", "", ahead=timedelta(minutes=20)),
 )

@@ -196,6 +196,8 @@ UNCONDITIONAL = {
     ("build", "roles/logging.logWriter"): "Cloud Logging has no resource below the project to write to",
     ("deploy", "roles/logging.logWriter"): "as above",
     ("test", "roles/logging.logWriter"): "as above",
+    ("check", "roles/logging.logWriter"): "as above",
+    ("check", "projects/my-portability-project/roles/archiveJobRetryCheck"): "what it looks for may not be there",
     ("deploy", "projects/my-portability-project/roles/archiveJobRetryDeploy"): "what it is for does not exist yet",
     ("invoke", "roles/run.invoker"): "IAM conditions do not know Cloud Run's services, which do not exist yet",
     (PUBSUB_AGENT, "roles/pubsub.serviceAgent"): "Google's own account, with the role that Google gives it",

@@ -1,12 +1,13 @@
 """Stages broken on purpose: the log line names the cause, the runbook the remedy, and the right alerts fire."""
 
+import asyncio
 import itertools
 import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from local import google_errors
 from local.foreign_answers import bodies
 from local.grants import MARK
-from local.scripted import Answer
+from local.scripted import ANY, Answer
 from tests.infra.broken import EVENT, REMEDIES, STAGES, Broken, line_of, running
 from tests.infra.terraform import ROOT, Plan
 from tests.monitoring.logs import entry, matches
@@ -128,6 +129,127 @@ async def test_a_broken_watch_has_a_line_and_a_row(answer: Answer, outcome: str,
     assert said in words(row_of(line)[2])
 
 
+def row_without_outcome(sentence: str, text: str) -> list[str]:
+    """The first row of the table after this sentence that fits a line."""
+    table = RUNBOOK.split(sentence)[1].split("\n\n")[1]
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in table.splitlines()[2:]]
+    return next(row for row in rows if any(word in text for word in words(row[0])))
+
+
+def of_the_program(text: str) -> list[str]:
+    return row_without_outcome("Those of the program:", text)
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "ends", "remedy"),
+    [
+        ({}, b"{}", "http.request", "noWrapper"),
+        ({}, b"<html>", "http.request", "noWrapper"),
+        ({"ce_type": "google.cloud.storage.object.v1.finalized"}, b"{}", "http.request", "noWrapper"),
+        ({}, b"{", "http.disconnect", "delivered again"),
+    ],
+    ids=["no message", "no JSON", "another event", "broken off"],
+)
+async def test_request_that_is_no_delivery_has_a_line_and_a_row(
+    headers: Mapping[str, str], body: bytes, ends: str, remedy: str
+) -> None:
+    chunks: Iterator[dict[str, Any]] = iter([{"type": "http.request", "body": body, "more_body": True}, {"type": ends}])
+
+    async def receive() -> dict[str, Any]:
+        return next(chunks)
+
+    async with running(STAGES[0]) as (_, function):
+        assert remedy in of_the_program(await function.post(receive, **headers))[2]
+
+
+async def test_bodies_that_fill_the_memory_have_a_line_and_a_row() -> None:
+    half = {"type": "http.request", "body": bytes(25 << 20), "more_body": True}
+    arrived, over = asyncio.Event(), asyncio.Event()
+    chunks: Iterator[dict[str, Any]] = iter([half, {"type": "http.disconnect"}])
+
+    async def first() -> dict[str, Any]:
+        if not arrived.is_set():
+            arrived.set()
+        else:
+            await over.wait()
+        return next(chunks)
+
+    async def second() -> dict[str, Any]:
+        return half
+
+    async with running(STAGES[0]) as (_, function):
+        waiting = asyncio.create_task(function.post(first))
+        await arrived.wait()
+        said = await function.post(second)
+        over.set()
+        await waiting
+    assert "who publishes such events" in of_the_program(said)[2]
+
+
+async def test_refresh_token_that_is_replaced_has_a_line_and_a_row() -> None:
+    content = {"access_token": f"{MARK}-access", "expires_in": 3599, "refresh_token": f"{MARK}-another"}
+    script = itertools.repeat(Answer(200, content))
+    broken = Broken("", "", "", "", breaks=lambda stage: stage.google.script_token(ANY, script))
+    async with running(broken) as (_, function):
+        await function.deliver(EVENT)
+        [said] = [line["message"] for line in function.said if "outcome" not in line]
+    assert "`token_uri`" in of_the_program(said)[2]
+
+
+# Texts: https://cloud.google.com/run/docs/troubleshooting; of the memory also
+# https://cloud.google.com/run/docs/configuring/services/memory-limits
+_OF_CLOUD_RUN = [
+    ("ERROR", "Memory limit of 512 MiB exceeded with 514 MiB used.", "`memory`"),
+    (
+        "ERROR",
+        "While handling this request, the container instance was found to be using too much memory and was terminated.",
+        "`memory`",
+    ),
+    ("WARNING", "The request was aborted because there was no available instance.", "`max_instances`"),
+    ("ERROR", "The Cloud Run service probably has reached its maximum container instance limit.", "`max_instances`"),
+    (
+        "ERROR",
+        "The request has been terminated because it has reached the maximum request timeout.",
+        "`concurrency`",
+    ),
+    (
+        "ERROR",
+        "The request failed because either the HTTP response was malformed or connection to the instance had an error.",
+        "`Memory limit of`",
+    ),
+    ("ERROR", "The request failed because the instance could not start successfully.", "make rollback"),
+    (
+        "ERROR",
+        "Container failed to start. Failed to start and then listen on the port defined by the PORT environment",
+        "make rollback",
+    ),
+    (
+        "ERROR",
+        "The user-provided container failed to start and listen on the port defined provided by the PORT=8080",
+        "make rollback",
+    ),
+    ("WARNING", "The request was not authorized to invoke this service.", "gives the invoker's account its right"),
+    (
+        "WARNING",
+        "The request was not authenticated. Either allow public access or set the proper Authorization header",
+        "gives the push its account",
+    ),
+    (
+        "WARNING",
+        "Forbidden: Your client does not have permission to get URL from this server.",
+        "gives the invoker's account its right",
+    ),
+]
+
+
+@pytest.mark.parametrize(("severity", "text", "remedy"), _OF_CLOUD_RUN, ids=[text[:40] for _, text, _ in _OF_CLOUD_RUN])
+def test_line_of_cloud_run_is_shown_by_the_first_look_and_has_a_row(severity: str, text: str, remedy: str) -> None:
+    [query] = re.findall(r"gcloud logging read '([^']*severity>=WARNING)'.*textPayload\)'", RUNBOOK)
+    shown = {**entry(RETRY, {"severity": severity, "time": "2026-11-23T18:00:00Z"}), "textPayload": text}
+    assert matches(query, shown)
+    assert remedy in row_without_outcome("Those of [Cloud Run]", text)[2]
+
+
 def test_one_odd_job_wakes_nobody_and_is_told(alerts: Alerts) -> None:
     for outcome, tells in (("fault", {"faults", "oldest-event"}), ("not_now", {"oldest-event"})):
         line = {"severity": "ERROR", "outcome": outcome, "calls": 0, "callsUnknown": 0, "republished": False}
@@ -183,4 +305,8 @@ def test_no_alert_and_no_row_lays_a_bug_at_the_oauth_clients_door(watch_plan: Pl
 def test_only_what_ends_by_itself_is_waited_for() -> None:
     waits = [row for row in ROWS if re.match(r"wait\b(?!ing does not)", row[4])]
     assert {"`not_now`"} == {row[0] for row in waits}
-    assert {row[2] for row in ROWS if "waiting does not help" in row[4]} == {"`Certificate`, `SSLError`", "`Proxy`"}
+    assert {row[2] for row in ROWS if "waiting does not help" in row[4]} == {
+        "`Certificate`, `SSLError`",
+        "`Proxy`",
+        "`ClientConnector`, `ConnectionTimeout`",
+    }

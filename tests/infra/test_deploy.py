@@ -266,8 +266,17 @@ def test_tests_that_fail_stop_the_deployment(world: World) -> None:
     assert (done.returncode, "The tests of abc: FAILURE. https://console" in done.stderr) == (1, True)
 
 
+def test_the_check_waits_for_a_deployment_that_has_ended_well_or_not(world: World) -> None:
+    waiting = ("[]", '[{"status": "WORKING"}]', '[{"status": "FAILURE", "logUrl": "https://console"}]')
+    done = world.wrong("builds", *waiting).deploy("deployed", COMMIT_SHA="abc")
+    assert (done.returncode, "The deployment of abc: FAILURE. https://console" in done.stdout) == (0, True)
+    assert len(world.calls) == 3
+    assert any("substitutions.TRIGGER_NAME=archive-job-retry-deploy" in word for word in world.calls[0])
+
+
 def test_a_deployment_by_hand_waits_for_no_tests(world: World) -> None:
     assert world.deploy("tested").returncode == 0
+    assert world.deploy("deployed").returncode == 0
     assert not (world.folder / "calls").exists()
 
 

@@ -15,6 +15,7 @@ from tests.infra.terraform import INFRA, ROOT, Plan
 _TOOLS = ROOT / ".venv-tools" / "bin"
 _DEPLOYS = ROOT / "cloudbuild.yaml"
 _TESTS = INFRA / "delivery" / "test.yaml"
+_CHECKS = INFRA / "delivery" / "check.yaml"
 _TO_JSON = (
     "import json, sys, ruamel.yaml as y; print(json.dumps(y.YAML(typ='safe', pure=True).load(open(sys.argv[1]))))"
 )
@@ -39,7 +40,12 @@ def tests() -> Build:
     return _read(_TESTS)
 
 
-@pytest.fixture(params=["deploys", "tests"])
+@pytest.fixture(scope="module")
+def checks() -> Build:
+    return _read(_CHECKS)
+
+
+@pytest.fixture(params=["deploys", "tests", "checks"])
 def build(request: pytest.FixtureRequest) -> Build:
     found: Build = request.getfixturevalue(request.param)
     return found
@@ -58,22 +64,25 @@ def test_they_fit_cloud_builds_schema_and_a_broken_one_does_not(tmp_path: Path) 
     broken = tmp_path / "broken.yaml"
     broken.write_text(_DEPLOYS.read_text().replace("entrypoint: sh", "entry-point: sh", 1))
     line = [str(_TOOLS / "check-jsonschema"), "--builtin-schema", "vendor.cloudbuild", "--output-format", "json"]
-    done = subprocess.run([*line, str(_DEPLOYS), str(_TESTS), str(broken)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*line, *map(str, (_DEPLOYS, _TESTS, _CHECKS, broken))], capture_output=True, text=True, check=False
+    )
     wrong = {Path(error["filename"]).name for error in json.loads(done.stdout)["errors"]}
     assert wrong == {"broken.yaml"}
 
 
-def test_it_deploys_what_has_been_tested_and_audited(deploys: Build, tests: Build) -> None:
+def test_it_deploys_what_has_been_tested_and_audited_and_checks_it(deploys: Build, tests: Build, checks: Build) -> None:
     assert [target for step in tests["steps"] for target in _targets(step)] == ["test", "sbom", "audit"]
     order = [target for step in deploys["steps"] for target in _targets(step)]
     assert order == ["tested", "package", "plan", "deploy"]
-    steps = [*deploys["steps"], *tests["steps"]]
+    assert [target for step in checks["steps"] for target in _targets(step)] == ["deployed", "checked"]
+    steps = [*deploys["steps"], *tests["steps"], *checks["steps"]]
     assert not any(step.get("allowFailure") or step.get("allowExitCodes") for step in steps)
 
 
 def test_what_runs_with_rights_in_the_cloud_needs_no_package_of_others() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for target in ("package", "tested", "plan", "deploy", "smoke", "rollback"):
+    for target in ("package", "tested", "deployed", "plan", "deploy", "smoke", "rollback"):
         rule = re.search(rf"^{target}:(.*)\n((?:\t.*\n)+)", makefile, re.MULTILINE)
         assert rule, target
         assert "$(READY)" not in rule[1]
@@ -123,7 +132,7 @@ def test_no_image_comes_from_docker_hub_itself(build: Build) -> None:
 
 
 def test_everything_has_a_time_limit_and_the_deployment_enough_of_it_to_be_put_back(
-    build: Build, deploys: Build, tests: Build
+    build: Build, deploys: Build, tests: Build, checks: Build
 ) -> None:
     assert sum(_seconds(step["timeout"]) for step in build["steps"]) <= _seconds(build["timeout"]) <= 86_400
     steps = {step["id"]: _seconds(step["timeout"]) for step in deploys["steps"]}
@@ -131,19 +140,23 @@ def test_everything_has_a_time_limit_and_the_deployment_enough_of_it_to_be_put_b
     schemas = len(list((INFRA / "schemas").glob("*.avsc")))
     assert 2 * once + schemas * deploy._PROBE_SECONDS < steps["deploy"]
     assert _seconds(tests["timeout"]) <= deploy._TESTS_SECONDS < steps["tested"]
+    [waits] = [_seconds(step["timeout"]) for step in checks["steps"] if _targets(step) == ["deployed"]]
+    assert _seconds(deploys["timeout"]) <= deploy._DEPLOYMENT_SECONDS < waits
     smoke = re.search(r'"--seconds", type=float, default=(\d+)', deploy.SMOKE.read_text())
     assert smoke
     assert int(smoke[1]) + 60 < deploy._SMOKE_SECONDS
 
 
-def test_their_defaults_are_what_the_bootstrap_makes(deploys: Build, tests: Build, bootstrap_plan: Plan) -> None:
+def test_their_defaults_are_what_the_bootstrap_makes(
+    deploys: Build, tests: Build, checks: Build, bootstrap_plan: Plan
+) -> None:
     project = "my-portability-project"
-    both = {**deploys["substitutions"], **tests["substitutions"]}
-    given = {name: value.replace("${PROJECT_ID}", project) for name, value in both.items()}
+    all_ = {**deploys["substitutions"], **tests["substitutions"], **checks["substitutions"]}
+    given = {name: value.replace("${PROJECT_ID}", project) for name, value in all_.items()}
     buckets = {bucket.values["name"] for bucket in bootstrap_plan.of("storage_bucket")}
     assert {given["_SOURCE_BUCKET"], given["_STATE_BUCKET"], given["_SUBMITTED_BUCKET"]} == buckets
     accounts = {account.values["account_id"] for account in bootstrap_plan.of("service_account")}
-    for name, build, path in (("deploy", deploys, _DEPLOYS), ("test", tests, _TESTS)):
+    for name, build, path in (("deploy", deploys, _DEPLOYS), ("test", tests, _TESTS), ("check", checks, _CHECKS)):
         assert given[f"_{name.upper()}_ACCOUNT"] in accounts
         trigger = bootstrap_plan.one("cloudbuild_trigger", f"archive-job-retry-{name}")
         assert trigger["filename"] == path.relative_to(ROOT).as_posix()
@@ -151,8 +164,9 @@ def test_their_defaults_are_what_the_bootstrap_makes(deploys: Build, tests: Buil
         assert f"/archive-job-retry-{name}@" in trigger["service_account"]
         account = f"${{_{name.upper()}_ACCOUNT}}@$PROJECT_ID.iam.gserviceaccount.com"
         assert build["serviceAccount"] == f"projects/$PROJECT_ID/serviceAccounts/{account}"
-    assert deploys["serviceAccount"] != tests["serviceAccount"]
-    assert "TRIGGER_NAME=archive-job-retry-test" in (INFRA / "delivery" / "deploy.py").read_text()
+    assert given["_LEDGER_DATABASE"] == bootstrap_plan.one("firestore_database")["name"]
+    assert len({build["serviceAccount"] for build in (deploys, tests, checks)}) == 3
+    assert "TRIGGER_NAME=archive-job-retry-{trigger}" in (INFRA / "delivery" / "deploy.py").read_text()
 
 
 def test_every_substitution_is_declared_and_used(build: Build) -> None:

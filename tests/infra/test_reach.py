@@ -137,6 +137,23 @@ def test_the_tests_account_can_write_its_log_and_report_and_read_what_was_submit
     } == {(right.permission, right.target) for right in reach(plan, "test")}
 
 
+def test_the_checks_account_reads_settings_and_no_data_and_changes_nothing(watch_plan: Plan) -> None:
+    rights = reach(watch_plan, "check")
+    assert {"project"} == {right.target for right in rights}
+    held = {right.permission for right in rights} - {"logging.logEntries.create"}
+    assert {"get", "list", "validate"} == {permission.rpartition(".")[2] for permission in held}
+    assert {
+        "cloudbuild.builds",
+        "cloudscheduler.jobs",
+        "datastore.indexes",
+        "iam.serviceAccounts",
+        "pubsub.schemas",
+        "pubsub.subscriptions",
+        "pubsub.topics",
+        "serviceusage.services",
+    } == {permission.rpartition(".")[0] for permission in held}
+
+
 def test_infra_grants_nothing_and_makes_nothing_that_holds_data(infra_plan: Plan) -> None:
     kinds = {resource.type for resource in infra_plan.resources}
     assert [] == [kind for kind in kinds if "_iam_" in kind or "service_account" in kind]

@@ -94,6 +94,7 @@ def test_no_answer_fails_in_time_and_says_where_to_look(pubsub: PubSub) -> None:
     assert code == 1
     assert "No answer" in printed
     assert "gcloud logging read" in printed
+    assert "make ops ARGS='check --project p" in printed
 
 
 def test_rights_that_are_minutes_old_are_waited_for(pubsub: PubSub, monkeypatch: pytest.MonkeyPatch) -> None:

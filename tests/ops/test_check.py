@@ -1,8 +1,9 @@
 """The doctor names what is broken, and what to do; it asks for no retry."""
 
+import itertools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import grpc
 import pytest
 from aiohttp import web
 from google.auth.credentials import Credentials
+from google.cloud.firestore_admin_v1.types import Field, GetFieldRequest
 from google.cloud.firestore_v1.types import CommitRequest
 from google.pubsub_v1 import SchemaServiceAsyncClient, types
 from google.pubsub_v1.services.schema_service.transports.grpc_asyncio import SchemaServiceGrpcAsyncIOTransport
@@ -20,8 +22,10 @@ from handlers.domain.outcomes import Transient
 from handlers.google.account import Account
 from handlers.web.settings import from_environment
 from local.google_apis import MARK
+from local.grpc_service import service
 from local.http_server import HttpServer
 from local.scripted import ANY, Answer
+from local.secrets import Fault
 from local.secrets import State as SecretState
 from local.stage import OAUTH_CLIENT, REFRESH_TOKEN_PREFIX, Stage
 from local.topics import DEAD, FAILED, REJECTED, RETRIED
@@ -141,9 +145,17 @@ async def admin_of(stage: Stage) -> AsyncIterator[Admin]:
 @pytest.mark.parametrize(
     ("broken", "subject", "said"),
     [
-        (lambda admin: admin.delete_topic(RETRIED), f"topic {RETRIED}", "it is not there → Deploy again"),
+        (
+            lambda admin: admin.delete_topic(RETRIED),
+            f"topic {RETRIED}",
+            "it is not there → Apply infra/bootstrap again",
+        ),
         (lambda admin: admin.delete_topic(DEAD), f"topic {DEAD}", "dead letters go nowhere"),
-        (lambda admin: admin.delete_subscription(PUSH), f"push from {FAILED}", "no subscription pushes it"),
+        (
+            lambda admin: admin.delete_subscription(PUSH),
+            f"push from {FAILED}",
+            "no subscription pushes it to the function → Deploy again",
+        ),
         (lambda admin: admin.delete_subscription(REJECTED), f"subscriptions of {REJECTED}", "there is none"),
         (lambda admin: admin.push_again("https://run.invalid/"), f"subscription {PUSH}", "without an account"),
         (lambda admin: admin.push_again("http://127.0.0.1:9/"), f"subscription {PUSH}", "no dead-letter topic"),
@@ -193,6 +205,16 @@ async def test_pubsub_that_does_not_answer_is_named_and_hides_nothing_else(googl
 # the ledger
 
 
+@asynccontextmanager
+async def serving(handler: grpc.GenericRpcHandler) -> AsyncIterator[str]:
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((handler,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    yield f"127.0.0.1:{port}"
+    await server.stop(None)
+
+
 async def test_overdue_entry_tells_that_the_schedule_does_not_run(google_cloud: Any) -> None:
     due = NOW - timedelta(hours=3)
     times: Any = {"not_before": due, "updated_at": due, "expire_at": NOW + timedelta(days=1)}
@@ -202,6 +224,25 @@ async def test_overdue_entry_tells_that_the_schedule_does_not_run(google_cloud: 
         found = failures(await examine(cloud, NOW))
     assert ["due entries"] == list(found)
     assert "1 wait to be put back, the oldest for 3 h → Look at the schedule's job" in found["due entries"]
+
+
+@pytest.mark.parametrize(
+    ("ttl", "state", "said"),
+    [
+        (Field.TtlConfig(state=Field.TtlConfig.State.ACTIVE), State.OK, "entries are deleted"),
+        (None, State.FAILED, "no TTL policy is active: entries are kept for ever → Apply infra/bootstrap again"),
+    ],
+)
+async def test_expiry_that_is_missing_is_named(google_cloud: Any, ttl: Any, state: State, said: str) -> None:
+    admin = service(
+        "google.firestore.admin.v1.FirestoreAdmin",
+        {"GetField": (GetFieldRequest, lambda _: Field.pb(Field(ttl_config=ttl)))},
+    )
+    async with stage_and_api(google_cloud) as (stage, _), serving(admin) as address:
+        lines = {line.subject: line for line in await lines_of(stage, {"FIRESTORE_EMULATOR_HOST": address})}
+    expiry = lines["ledger's expiry"]
+    assert state is expiry.state
+    assert said in f"{expiry.detail} → {expiry.remedy}"
 
 
 async def test_broken_entry_is_named(google_cloud: Any) -> None:
@@ -234,7 +275,7 @@ BreakStage = Callable[[Stage], object]
             lambda stage: stage.secrets.add_version(
                 OAUTH_CLIENT, stage.google.client_file().replace(b"stand-in.apps", b"deleted.apps")
             ),
-            "answered 401 invalid_client → Is it the right client?",
+            "answered 401 invalid_client → Is it the right client",
         ),
     ],
     ids=["no client file", "disabled", "foreign host", "unknown client"],
@@ -277,6 +318,11 @@ async def test_endpoint_that_does_not_answer_is_named(google_cloud: Any) -> None
     assert "no answer: ClientConnectorError" in found["API http://127.0.0.1:1"]
 
 
+def disable_bobs_token(stage: Stage) -> None:
+    stage.add_user("bob")
+    stage.secrets.set_state(f"{REFRESH_TOKEN_PREFIX}bob", SecretState.DISABLED)
+
+
 @pytest.mark.parametrize(
     ("broken", "said"),
     [
@@ -284,6 +330,7 @@ async def test_endpoint_that_does_not_answer_is_named(google_cloud: Any) -> None
         (lambda stage: stage.add_user("bob", scope="openid"), "NO_SCOPE"),
         (lambda stage: None, "NO_SECRET"),
         (lambda stage: stage.secrets.add_version(f"{REFRESH_TOKEN_PREFIX}bob", ""), "NO_REFRESH_TOKEN"),
+        (disable_bobs_token, "SECRET_DISABLED) → Was it disabled by mistake? Enable it."),
         (lambda stage: stage.secrets.add_version(f"{REFRESH_TOKEN_PREFIX}bob", "'quoted'"), "without quotes"),
     ],
 )
@@ -375,22 +422,48 @@ class Refusing(grpc.GenericRpcHandler):
         return grpc.unary_unary_rpc_method_handler(refuse)
 
 
-@asynccontextmanager
-async def refusing(code: grpc.StatusCode, message: str) -> AsyncIterator[str]:
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers((Refusing(code, message),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    yield f"127.0.0.1:{port}"
-    await server.stop(None)
+def refusing(code: grpc.StatusCode, message: str) -> AbstractAsyncContextManager[str]:
+    return serving(Refusing(code, message))
 
 
 async def test_missing_index_is_named(google_cloud: Any) -> None:
     index = (grpc.StatusCode.FAILED_PRECONDITION, "The query requires an index. Create it here: https://x.invalid")
     async with stage_and_api(google_cloud) as (stage, _), refusing(*index) as firestore:
         found = failures(await lines_of(stage, {"FIRESTORE_EMULATOR_HOST": firestore}))
-    assert "index is missing, or still being built: deploy again" in found["due entries"]
+    assert "index is missing, or still being built: apply infra/bootstrap again" in found["due entries"]
     assert "none for state, userId, reason, callsCounted" in found["indexes for ops"]
+
+
+@pytest.mark.parametrize(
+    ("host", "api", "subject"),
+    [
+        ("PUBSUB_EMULATOR_HOST", "pubsub", f"topic {FAILED}"),
+        ("FIRESTORE_EMULATOR_HOST", "firestore", "due entries"),
+        ("SECRET_MANAGER_EMULATOR_HOST", "secretmanager", f"client file {OAUTH_CLIENT}"),
+    ],
+)
+async def test_api_that_is_switched_off_is_named(google_cloud: Any, host: str, api: str, subject: str) -> None:
+    off = (grpc.StatusCode.PERMISSION_DENIED, "This API has not been used in project 1 before or it is disabled.")
+    async with stage_and_api(google_cloud) as (stage, _), refusing(*off) as address:
+        found = failures(await lines_of(stage, {host: address}))
+    assert f"gcloud services enable {api}.googleapis.com --project=" in found[subject]
+
+
+async def test_key_of_secrets_that_is_disabled_is_named(google_cloud: Any) -> None:
+    key = Fault(grpc.StatusCode.FAILED_PRECONDITION, "Cloud KMS CryptoKeyVersion k is not enabled.")
+    async with stage_and_api(google_cloud) as (stage, _):
+        stage.secrets.script(ANY, itertools.repeat(key))
+        found = failures(await lines_of(stage))
+    assert [f"client file {OAUTH_CLIENT}"] == list(found)
+    assert "enable the key's version again" in found[f"client file {OAUTH_CLIENT}"]
+
+
+async def test_perimeter_is_named_and_no_complaint(google_cloud: Any) -> None:
+    perimeter = (grpc.StatusCode.PERMISSION_DENIED, "Request is prohibited by organization's policy.")
+    async with stage_and_api(google_cloud) as (stage, _), refusing(*perimeter) as address:
+        lines = await lines_of(stage, {"SECRET_MANAGER_EMULATOR_HOST": address})
+    assert {} == failures(lines)
+    assert "VPC Service Controls" in next(line.detail for line in lines if line.subject.startswith("client file"))
 
 
 async def test_missing_right_of_the_operator_is_no_complaint(google_cloud: Any) -> None:

@@ -265,7 +265,10 @@ async def test_story_of_a_watched_job_tells_its_next_look(firestore_emulator: st
         await stage.publish({"archiveJobId": "job", "userId": "alice"}, topic=STARTED)
         await stage.until(lambda: stage.deliveries)
         told = await ops("story", "job", **stage.environment)
-        assert (0, True) == (told.code, "Watch of job: The next look is due at " in told.out)
+        assert (0, True) == (
+            told.code,
+            "Watch of job, user alice, credential alice: The next look is due at " in told.out,
+        )
         [look] = json.loads((await ops("story", "job", "--json", **stage.environment)).out)["watch"]
         assert ("job", stage.deliveries[0]["notBefore"][:19]) == (look["jobId"], look["notBefore"][:19])
 
@@ -319,7 +322,10 @@ async def test_missing_subscription_is_named(desk: Desk) -> None:
             Misconfigured("reading the ledger: FAILED_PRECONDITION: no"),
             "no Firestore database (default) in native mode",
         ),
-        (Misconfigured("searching the ledger: FAILED_PRECONDITION: The query requires an index."), "deploy again"),
+        (
+            Misconfigured("searching the ledger: FAILED_PRECONDITION: The query requires an index."),
+            "apply infra/bootstrap again",
+        ),
         (Misconfigured("reading the ledger: UNAUTHENTICATED: who"), "gcloud auth application-default login"),
         (Transient("reading the ledger: UNAVAILABLE"), "Try again: nothing is lost by it."),
     ],

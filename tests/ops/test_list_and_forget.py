@@ -87,12 +87,14 @@ async def test_list_names_the_oldest_entries_of_what_is_asked_for(
 
 async def test_list_counts_by_state_and_names_broken_entries(firestore_emulator: str, project: str) -> None:
     async with project_with(firestore_emulator, project, ENTRIES) as (cloud, _, environment):
-        await write_document(cloud, "archiveJobRetriesWatch/running", userId="alice")
+        await write_document(cloud, "archiveJobRetriesWatch/running", userId="alice", state="deferred")
+        await write_document(cloud, "archiveJobRetriesWatch/done", userId="alice", state="ended")
+        await write_document(cloud, "archiveJobRetriesWatch/lost", userId="alice", state="rejected")
         await write_document(cloud, "archiveJobRetries/broken", state="claimed", detail="\x1b[2J")
         as_json, shown = await asyncio.gather(ops("list", "--json", **environment), ops("list", **environment))
     told = json.loads(as_json.out)
     assert told["counts"] == {
-        "open": 2, "in-doubt": 1, "claimed": 2, "deferred": 1, "rejected": 3, "retried": 1, "watched": 1
+        "open": 2, "in-doubt": 1, "claimed": 2, "deferred": 1, "rejected": 3, "retried": 1, "watched": 1, "ended": 2
     }  # fmt: skip
     assert ["broken"] == [one["job_id"] for one in told["unreadable"]]
     assert "ledger entry 'broken' cannot be read" in shown.out

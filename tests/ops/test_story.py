@@ -231,8 +231,8 @@ def test_dead_letters_are_pointed_to_where_deliveries_did_not_come(
     ],
 )
 def test_watched_job_is_told_with_its_next_look(fields: dict[str, Any], state: str, following: str) -> None:
-    look = tell_watch(VersionedEntry(entry(**fields), None, NOW, NOW), NOW)
-    assert ("job", state) == (look["jobId"], look["state"])
+    look = tell_watch(VersionedEntry(entry(user_id="alice", **fields), None, NOW, NOW), NOW)
+    assert ("job", state, "alice") == (look["jobId"], look["state"], look["userId"])
     assert following in look["next"]
     assert ("notBefore" in look) == ("50 min" in following)
 
