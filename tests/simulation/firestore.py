@@ -18,7 +18,7 @@ _CommitResponse = CommitResponse.pb()
 _Document = Document.pb()
 _RunQueryResponse = RunQueryResponse.pb()
 _SECOND = 1_000_000_000
-_LATER_FIELD = "ofALaterVersion"  # which this version of the program does not know
+LATER_FIELD = "ofALaterVersion"  # which this version of the program does not know
 
 
 class Firestore:
@@ -130,7 +130,7 @@ class Firestore:
             if field in sent:
                 document.fields[field].CopyFrom(sent[field])
         if old is None and self._timeline.rng.random() < 0.3:  # by another version of the program, a moment later
-            document.fields[_LATER_FIELD].string_value = "x"
+            document.fields[LATER_FIELD].string_value = "x"
         age = (now - old.update_time.ToNanoseconds()) / _SECOND if old is not None else 0.0
         document.update_time.FromNanoseconds(now)
         self._documents[name] = document
@@ -179,5 +179,5 @@ def _entry(fields: Any, epoch: float) -> Entry:
         not_before=fields["notBefore"].timestamp_value.ToNanoseconds() / _SECOND - epoch
         if "notBefore" in fields
         else 0.0,
-        unknown=text(_LATER_FIELD),
+        unknown=text(LATER_FIELD),
     )

@@ -1,6 +1,7 @@
 """The users' grants: what Secret Manager holds of them, and what Google makes of it."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ CLIENT_SECRET_ID = "client"
 CANARY = "canary"
 MARK = f"{marked.MARK}-"  # every secret begins with it, so that a leak can be seen
 
+_REFRESH_TOKEN = re.compile(rf"{MARK}refresh\.(?P<credential>[^.]+)\.(\d+)")
 _AccessSecretVersionResponse = AccessSecretVersionResponse.pb()
 _SCOPE = "https://www.googleapis.com/auth/dataportability.myactivity.search"
 
@@ -143,11 +145,12 @@ class Grants:
 
     def refresh(self, refresh_token: str) -> tuple[str, dict[str, Any]]:
         """The error, or the answer with a new access token."""
-        _, credential, serial = refresh_token.split(".")
+        known = _REFRESH_TOKEN.fullmatch(refresh_token)
         if not self._is_client_known:
             return "unauthorized_client", {}
-        if credential == CANARY:
+        if known is None or known["credential"] == CANARY:
             return "invalid_grant", {}
+        credential, serial = known.groups()
         grant = self._grants[credential]
         if grant.state == "policy":
             self._says(credential, "ADMIN_POLICY")

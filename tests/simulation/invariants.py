@@ -76,9 +76,9 @@ class Terms:
     jobs: Mapping[str, Job]
 
 
-def broken(effects: Sequence[Effect], terms: Terms) -> list[str]:
+def broken(effects: Sequence[Effect], terms: Terms, judges: "type[Judge] | None" = None) -> list[str]:
     """A sentence for every promise that the run broke."""
-    judge = _Judge(terms)
+    judge = (judges or Judge)(terms)
     for effect in effects:
         judge.sees(effect)
     judge.sees_the_end()
@@ -96,12 +96,13 @@ class _Decided(Struct, frozen=True):
     credential: str
 
 
-class _Judge:
+class Judge:
     """What is known up to one moment of the run."""
 
     def __init__(self, terms: Terms) -> None:
         self.violations: list[str] = []
         self._terms = terms
+        self._seen = Effect(0.0)  # what is judged just now
         self._events: dict[str, EventPublished] = {}
         self._delivered: dict[str, Delivered] = {}
         self._counted: dict[str, tuple[int, int]] = {}  # delivery → the retries and doubts of its job when it began
@@ -134,6 +135,7 @@ class _Judge:
         self._troubled_at: dict[tuple[str, str], float] = defaultdict(lambda: _NEVER)  # by instance and service
 
     def sees(self, effect: Effect) -> None:
+        self._seen = effect
         getattr(self, f"_sees_{type(effect).__name__}", _ignore)(effect)
 
     def _breaks(self, at: float, sentence: str) -> None:
@@ -148,7 +150,7 @@ class _Judge:
         self._owners[effect.owner] = effect.delivery
 
     def _sees_Written(self, effect: Written) -> None:
-        at, job, before, after = effect.at, effect.job, effect.before or Entry(state="open"), effect.after
+        at, job, before, after = effect.at, effect.job, self._before(effect), effect.after
         for sentence in self._illegal(effect, before, after):
             self._breaks(at, f"{job}: {sentence}")
         if before.state == "claimed" and _ends_another_claim(before, after):
@@ -169,6 +171,9 @@ class _Judge:
         self._pause_over[job] = at + self._pause(after, doubts) if waits else _NEVER
         self._written_at[job] = at
         self._entries[job] = after
+
+    def _before(self, effect: Written) -> Entry:
+        return effect.before or Entry(state="open")
 
     def _illegal(self, effect: Written, before: Entry, after: Entry) -> Iterator[str]:
         delivery = effect.delivery
@@ -498,11 +503,13 @@ class _Judge:
 
     def sees_the_end(self) -> None:
         for message, event in self._events.items():
+            self._seen = event
             if message not in self._settled:
                 self._breaks(event.at, f"{message}: was neither acknowledged nor made a dead letter")
             elif event.job and (event.job not in self._ended or event.job in self._waiting):
                 self._breaks(event.at, f"{event.job}: vanished")
         for answered in self._put_off:
+            self._seen = answered
             if not self._is_excused(answered):
                 self._breaks(
                     answered.at, f"{answered.delivery}: was put off, though nothing was wrong: {answered.outcome}"

@@ -99,9 +99,9 @@ class PubSub:
             assert topic == REJECTED
             event = content["event"]
             whole = event.encode() if content["eventEncoding"] == "text" else base64.b64decode(event)
-            said = {name: content[name] for name in ("reason", "cause", "attempt", "detail")}
-            doubts = content["callsInDoubt"]
-            self._record.add(Rejection(now, delivery, job, calls_in_doubt=doubts, event=whole, **said))
+            said = {name: content[name] for name in ("reason", "attempt", "detail")}
+            said |= {"cause": content.get("cause", ""), "calls_in_doubt": content.get("callsInDoubt", 0)}  # 1.0: absent
+            self._record.add(Rejection(now, delivery, job, event=whole, **said))
         return f"message-{now}"
 
     def fail(self, data: bytes, attributes: Mapping[str, str], *, put_back_by: str = "") -> str:

@@ -65,6 +65,11 @@ class DeadLettered(Effect, frozen=True):
     message: str
 
 
+class ResumeStarted(Effect, frozen=True):
+    run: str
+    instance: str
+
+
 class Resumed(Effect, frozen=True):
     """A run of the schedule is over. `bug` is an exception that should have been an outcome."""
 
@@ -206,8 +211,11 @@ class FaultOfOurs(Effect, frozen=True):
 
 
 class Instance(Effect, frozen=True):
+    """`release` is told at the start, where it is another one than this."""
+
     name: str
     what: str
+    release: str = ""
 
 
 class Froze(Effect, frozen=True):
