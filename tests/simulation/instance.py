@@ -100,7 +100,7 @@ class FunctionInstance:
 
     def build(self, wire: Wire, services: Services, settings: Settings, max_latency: float) -> Program:
         """Its parts, over this end of the wire."""
-        container: Container = signed(self.kind)(
+        container: Container = signed(self.kind)(  # type: ignore[arg-type]
             settings,
             clients=Clients(wire, firestore=services.firestore, grants=services.grants, pubsub=services.pubsub),
             http=HttpClient(wire, services.google),

@@ -85,7 +85,7 @@ def broken(effects: Sequence[Effect], terms: Terms, judges: "type[Judge] | None"
     return judge.violations
 
 
-class _Decided(Struct, frozen=True):
+class Decided(Struct, frozen=True):
     """A rejection in the ledger."""
 
     at: float
@@ -124,7 +124,7 @@ class Judge:
         self._made: dict[str, int] = defaultdict(int)  # by job
         self._follow_ups: dict[str, FollowUp] = {}
         self._published: set[str] = set()  # deliveries that have
-        self._decided: dict[str, list[_Decided]] = defaultdict(list)  # by job
+        self._decided: dict[str, list[Decided]] = defaultdict(list)  # by job
         self._grants: dict[str, list[GrantChanged]] = defaultdict(list)
         self._verdicts: dict[tuple[str, str], float] = {}  # of a credential, when it was last given
         self._secret_asked: dict[tuple[str, str], float] = defaultdict(lambda: _NEVER)  # by instance and credential
@@ -162,7 +162,7 @@ class Judge:
         if after.state == "deferred":
             self._deferred[job].append([at, float("inf")])
         if after.state == "rejected" != before.state:
-            decided = _Decided(at, effect.delivery, after.reason, after.cause, after.user, after.credential)
+            decided = Decided(at, effect.delivery, after.reason, after.cause, after.user, after.credential)
             self._decided[job].append(decided)
             if not self._is_justified(decided, job):
                 self._breaks(at, f"{job}: was rejected for {after.cause or after.reason}, which was not so")
@@ -228,7 +228,7 @@ class Judge:
         is_first = doubts == 1 and entry.attempt + doubts < self._terms.budget
         return self._terms.doubt_pause * (1 if is_first else _LATER_PAUSES)
 
-    def _is_new_question(self, event: EventPublished, decided: _Decided) -> bool:
+    def _is_new_question(self, event: EventPublished, decided: Decided) -> bool:
         """Whether this rejection does not answer for this event."""
         same = (decided.user, decided.credential) == (event.user, event.credential)
         return decided.reason != "OUTCOME_UNKNOWN" and (not same or event.at > decided.at)
@@ -319,8 +319,14 @@ class Judge:
         """Whether Google named a job that runs already: it and all calls in doubt are one retry."""
         return any(self._meaning(sent.call) == "adopted" for sent in self._calls[job])
 
+    def _counts_as_one(self, job: str) -> bool:
+        """Whether the recorded answer is an adopted job."""
+        entry = self._entries.get(job, Entry())
+        answers = (known for known in self._answers(job) if known.meaning == "adopted")
+        return entry.state == "retried" and any(known.job == entry.new_job for known in answers)
+
     def _maybe_carried_out(self, job: str) -> int:
-        if self._entries.get(job, Entry()).state == "retried" and self._is_adopted(job):
+        if self._counts_as_one(job):
             return 1
         return sum(self._meaning(sent.call) in _MAYBE_CARRIED_OUT for sent in self._calls[job])
 
@@ -328,7 +334,7 @@ class Judge:
         return min(self._made[job], 1) if self._is_adopted(job) else self._made[job]
 
     def _at_most(self, job: str) -> int:
-        if self._entries.get(job, Entry()).state == "retried" and self._is_adopted(job):
+        if self._counts_as_one(job):
             return 1
         return self._maybe_carried_out(job) + self._takeovers[job]
 
@@ -385,8 +391,10 @@ class Judge:
         if effect.reason == "EVENT_EXPIRED":
             return self._is_expired(event, effect.at)
         if event.attempt >= self._terms.budget:  # by the event itself, which leaves no trace
-            said = _Decided(effect.at, effect.delivery, effect.reason, effect.cause, event.user, event.credential)
-            if effect.reason == "RETRY_BUDGET_EXHAUSTED" or self._is_justified(said, event.job):
+            said = Decided(effect.at, effect.delivery, effect.reason, effect.cause, event.user, event.credential)
+            lapsed = self._entries.get(event.job, Entry()).state == "claimed"  # in doubt, though nobody took it over
+            parked = lapsed and self._terms.park and effect.reason == "OUTCOME_UNKNOWN"
+            if effect.reason == "RETRY_BUDGET_EXHAUSTED" or parked or self._is_justified(said, event.job):
                 return True
         return any(
             (decided.reason, decided.cause) == (effect.reason, effect.cause)
@@ -394,7 +402,7 @@ class Judge:
             for decided in self._decided[event.job]
         )
 
-    def _is_justified(self, decided: _Decided, job: str) -> bool:
+    def _is_justified(self, decided: Decided, job: str) -> bool:
         begun, word = self._delivered[decided.delivery].at, decided.cause or decided.reason
         if word in _BY_CALLS:
             answers = self._answers(job, decided.delivery)

@@ -8,7 +8,7 @@ from google.cloud.firestore_v1.types import CommitRequest
 
 from handlers.bootstrap import Clients, Container
 from handlers.web.settings import Settings
-from tests.simulation.excuses import VersionsJudge
+from tests.simulation.excuses import NEXT, VersionsJudge
 from tests.simulation.firestore import LATER_FIELD
 from tests.simulation.instance import FunctionInstance, Program, Services
 from tests.simulation.predecessor import PredecessorInstance
@@ -51,7 +51,7 @@ class _LaterFirestore:
 
 
 class NextInstance(FunctionInstance):
-    release = "next"
+    release = NEXT
 
     def build(self, wire: Wire, services: Services, settings: Settings, max_latency: float) -> Program:
         self.kind = NextRelease
