@@ -37,7 +37,7 @@ def source() -> Path:
         _git("fetch", "--quiet", "--depth=1", "origin", COMMIT)
         archive = _git("archive", COMMIT, "main.py", "handlers")
     if not archive:
-        raise PredecessorMissing(f"release {RELEASE} ({COMMIT:.7}) is not in this clone: `git fetch --unshallow`")
+        raise PredecessorMissing(f"release {RELEASE}: {COMMIT:.7} is not in this clone, `git fetch --unshallow`")
     folder = Path(tempfile.mkdtemp(prefix="predecessor-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     with tarfile.open(fileobj=io.BytesIO(archive)) as files:

@@ -13,7 +13,9 @@ from multiprocessing import get_context
 from typing import TypeVar
 
 from handlers.bootstrap import Container
+from tests import predecessor
 from tests.simulation.lapses import Lapses, in_schedule
+from tests.simulation.liveness import LivenessWorld
 from tests.simulation.mutants import MUTANTS, ClaimsBeforeTheToken, first_seed_that_finds
 from tests.simulation.versions import VersionsWorld
 from tests.simulation.world import World
@@ -32,10 +34,16 @@ def main() -> int:
     parser.add_argument("--seed", type=_number, metavar="SEED", help="run this one alone, and show what happens in it")
     parser.add_argument("--mutant", choices=[mutant.__name__ for mutant in MUTANTS], help="change the code like this")
     parser.add_argument("--versions", action="store_true", help="let releases replace each other over one ledger")
+    parser.add_argument("--liveness", action="store_true", help="one fault in each, which never heals")
     parser.add_argument("--planted", action="store_true", help="look for every mutant")
     parser.add_argument("--lapses", action="store_true", help="count claims that lapse with nothing sent")
     asked = parser.parse_args()
-    world = VersionsWorld if asked.versions else World
+    world = VersionsWorld if asked.versions else LivenessWorld if asked.liveness else World
+    if asked.versions:
+        try:
+            predecessor.source()
+        except predecessor.PredecessorMissing as missing:
+            parser.error(str(missing))
     if asked.seed is not None:
         return _show(world(asked.seed, _kind(asked.mutant)))
     if asked.planted:

@@ -67,7 +67,7 @@ class VersionsJudge(Judge):
             return False
         if self._release(delivery) == NEXT and "a field was lost" in sentence:
             return True  # it is its own, and written anew with each claim
-        job = effect.job if isinstance(effect, Written) else self._event(delivery).job
+        job = getattr(effect, "job", "") or (self._event(delivery).job if delivery in self._delivered else "")
         chain = {job, *(known.name for known in self._chain(job))}
         if chain & self._unlinked.keys() and re.search(_OF_A_FORGOTTEN_CHAIN, sentence):
             return True

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import google_crc32c
-from google.api_core.exceptions import FailedPrecondition, NotFound
+from google.api_core.exceptions import FailedPrecondition, NotFound, ServiceUnavailable
 from google.cloud.secretmanager_v1.types import AccessSecretVersionResponse
 
 from local import google_apis as marked
@@ -68,6 +68,7 @@ class Grants:
         self._record = record
         self._until = until
         self.consented: Callable[[str], None] = lambda credential: None  # told as soon as the new token is stored
+        self.away: set[str] = set()  # secrets that cannot be read for now
         self._grants: dict[str, _Grant] = {}
         self._access: dict[str, tuple[str, int, float]] = {}  # token → credential, serial, the time of its end
         self._good: dict[str, bool] = {}
@@ -103,6 +104,8 @@ class Grants:
 
     def access(self, name: str, trouble: str) -> Any:
         """The latest version of a secret, with its checksum."""
+        if name.split("/")[3] in self.away:
+            raise ServiceUnavailable("try again later")  # type: ignore[no-untyped-call]
         secret, version, payload = self._latest(name.split("/")[3])
         answer = _AccessSecretVersionResponse(name=f"projects/p/secrets/{secret}/versions/{version}")
         answer.payload.data_crc32c = google_crc32c.value(payload)

@@ -53,6 +53,7 @@ class World:
     """Everything but the function's own code."""
 
     judges = invariants.Judge
+    faults_kind = Faults
 
     def __init__(self, seed: int, kind: type[Container] = Container) -> None:
         rng = random.Random(seed)
@@ -66,7 +67,7 @@ class World:
         pause = rng.choice((10, 30, 120))  # seconds
         self.settings = settings_with(budget=budget, park=park, canary=canary, doubt_pause=pause)
         kept: dict[str, Any] = {"epoch": EPOCH, "mark": MARK.encode()}
-        self.faults = Faults(self.timeline, self.record, calm_at=self.calm_at, storm=defers)
+        self.faults = self.faults_kind(self.timeline, self.record, calm_at=self.calm_at, storm=defers)
         self.grants = Grants(self.timeline, self.record, until=self.calm_at, canary=canary)
         self.firestore = Firestore(self.timeline, self.record, **kept)
         said: dict[str, Any] = {"defers": defers, "epoch": EPOCH, "delivery": DELIVERY.get}
