@@ -134,7 +134,7 @@ class Firestore:
         age = (now - old.update_time.ToNanoseconds()) / _SECOND if old is not None else 0.0
         document.update_time.FromNanoseconds(now)
         self._documents[name] = document
-        after = self._entries[name] = _entry(document.fields, self._epoch / _SECOND)
+        after = self._entries[name] = entry_of(document.fields, self._epoch / _SECOND)
         job = document.fields["jobId"].string_value
         self._record.add(Written(self._timeline.now, delivery, job, before, after, age))
         if self._mark in document.SerializeToString():
@@ -155,7 +155,9 @@ def _delivery(document: Any) -> str:
     return str(document.fields[SIGNATURE].string_value) if SIGNATURE in document.fields else ""
 
 
-def _entry(fields: Any, epoch: float) -> Entry:
+def entry_of(fields: Any, epoch: float) -> Entry:
+    """What the fields of a document say."""
+
     def text(name: str) -> str:
         return str(fields[name].string_value) if name in fields else ""
 

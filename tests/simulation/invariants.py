@@ -25,6 +25,7 @@ from tests.simulation.record import (
     EventPublished,
     FaultOfOurs,
     FollowUp,
+    Forgotten,
     Froze,
     GrantChanged,
     Instance,
@@ -556,6 +557,9 @@ class Judge:
         self._settled.add(effect.message)
         self._ended.add(self._events[effect.message].job)
         self._waiting.pop(self._events[effect.message].job, None)
+
+    def _sees_Forgotten(self, effect: Forgotten) -> None:
+        self._settled.add(effect.message)
 
     def _sees_GrantChanged(self, effect: GrantChanged) -> None:
         self._grants[effect.credential].append(effect)
