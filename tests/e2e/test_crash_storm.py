@@ -1,7 +1,8 @@
 """Crash storm: servers that die and connections that break at random, on Google's emulators.
 
 Every event is delivered by two subscriptions, some are published twice, and all the while servers get SIGKILL or
-SIGTERM, calls to Google lose their answers after they were sent, and the connections to the ledger break.
+SIGTERM, calls to Google lose their answers after they were sent, and the connections to the ledger break. In a second
+storm the servers are of this release and of the one before it. What happens is recorded and judged as a simulated run.
 `make storm STORM_SECONDS=600` lets it rage longer than `make test` does.
 """
 
@@ -30,7 +31,7 @@ from tests.simulation.excuses import VersionsJudge
 from tests.simulation.google import Job
 from tests.simulation.invariants import Terms, broken
 
-STORM_SECONDS = {"one-release": 35.0, "two-releases": 15.0}
+STORM_SECONDS = {"one-release": 30.0, "two-releases": 12.0}
 if "STORM_SECONDS" in os.environ:
     STORM_SECONDS = dict.fromkeys(STORM_SECONDS, float(os.environ["STORM_SECONDS"]))
 SEED = int(os.environ.get("STORM_SEED", time.time()))
@@ -195,7 +196,7 @@ async def test_a_storm_of_crashes_breaks_no_promise(
         producing = asyncio.create_task(produce())
         await storm.rage(STORM_SECONDS[kind])
         await producing
-        waited = await until_ended(stage, jobs, seconds=AFTERMATH_SECONDS)
+        put_back = await until_ended(stage, jobs, seconds=AFTERMATH_SECONDS)
 
         known = {job: Job(job, "", job) for job in jobs}
         known |= {new: Job(new, "", job, parent=job) for new, job in stage.google.new_jobs.items()}
@@ -216,7 +217,7 @@ async def test_a_storm_of_crashes_breaks_no_promise(
         figure(f"{name} calls to Google", len(calls))
         figure(f"{name} calls to Google whose answer may be lost", sum(bool(call.mischief) for call in calls))
         figure(f"{name} broken connections to the ledger", sum(each.ledger.cuts for each in storm.instances))
-        figure(f"{name} events that the emulator forgot, put back", len(waited.put_back))
+        figure(f"{name} events that the emulator forgot, put back", len(put_back))
         figure(f"{name} broken promises", len(violations))
 
         said = f"STORM_SEED={SEED}"

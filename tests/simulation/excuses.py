@@ -1,9 +1,10 @@
 """The judge where several releases share a ledger: what the one before this one (1.0) does not promise.
 
 It is judged like this one, but for what it never promised, in deliveries that it handled itself. This one is excused
-for nothing but the fields that 1.0 drops from an entry when it writes it: without `inDoubtBefore` and with the calls of
-1.0's own it tells too few calls in doubt; without `cause` it publishes none; without `decidedAt` a rejection counts as
-decided when 1.0 wrote it last; and without `doubtsWaitedFor` it waits for a pause once more.
+for what 1.0 has left out of an entry, and nothing else: the fields that it drops (without `inDoubtBefore` too few calls
+in doubt are told, without `cause` none is published, without `decidedAt` a rejection counts as decided when 1.0 wrote
+it last; without `doubtsWaitedFor` a pause is due once more, which excuses nothing), the time of the failure in an event
+that it keeps, and the entry of a new job where its first try to record the answer met a fault.
 """
 
 import re
