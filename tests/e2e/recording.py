@@ -205,14 +205,27 @@ class Recording:
                 by = holder
             else:
                 by = self._in_hand(commit.instance, commit.job, commit.at)[0]
+            if by is holder and commit.before and self._is_unseen_call(by, commit, commit.before):
+                yield CallSent(commit.at, f"{by.name}/unseen", by.name, commit.job, "", 0.0)
             yield Written(commit.at, by.name, commit.job, commit.before, commit.after, commit.age)
 
+    def _is_unseen_call(self, by: Push, commit: Commit, before: Entry) -> bool:
+        """Whether a call in doubt is recorded that never came to the wire: over a connection that had been broken."""
+        in_doubt = commit.after.state == "open" and commit.after.calls == before.calls + 1
+        calls = (call for instance, calls in self.calls if instance == by.instance for call in calls)
+        return in_doubt and not any(
+            call.job == by.job and by.begun <= call.at - self._began <= commit.at for call in calls
+        )
+
     def _owner(self, claim: Commit, owner: str) -> Push:
-        """The delivery that lasted from the claim to its end."""
-        end = next((c.at for c in self.commits if c.before and c.before.owner == owner), claim.at)
+        """The delivery that lasted from the claim to the write that ends it, or longest where there is none."""
         here = self._in_hand(claim.instance, claim.job, claim.at)
-        lasting = [push for push in here if push.ended >= end] or here
-        return min(lasting, key=lambda push: (push.status != 204, push.ended))
+        ends = (one.at for one in self.commits if one.before and (one.before.owner, one.after.owner) == (owner, ""))
+        end = next(ends, _NEVER)
+        lasting = [push for push in here if push.ended >= end]
+        if lasting:
+            return min(lasting, key=lambda push: (push.status != 204, push.ended))
+        return max(here, key=lambda push: push.ended)
 
     def _calls(self) -> Iterator[Effect]:
         claims = [commit for commit in self.commits if commit.after.state == "claimed"]
