@@ -10,6 +10,7 @@ import base64
 import json
 import re
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -37,7 +38,6 @@ from tests.simulation.record import (
     Forgotten,
     Instance,
     Nacked,
-    Record,
     Rejection,
     Trouble,
     Written,
@@ -102,6 +102,9 @@ class Recording:
         self.out: list[Out] = []
         self.calls: list[tuple[str, list[Passed]]] = []  # of each instance
         self._documents: dict[str, Any] = {}
+        self._pushes_of: dict[tuple[str, str], list[Push]] = defaultdict(list)  # by instance and job
+        self._commits_of: dict[str, list[Commit]] = defaultdict(list)  # by job
+        self._owners: dict[str, Push] = {}  # who calls itself so in the ledger
 
     @property
     def now(self) -> float:
@@ -146,15 +149,12 @@ class Recording:
         """All that was seen, in order."""
         for push in self.pushes:
             push.instance = max(host for host in self.hosts if host[1] == push.port and host[0] <= push.begun)[2]
+            self._pushes_of[push.instance, push.job].append(push)
+        for commit in self.commits:
+            self._commits_of[commit.job].append(commit)
         found: list[Effect] = [*self.lives, *self._events(), *self._deliveries(), *self._writes()]
         found += [*self._calls(), *self._messages()]
         return sorted(found, key=lambda effect: effect.at)
-
-    def history(self) -> str:
-        """One line for each of them."""
-        record = Record()
-        record.effects = self.effects()
-        return record.history()
 
     def _events(self) -> Iterator[Effect]:
         """Each subscription has its own copy of a message."""
@@ -185,11 +185,10 @@ class Recording:
 
     def _in_hand(self, instance: str, job: str, at: float) -> list[Push]:
         """Deliveries of a job that this instance had in hand, and else those that it has been given before."""
-        here = [push for push in self.pushes if (push.instance, push.job) == (instance, job) and push.begun <= at]
+        here = [push for push in self._pushes_of[instance, job] if push.begun <= at]
         return [push for push in here if push.covers(at)] or here[-1:]
 
     def _writes(self) -> Iterator[Effect]:
-        self._owners = dict[str, Push]()
         for previous, commit in zip([None, *self.commits], self.commits, strict=False):
             owner = commit.after.owner
             if previous and commit.before is None and previous.after.new_job == commit.job:  # written with its answer
@@ -220,7 +219,8 @@ class Recording:
     def _owner(self, claim: Commit, owner: str) -> Push:
         """The delivery that lasted from the claim to the write that ends it, or longest where there is none."""
         here = self._in_hand(claim.instance, claim.job, claim.at)
-        ends = (one.at for one in self.commits if one.before and (one.before.owner, one.after.owner) == (owner, ""))
+        commits = self._commits_of[claim.job]
+        ends = (one.at for one in commits if one.before and (one.before.owner, one.after.owner) == (owner, ""))
         end = next(ends, _NEVER)
         lasting = [push for push in here if push.ended >= end]
         if lasting:
@@ -228,12 +228,12 @@ class Recording:
         return max(here, key=lambda push: push.ended)
 
     def _calls(self) -> Iterator[Effect]:
-        claims = [commit for commit in self.commits if commit.after.state == "claimed"]
         count = 0
         for instance, calls in self.calls:
             for call in calls:
                 at, count = call.at - self._began, count + 1
-                claim = next((one for one in reversed(claims) if one.job == call.job and one.at <= at), None)
+                claims = [one for one in self._commits_of[call.job] if one.after.state == "claimed" and one.at <= at]
+                claim = claims[-1] if claims else None
                 by = self._owners[claim.after.owner] if claim and claim.instance == instance else None
                 by = by or self._in_hand(instance, call.job, at)[0]
                 name = f"{by.name}/{count}"

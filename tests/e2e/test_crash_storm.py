@@ -30,6 +30,7 @@ from tests.e2e.wires import CUT, DELAY, HALF_CLOSE, Wire
 from tests.simulation.excuses import VersionsJudge
 from tests.simulation.google import Job
 from tests.simulation.invariants import Terms, broken
+from tests.simulation.record import Record
 
 STORM_SECONDS = {"one-release": 30.0, "two-releases": 12.0}
 if "STORM_SECONDS" in os.environ:
@@ -208,7 +209,9 @@ async def test_a_storm_of_crashes_breaks_no_promise(
             settled_at=float("inf"),
             jobs=known,
         )
-        violations = broken(recording.effects(), terms, VersionsJudge)
+        record = Record()
+        record.effects = recording.effects()
+        violations = broken(record.effects, terms, VersionsJudge)
         calls = [call for each in storm.instances for call in each.google.passed]
         name = f"crash storm, {kind}:"
         figure(f"{name} events", len(jobs))
@@ -221,7 +224,7 @@ async def test_a_storm_of_crashes_breaks_no_promise(
         figure(f"{name} broken promises", len(violations))
 
         said = f"STORM_SEED={SEED}"
-        assert not violations, "\n".join((said, *violations, recording.history()))
+        assert not violations, "\n".join((said, *violations, record.history()))
         assert [] == stage.dead_letters, said
         assert [] == storm.late, said
         assert [] == [line for server in stage.servers for line in server.other_output if "Worker" not in line], said
