@@ -12,24 +12,54 @@ import struct
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 _CHUNK = 1 << 16
 _UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 _LINGER_SECONDS = 1.0  # for the rest of a request that nobody takes
 
 
+class Watcher(Protocol):
+    """Is told what passes on one connection, before it is passed on."""
+
+    def asked(self, chunk: bytes) -> None: ...
+    def answered(self, chunk: bytes) -> None: ...
+    def closed(self) -> None: ...
+
+
+class _OpenRequests:
+    """Whether the caller waits for an answer of which nothing has come yet."""
+
+    any = False
+
+    def asked(self, chunk: bytes) -> None:
+        self.any = True
+
+    def answered(self, chunk: bytes) -> None:
+        self.any = False
+
+    def closed(self) -> None:
+        """Nobody asks any more."""
+
+
+def unwatched(port: int) -> Watcher:
+    """Nobody wants to know."""
+    return _OpenRequests()
+
+
 class FrontDoor(AbstractAsyncContextManager["FrontDoor"]):
     """Passes bytes on: a connection has a request in hand while the caller has sent more than was answered.
 
     `ports` says who can take a connection now, on the loopback interface. With nobody there the caller is hung up on:
-    Google's emulator forgets messages that meet one 503 after the other.
+    Google's emulator forgets messages that meet one 503 after the other. `watch` gives a watcher of a connection to a
+    port.
     """
 
-    def __init__(self, ports: Callable[[], list[int]]) -> None:
+    def __init__(self, ports: Callable[[], list[int]], watch: Callable[[int], Watcher] = unwatched) -> None:
         self.url = ""
         self.answered = bytearray()  # all that the servers said, one after the other
         self._ports = ports
+        self._watch = watch
         self._turn = itertools.count()
         self._passing: set[asyncio.Task[None]] = set()
 
@@ -59,9 +89,12 @@ class FrontDoor(AbstractAsyncContextManager["FrontDoor"]):
             if (inside := await self._connect()) is None:
                 return
             open_requests = _OpenRequests()
-            with contextlib.closing(inside[1]):
-                asking = asyncio.create_task(_pipe(reader, inside[1], open_requests.asked))
-                answering = asyncio.create_task(_pipe(inside[0], writer, open_requests.answered, self.answered))
+            watcher = self._watch(inside[1].get_extra_info("peername")[1])
+            with contextlib.closing(inside[1]), contextlib.ExitStack() as at_the_end:
+                at_the_end.callback(watcher.closed)
+                asking = asyncio.create_task(_pipe(reader, inside[1], open_requests.asked, watcher.asked))
+                told = (open_requests.answered, watcher.answered, self.answered.extend)
+                answering = asyncio.create_task(_pipe(inside[0], writer, *told))
                 try:  # when one side hangs up, the other is hung up on
                     await asyncio.wait((asking, answering), return_when=asyncio.FIRST_COMPLETED)
                     died = answering.done() and open_requests.any
@@ -99,29 +132,11 @@ def reset(writer: asyncio.StreamWriter) -> None:
         writer.transport.abort()
 
 
-class _OpenRequests:
-    """Whether the caller waits for an answer of which nothing has come yet."""
-
-    any = False
-
-    def asked(self) -> None:
-        self.any = True
-
-    def answered(self) -> None:
-        self.any = False
-
-
-async def _pipe(
-    reader: asyncio.StreamReader,
-    writer: asyncio.StreamWriter,
-    passed: Callable[[], None],
-    copy: bytearray | None = None,
-) -> None:
+async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *told: Callable[[bytes], object]) -> None:
     with contextlib.suppress(OSError):
         while chunk := await reader.read(_CHUNK):
-            passed()
-            if copy is not None:
-                copy += chunk
+            for tell in told:
+                tell(chunk)
             writer.write(chunk)
             await writer.drain()
 

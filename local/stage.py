@@ -20,7 +20,7 @@ import aiohttp
 
 from local import topics
 from local.authority import Authority
-from local.front_door import FrontDoor
+from local.front_door import FrontDoor, Watcher, unwatched
 from local.function_server import ROOT, FunctionServer
 from local.google_apis import GoogleApis, SecretTold
 from local.grants import EXPIRES_IN, MARK, SCOPE
@@ -38,7 +38,8 @@ class Stage(AbstractAsyncContextManager["Stage"]):
     `pubsub` and `firestore` are the addresses of Google's emulators; without them an embedded Pub/Sub and the ledger in
     the memory of a single function server take their place. `settings` are the function's, beyond what the stage needs.
     The OAuth endpoint and the API speak TLS unless `tls` is false. Times are in seconds. A new connection of the push
-    goes to the next server in turn. `pushes` is the number of push subscriptions: each delivers every event.
+    goes to the next server in turn. `pushes` is the number of push subscriptions: each delivers every event. `watch`
+    gives a watcher of a connection to a server's port.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Stage(AbstractAsyncContextManager["Stage"]):
         max_delivery_attempts: int = 10,
         pushes: int = 1,
         tls: bool = True,
+        watch: Callable[[int], Watcher] = unwatched,
     ) -> None:
         self.project = project or f"stage-{uuid.uuid4().hex[:12]}"
         self.authority = Authority()
@@ -73,6 +75,7 @@ class Stage(AbstractAsyncContextManager["Stage"]):
         self._settings = dict(settings or {})
         self._delivery = Delivery(back_off, ack_deadline, max_delivery_attempts)
         self._pushes = pushes
+        self._front_door = FrontDoor(lambda: self._ports(RETRY), watch)
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -83,7 +86,7 @@ class Stage(AbstractAsyncContextManager["Stage"]):
             await stack.enter_async_context(self.google)
             await stack.enter_async_context(self.secrets)
             self.secrets.add_version(OAUTH_CLIENT, self.google.client_file())
-            self._front_door = await stack.enter_async_context(FrontDoor(lambda: self._ports(RETRY)))
+            await stack.enter_async_context(self._front_door)
             self._topics = Topics(self.project, *await stack.enter_async_context(connected(address)))
             await self._topics.create()
             for _ in range(self._pushes):

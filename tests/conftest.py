@@ -4,14 +4,16 @@ import os
 import uuid
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
 from local import emulators
+from tests.predecessor import PredecessorMissing, source
 from tests.secrets_guard import SecretsGuard
 
-_LEFT_OUT = "needs Google's"
+_LEFT_OUT = "needs "
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -46,6 +48,15 @@ def need_emulators(installed_emulators: emulators.Installed) -> None:
     _needed("Firestore", installed_emulators.firestore, installed_emulators)
 
 
+@pytest.fixture(scope="session")
+def predecessor() -> Path:
+    """The release before this one: a folder with its main.py and handlers/."""
+    try:
+        return source()
+    except PredecessorMissing as missing:
+        _leave_out(str(missing))
+
+
 @pytest.fixture
 def project() -> str:
     """A project id that no other test uses, so that tests can share an emulator."""
@@ -66,11 +77,15 @@ def figure(record_property: Callable[[str, object], None]) -> Callable[[str, int
 
 def _needed(name: str, command: emulators.Command | None, installed: emulators.Installed) -> emulators.Command:
     if command is None:
-        sentence = f"{_LEFT_OUT} {name} emulator: {installed.missing}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"{sentence}. On CI nothing may be left out.")
-        pytest.skip(sentence)
+        _leave_out(f"Google's {name} emulator: {installed.missing}")
     return command
+
+
+def _leave_out(what_it_needs: str) -> NoReturn:
+    sentence = f"{_LEFT_OUT}{what_it_needs}"
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{sentence}. On CI nothing may be left out.")
+    pytest.skip(sentence)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # around pytest's own, so that nothing is printed below it
@@ -87,7 +102,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Genera
     left_out = [reason for reason in reasons if _LEFT_OUT in reason]
     if left_out:
         terminalreporter.section("left out")
-        terminalreporter.line(f"{len(left_out)} tests on Google's own emulators were left out:")
+        terminalreporter.line(f"{len(left_out)} tests were left out:")
         for reason in sorted(set(left_out)):
             terminalreporter.line(f"  {left_out.count(reason)} times: {reason.removeprefix('Skipped: ')}")
 

@@ -91,6 +91,8 @@ class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=
                 return True
             case "deferred":
                 return self.not_before is not None and read_at < self.not_before
+            case "rejected" if self.reason == Reason.EVENT_EXPIRED:
+                return False  # release 1.0 wrote that; an event's age is its own
             case "rejected" if self.reason != Reason.OUTCOME_UNKNOWN:
                 is_later = job.published_at is not None and job.published_at > (self.decided_at or written_at)
                 return self.is_of(job) and not is_later

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Collection
-from dataclasses import dataclass, field
 
 from local.stage import Stage
 
@@ -29,31 +28,21 @@ def ends(stage: Stage) -> dict[str, set[str]]:
     return found
 
 
-@dataclass(slots=True)
-class Waited:
-    """What it took until jobs had ended."""
-
-    put_back: set[str] = field(default_factory=set)  # by us, in place of the emulator
-    acknowledged_for_nothing: set[str] = field(default_factory=set)  # the function said done, and nothing came out
-
-
-async def until_ended(stage: Stage, jobs: Collection[str], *, seconds: float) -> Waited:
-    """Wait until something has come of every job, or the time is over.
+async def until_ended(stage: Stage, jobs: Collection[str], *, seconds: float) -> set[str]:
+    """Wait until something has come of every job, or the time is over. Returns the jobs that had to be put back.
 
     Google's emulator delivers a message no more when too many were refused at a time. Nobody has acknowledged such a
     message; a real subscription would deliver it again, or make it a dead letter. Here it is put back on the topic.
     """
-    waited, ends_at = Waited(), time.monotonic() + seconds
+    put_back, ends_at = set[str](), time.monotonic() + seconds
     while (left := set(jobs) - ends(stage).keys()) and time.monotonic() < ends_at:
         seen = len(stage.deliveries)
         for _ in range(40):
             await asyncio.sleep(_QUIET_SECONDS / 40)
             if not set(jobs) - ends(stage).keys():
-                return waited
+                return put_back
         if seen == len(stage.deliveries):
-            done = {line["archiveJobId"] for line in stage.deliveries if line["outcome"] in DONE}
-            waited.acknowledged_for_nothing |= left & done
-            waited.put_back |= left - done
+            put_back |= left
             for job in sorted(left):
                 await stage.publish({"archiveJobId": job, "userId": "alice"})
-    return waited
+    return put_back

@@ -11,18 +11,21 @@ from local.front_door import reset, stop_accepting
 
 _CHUNK = 1 << 16
 _RETRY = re.compile(rb"^POST /v1/archiveJobs/([^:]+):retry ", re.MULTILINE)
+_NEW_JOB = re.compile(rb'"archiveJobId": "([^"]+)"')
 
 Mischief = Callable[[], str]  # what becomes of the next request: "", or one of these
 CUT, DELAY, HALF_CLOSE = "cut", "delay", "half-close"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Passed:
     """A retry of this job that was passed on to Google, when, and what was done to it after that."""
 
     job: str
     at: float  # the event loop's clock
     mischief: str
+    answered_at: float = 0.0  # when an answer was there
+    new_job: str = ""  # which it names
 
 
 class Wire:
@@ -68,6 +71,7 @@ class Wire:
             return
         self._open |= {writer, back}
         harm, silenced = "", self._silenced
+        here: list[Passed] = []  # on this connection, one after the other
 
         async def asking() -> None:
             nonlocal harm
@@ -78,7 +82,8 @@ class Wire:
                 back.write(chunk)
                 await back.drain()
                 for job in _RETRY.findall(chunk):
-                    self.passed.append(Passed(job.decode(), asyncio.get_running_loop().time(), harm))
+                    here.append(Passed(job.decode(), asyncio.get_running_loop().time(), harm))
+                    self.passed.append(here[-1])
                 if harm == CUT:
                     await asyncio.sleep(random.uniform(0.0, 0.3))  # Google has read it, and may have answered
                     return
@@ -87,6 +92,8 @@ class Wire:
             while chunk := await there.read(_CHUNK):
                 if silenced != self._silenced:
                     await asyncio.Event().wait()
+                for new_job in _NEW_JOB.findall(chunk):
+                    here[-1].answered_at, here[-1].new_job = asyncio.get_running_loop().time(), new_job.decode()
                 if harm == DELAY:
                     await asyncio.sleep(random.uniform(0.5, 4.0))
                 writer.write(chunk[: len(chunk) // 2] if harm == HALF_CLOSE else chunk)

@@ -10,9 +10,14 @@
     record        the effects of a run
     invariants    what has to hold for them
     mutants       changes of the code that have to be found
+    versions      several releases in one world
+    predecessor   an instance of the release before this one
+    excuses       which promises that one does not keep
+    liveness      faults that never heal
     lapses        how many claims lapse with nothing sent
 
-`make simulate SEEDS=1000000` runs as many seeds as asked, on all cores; `SEED=543` shows one of them.
+`make simulate SEEDS=1000000` runs as many seeds as asked, on all cores; `SEED=543` shows one of them. `VERSIONS=1` and
+`LIVENESS=1` are other worlds of the same seeds.
 
 Not modelled: TLS, HTTP and gRPC as such (connections, flow control, what is in flight when one breaks), Pub/Sub's
 exact back-off and ordering, Firestore's transactions and contention (a call is one atomic effect; ABORTED is drawn),

@@ -13,8 +13,11 @@ from multiprocessing import get_context
 from typing import TypeVar
 
 from handlers.bootstrap import Container
+from tests import predecessor
 from tests.simulation.lapses import Lapses, in_schedule
+from tests.simulation.liveness import LivenessWorld
 from tests.simulation.mutants import MUTANTS, ClaimsBeforeTheToken, first_seed_that_finds
+from tests.simulation.versions import VersionsWorld
 from tests.simulation.world import World
 
 _CHUNK = 50  # schedules that a worker runs before it reports
@@ -30,15 +33,23 @@ def main() -> int:
     parser.add_argument("--from", type=_number, default=0, dest="begin", metavar="SEED", help="the first of them")
     parser.add_argument("--seed", type=_number, metavar="SEED", help="run this one alone, and show what happens in it")
     parser.add_argument("--mutant", choices=[mutant.__name__ for mutant in MUTANTS], help="change the code like this")
+    parser.add_argument("--versions", action="store_true", help="let releases replace each other over one ledger")
+    parser.add_argument("--liveness", action="store_true", help="one fault in each, which never heals")
     parser.add_argument("--planted", action="store_true", help="look for every mutant")
     parser.add_argument("--lapses", action="store_true", help="count claims that lapse with nothing sent")
     asked = parser.parse_args()
+    world = VersionsWorld if asked.versions else LivenessWorld if asked.liveness else World
+    if asked.versions:
+        try:
+            predecessor.source()
+        except predecessor.PredecessorMissing as missing:
+            parser.error(str(missing))
     if asked.seed is not None:
-        return _show(asked.seed, asked.mutant)
+        return _show(world(asked.seed, _kind(asked.mutant)))
     if asked.planted:
         return _planted()
     seeds = range(asked.begin, asked.begin + asked.seeds)
-    return _lapses(seeds) if asked.lapses else _many(seeds, asked.mutant)
+    return _lapses(seeds) if asked.lapses else _many(seeds, world, asked.mutant)
 
 
 def _number(text: str) -> int:
@@ -49,13 +60,13 @@ def _kind(mutant: str | None) -> type[Container]:
     return next((kind for kind in MUTANTS if kind.__name__ == mutant), Container)
 
 
-def _show(seed: int, mutant: str | None) -> int:
-    run = World(seed, _kind(mutant)).run()
+def _show(world: World) -> int:
+    run = world.run()
     if run.violations:
         print(run.story())
         return 1
     print(run.record.history())
-    print(f"Seed {seed} breaks no invariant.")
+    print(f"Seed {run.seed} breaks no invariant.")
     return 0
 
 
@@ -68,15 +79,15 @@ def _planted() -> int:
     return 0 if len(seeds) == len(found) else 1
 
 
-def _many(seeds: range, mutant: str | None) -> int:
+def _many(seeds: range, world: type[World], mutant: str | None) -> int:
     """All these schedules on all cores, on after those that break an invariant: how rare they are is worth knowing."""
     begun, broken = time.perf_counter(), list[int]()
     done, interrupted = 0, False
     try:
-        for chunk, found in _on_all_cores(partial(_broken, mutant), seeds):
+        for chunk, found in _on_all_cores(partial(_broken, world, mutant), seeds):
             done += len(chunk)
             for seed in found[: max(0, _STORIES - len(broken))]:
-                print(World(seed, _kind(mutant)).run().story(), flush=True)
+                print(world(seed, _kind(mutant)).run().story(), flush=True)
             broken += found
     except KeyboardInterrupt:
         interrupted = True
@@ -90,9 +101,9 @@ def _many(seeds: range, mutant: str | None) -> int:
     return 130 if interrupted else int(bool(broken))
 
 
-def _broken(mutant: str | None, seeds: range) -> list[int]:
+def _broken(world: type[World], mutant: str | None, seeds: range) -> list[int]:
     kind = _kind(mutant)
-    broken = [seed for seed in seeds if World(seed, kind).run().violations]
+    broken = [seed for seed in seeds if world(seed, kind).run().violations]
     gc.collect()
     return broken
 

@@ -18,7 +18,7 @@ _CommitResponse = CommitResponse.pb()
 _Document = Document.pb()
 _RunQueryResponse = RunQueryResponse.pb()
 _SECOND = 1_000_000_000
-_LATER_FIELD = "ofALaterVersion"  # which this version of the program does not know
+LATER_FIELD = "ofALaterVersion"  # which this version of the program does not know
 
 
 class Firestore:
@@ -130,11 +130,11 @@ class Firestore:
             if field in sent:
                 document.fields[field].CopyFrom(sent[field])
         if old is None and self._timeline.rng.random() < 0.3:  # by another version of the program, a moment later
-            document.fields[_LATER_FIELD].string_value = "x"
+            document.fields[LATER_FIELD].string_value = "x"
         age = (now - old.update_time.ToNanoseconds()) / _SECOND if old is not None else 0.0
         document.update_time.FromNanoseconds(now)
         self._documents[name] = document
-        after = self._entries[name] = _entry(document.fields, self._epoch / _SECOND)
+        after = self._entries[name] = entry_of(document.fields, self._epoch / _SECOND)
         job = document.fields["jobId"].string_value
         self._record.add(Written(self._timeline.now, delivery, job, before, after, age))
         if self._mark in document.SerializeToString():
@@ -155,7 +155,9 @@ def _delivery(document: Any) -> str:
     return str(document.fields[SIGNATURE].string_value) if SIGNATURE in document.fields else ""
 
 
-def _entry(fields: Any, epoch: float) -> Entry:
+def entry_of(fields: Any, epoch: float) -> Entry:
+    """What the fields of a document say."""
+
     def text(name: str) -> str:
         return str(fields[name].string_value) if name in fields else ""
 
@@ -179,5 +181,5 @@ def _entry(fields: Any, epoch: float) -> Entry:
         not_before=fields["notBefore"].timestamp_value.ToNanoseconds() / _SECOND - epoch
         if "notBefore" in fields
         else 0.0,
-        unknown=text(_LATER_FIELD),
+        unknown=text(LATER_FIELD),
     )

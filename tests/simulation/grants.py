@@ -1,12 +1,13 @@
 """The users' grants: what Secret Manager holds of them, and what Google makes of it."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import google_crc32c
-from google.api_core.exceptions import FailedPrecondition, NotFound
+from google.api_core.exceptions import FailedPrecondition, NotFound, ServiceUnavailable
 from google.cloud.secretmanager_v1.types import AccessSecretVersionResponse
 
 from local import google_apis as marked
@@ -20,6 +21,7 @@ CLIENT_SECRET_ID = "client"
 CANARY = "canary"
 MARK = f"{marked.MARK}-"  # every secret begins with it, so that a leak can be seen
 
+_REFRESH_TOKEN = re.compile(rf"{MARK}refresh\.(?P<credential>[^.]+)\.(\d+)")
 _AccessSecretVersionResponse = AccessSecretVersionResponse.pb()
 _SCOPE = "https://www.googleapis.com/auth/dataportability.myactivity.search"
 
@@ -66,6 +68,7 @@ class Grants:
         self._record = record
         self._until = until
         self.consented: Callable[[str], None] = lambda credential: None  # told as soon as the new token is stored
+        self.away: set[str] = set()  # secrets that cannot be read for now
         self._grants: dict[str, _Grant] = {}
         self._access: dict[str, tuple[str, int, float]] = {}  # token → credential, serial, the time of its end
         self._good: dict[str, bool] = {}
@@ -101,6 +104,8 @@ class Grants:
 
     def access(self, name: str, trouble: str) -> Any:
         """The latest version of a secret, with its checksum."""
+        if name.split("/")[3] in self.away:
+            raise ServiceUnavailable("try again later")  # type: ignore[no-untyped-call]
         secret, version, payload = self._latest(name.split("/")[3])
         answer = _AccessSecretVersionResponse(name=f"projects/p/secrets/{secret}/versions/{version}")
         answer.payload.data_crc32c = google_crc32c.value(payload)
@@ -143,11 +148,12 @@ class Grants:
 
     def refresh(self, refresh_token: str) -> tuple[str, dict[str, Any]]:
         """The error, or the answer with a new access token."""
-        _, credential, serial = refresh_token.split(".")
+        known = _REFRESH_TOKEN.fullmatch(refresh_token)
         if not self._is_client_known:
             return "unauthorized_client", {}
-        if credential == CANARY:
+        if known is None or known["credential"] == CANARY:
             return "invalid_grant", {}
+        credential, serial = known.groups()
         grant = self._grants[credential]
         if grant.state == "policy":
             self._says(credential, "ADMIN_POLICY")

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 from handlers.bootstrap import Container
+from handlers.domain.delivery import Delivery
+from handlers.domain.outcomes import Outcome
 from handlers.google.batching import MAX_LATENCY
 from handlers.telemetry.logging import DeliveryLog
 from handlers.web.push_request import parse_delivery
@@ -19,7 +21,7 @@ from tests.simulation.firestore import Firestore
 from tests.simulation.google import Google
 from tests.simulation.grants import Grants
 from tests.simulation.pubsub import PubSub
-from tests.simulation.record import DELIVERY, Answered, ClaimAsked, Froze, Instance, Record, Resumed
+from tests.simulation.record import DELIVERY, Answered, ClaimAsked, Froze, Instance, Record, Resumed, ResumeStarted
 from tests.simulation.timeline import ProcessLoop, Timeline
 from tests.simulation.wire import Wire
 
@@ -57,8 +59,19 @@ class _Shutdown(Shutdown):
         """The instance is told by the world."""
 
 
+class Program(Protocol):
+    """The use cases that are simulated, of any release."""
+
+    shutdown: Any
+
+    async def retry_failed_job(self, delivery: Delivery, log: DeliveryLog) -> Outcome: ...
+    async def resume_deferred(self, log: DeliveryLog) -> Outcome: ...
+
+
 class FunctionInstance:
-    """One process of the function, from its start to its death."""
+    """One process of the function, from its start to its death. `release` is "" for that of this source."""
+
+    release = ""
 
     def __init__(
         self,
@@ -80,16 +93,23 @@ class FunctionInstance:
         self.died: Callable[[FunctionInstance], None] = lambda instance: None
         self._behind = timeline.rng.choice((0.0, 0.2, 5.0, 120.0)) * timeline.rng.uniform(-1.0, 1.0)
         wire = Wire(self, timeline, faults)
-        self._container: Container = signed(kind)(  # type: ignore[arg-type]
+        self.kind = kind
+        max_latency = timeline.rng.choice((MAX_LATENCY, 2.0))  # the latter so that batches are common here, too
+        self._program = self.build(wire, services, settings, max_latency)
+        record.add(Instance(timeline.now, name, f"starts, its clock {-self._behind:+.1f} s off", self.release))
+
+    def build(self, wire: Wire, services: Services, settings: Settings, max_latency: float) -> Program:
+        """Its parts, over this end of the wire."""
+        container: Container = signed(self.kind)(  # type: ignore[arg-type]
             settings,
             clients=Clients(wire, firestore=services.firestore, grants=services.grants, pubsub=services.pubsub),
             http=HttpClient(wire, services.google),
-            now=self._now,
-            new_owner=self._new_owner,
-            max_latency=timeline.rng.choice((MAX_LATENCY, 2.0)),  # the latter so that batches are common here, too
+            now=self.now,
+            new_owner=self.new_owner,
+            max_latency=max_latency,
         )
-        self._container.shutdown = _Shutdown()
-        record.add(Instance(timeline.now, name, f"starts, its clock {-self._behind:+.1f} s off"))
+        container.shutdown = _Shutdown()
+        return container
 
     # --- the world's side ---
 
@@ -103,6 +123,7 @@ class FunctionInstance:
 
     def resume(self, run: str) -> None:
         """Cloud Scheduler calls."""
+        self._record.add(ResumeStarted(self._timeline.now, run, self.name))
         self.loop.reach(self._begin, self._resume, run)
 
     def end(self) -> None:
@@ -113,7 +134,7 @@ class FunctionInstance:
 
     def _begin_to_end(self) -> None:
         self._record.add(Instance(self._timeline.now, self.name, "gets SIGTERM"))
-        self._container.shutdown.start()
+        self._program.shutdown.start()
 
     def freeze(self, seconds: float) -> None:
         self._record.add(Froze(self._timeline.now, self.name, seconds))
@@ -138,20 +159,20 @@ class FunctionInstance:
     async def _serve(self, delivery: str, body: bytes) -> None:
         DELIVERY.set(delivery)
         status, said, bug = await _outcome(
-            lambda: self._container.retry_failed_job(parse_delivery({}, body), DeliveryLog())
+            lambda: self._program.retry_failed_job(parse_delivery({}, body), DeliveryLog())
         )
         self._record.add(Answered(self._timeline.now, delivery, status, said, bug))
         self._open.pop(delivery)(status)
 
     async def _resume(self, run: str) -> None:
         DELIVERY.set(run)
-        ended = await _outcome(lambda: self._container.resume_deferred(DeliveryLog()))
+        ended = await _outcome(lambda: self._program.resume_deferred(DeliveryLog()))
         self._record.add(Resumed(self._timeline.now, run, *ended))
 
-    def _now(self) -> datetime:
+    def now(self) -> datetime:
         return datetime.fromtimestamp(EPOCH + self._timeline.now - self._behind, UTC)
 
-    def _new_owner(self) -> str:
+    def new_owner(self) -> str:
         self._owners += 1
         owner = f"{self.name}-{self._owners}"
         self._record.add(ClaimAsked(self._timeline.now, DELIVERY.get(), owner))

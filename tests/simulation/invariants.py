@@ -25,6 +25,7 @@ from tests.simulation.record import (
     EventPublished,
     FaultOfOurs,
     FollowUp,
+    Forgotten,
     Froze,
     GrantChanged,
     Instance,
@@ -76,16 +77,16 @@ class Terms:
     jobs: Mapping[str, Job]
 
 
-def broken(effects: Sequence[Effect], terms: Terms) -> list[str]:
+def broken(effects: Sequence[Effect], terms: Terms, judges: "type[Judge] | None" = None) -> list[str]:
     """A sentence for every promise that the run broke."""
-    judge = _Judge(terms)
+    judge = (judges or Judge)(terms)
     for effect in effects:
         judge.sees(effect)
     judge.sees_the_end()
     return judge.violations
 
 
-class _Decided(Struct, frozen=True):
+class Decided(Struct, frozen=True):
     """A rejection in the ledger."""
 
     at: float
@@ -96,12 +97,13 @@ class _Decided(Struct, frozen=True):
     credential: str
 
 
-class _Judge:
+class Judge:
     """What is known up to one moment of the run."""
 
     def __init__(self, terms: Terms) -> None:
         self.violations: list[str] = []
         self._terms = terms
+        self._seen = Effect(0.0)  # what is judged just now
         self._events: dict[str, EventPublished] = {}
         self._delivered: dict[str, Delivered] = {}
         self._counted: dict[str, tuple[int, int]] = {}  # delivery → the retries and doubts of its job when it began
@@ -123,7 +125,7 @@ class _Judge:
         self._made: dict[str, int] = defaultdict(int)  # by job
         self._follow_ups: dict[str, FollowUp] = {}
         self._published: set[str] = set()  # deliveries that have
-        self._decided: dict[str, list[_Decided]] = defaultdict(list)  # by job
+        self._decided: dict[str, list[Decided]] = defaultdict(list)  # by job
         self._grants: dict[str, list[GrantChanged]] = defaultdict(list)
         self._verdicts: dict[tuple[str, str], float] = {}  # of a credential, when it was last given
         self._secret_asked: dict[tuple[str, str], float] = defaultdict(lambda: _NEVER)  # by instance and credential
@@ -134,6 +136,7 @@ class _Judge:
         self._troubled_at: dict[tuple[str, str], float] = defaultdict(lambda: _NEVER)  # by instance and service
 
     def sees(self, effect: Effect) -> None:
+        self._seen = effect
         getattr(self, f"_sees_{type(effect).__name__}", _ignore)(effect)
 
     def _breaks(self, at: float, sentence: str) -> None:
@@ -148,7 +151,7 @@ class _Judge:
         self._owners[effect.owner] = effect.delivery
 
     def _sees_Written(self, effect: Written) -> None:
-        at, job, before, after = effect.at, effect.job, effect.before or Entry(state="open"), effect.after
+        at, job, before, after = effect.at, effect.job, self._before(effect), effect.after
         for sentence in self._illegal(effect, before, after):
             self._breaks(at, f"{job}: {sentence}")
         if before.state == "claimed" and _ends_another_claim(before, after):
@@ -160,7 +163,7 @@ class _Judge:
         if after.state == "deferred":
             self._deferred[job].append([at, float("inf")])
         if after.state == "rejected" != before.state:
-            decided = _Decided(at, effect.delivery, after.reason, after.cause, after.user, after.credential)
+            decided = Decided(at, effect.delivery, after.reason, after.cause, after.user, after.credential)
             self._decided[job].append(decided)
             if not self._is_justified(decided, job):
                 self._breaks(at, f"{job}: was rejected for {after.cause or after.reason}, which was not so")
@@ -169,6 +172,9 @@ class _Judge:
         self._pause_over[job] = at + self._pause(after, doubts) if waits else _NEVER
         self._written_at[job] = at
         self._entries[job] = after
+
+    def _before(self, effect: Written) -> Entry:
+        return effect.before or Entry(state="open")
 
     def _illegal(self, effect: Written, before: Entry, after: Entry) -> Iterator[str]:
         delivery = effect.delivery
@@ -223,7 +229,7 @@ class _Judge:
         is_first = doubts == 1 and entry.attempt + doubts < self._terms.budget
         return self._terms.doubt_pause * (1 if is_first else _LATER_PAUSES)
 
-    def _is_new_question(self, event: EventPublished, decided: _Decided) -> bool:
+    def _is_new_question(self, event: EventPublished, decided: Decided) -> bool:
         """Whether this rejection does not answer for this event."""
         same = (decided.user, decided.credential) == (event.user, event.credential)
         return decided.reason != "OUTCOME_UNKNOWN" and (not same or event.at > decided.at)
@@ -314,8 +320,14 @@ class _Judge:
         """Whether Google named a job that runs already: it and all calls in doubt are one retry."""
         return any(self._meaning(sent.call) == "adopted" for sent in self._calls[job])
 
+    def _counts_as_one(self, job: str) -> bool:
+        """Whether the recorded answer is an adopted job."""
+        entry = self._entries.get(job, Entry())
+        answers = (known for known in self._answers(job) if known.meaning == "adopted")
+        return entry.state == "retried" and any(known.job == entry.new_job for known in answers)
+
     def _maybe_carried_out(self, job: str) -> int:
-        if self._entries.get(job, Entry()).state == "retried" and self._is_adopted(job):
+        if self._counts_as_one(job):
             return 1
         return sum(self._meaning(sent.call) in _MAYBE_CARRIED_OUT for sent in self._calls[job])
 
@@ -323,7 +335,7 @@ class _Judge:
         return min(self._made[job], 1) if self._is_adopted(job) else self._made[job]
 
     def _at_most(self, job: str) -> int:
-        if self._entries.get(job, Entry()).state == "retried" and self._is_adopted(job):
+        if self._counts_as_one(job):
             return 1
         return self._maybe_carried_out(job) + self._takeovers[job]
 
@@ -380,8 +392,10 @@ class _Judge:
         if effect.reason == "EVENT_EXPIRED":
             return self._is_expired(event, effect.at)
         if event.attempt >= self._terms.budget:  # by the event itself, which leaves no trace
-            said = _Decided(effect.at, effect.delivery, effect.reason, effect.cause, event.user, event.credential)
-            if effect.reason == "RETRY_BUDGET_EXHAUSTED" or self._is_justified(said, event.job):
+            said = Decided(effect.at, effect.delivery, effect.reason, effect.cause, event.user, event.credential)
+            lapsed = self._entries.get(event.job, Entry()).state == "claimed"  # in doubt, though nobody took it over
+            parked = lapsed and self._terms.park and effect.reason == "OUTCOME_UNKNOWN"
+            if effect.reason == "RETRY_BUDGET_EXHAUSTED" or parked or self._is_justified(said, event.job):
                 return True
         return any(
             (decided.reason, decided.cause) == (effect.reason, effect.cause)
@@ -389,7 +403,7 @@ class _Judge:
             for decided in self._decided[event.job]
         )
 
-    def _is_justified(self, decided: _Decided, job: str) -> bool:
+    def _is_justified(self, decided: Decided, job: str) -> bool:
         begun, word = self._delivered[decided.delivery].at, decided.cause or decided.reason
         if word in _BY_CALLS:
             answers = self._answers(job, decided.delivery)
@@ -498,11 +512,13 @@ class _Judge:
 
     def sees_the_end(self) -> None:
         for message, event in self._events.items():
+            self._seen = event
             if message not in self._settled:
                 self._breaks(event.at, f"{message}: was neither acknowledged nor made a dead letter")
             elif event.job and (event.job not in self._ended or event.job in self._waiting):
                 self._breaks(event.at, f"{event.job}: vanished")
         for answered in self._put_off:
+            self._seen = answered
             if not self._is_excused(answered):
                 self._breaks(
                     answered.at, f"{answered.delivery}: was put off, though nothing was wrong: {answered.outcome}"
@@ -541,6 +557,9 @@ class _Judge:
         self._settled.add(effect.message)
         self._ended.add(self._events[effect.message].job)
         self._waiting.pop(self._events[effect.message].job, None)
+
+    def _sees_Forgotten(self, effect: Forgotten) -> None:
+        self._settled.add(effect.message)
 
     def _sees_GrantChanged(self, effect: GrantChanged) -> None:
         self._grants[effect.credential].append(effect)

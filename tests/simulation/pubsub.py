@@ -68,8 +68,8 @@ class PubSub:
         self._record = record
         self._epoch = epoch
         self._mark = mark
-        self._calm_at = calm_at
-        self._most_attempts = rng.choice((5, 12, 30))
+        self.calm_at = calm_at
+        self.most_attempts = rng.choice((5, 12, 30))
         self._again = rng.choice((0.0, 0.2, 0.5))  # share of deliveries that come once more for no reason
         self._messages: list[_Message] = []
         self.platform: Platform
@@ -99,9 +99,9 @@ class PubSub:
             assert topic == REJECTED
             event = content["event"]
             whole = event.encode() if content["eventEncoding"] == "text" else base64.b64decode(event)
-            said = {name: content[name] for name in ("reason", "cause", "attempt", "detail")}
-            doubts = content["callsInDoubt"]
-            self._record.add(Rejection(now, delivery, job, calls_in_doubt=doubts, event=whole, **said))
+            said = {name: content[name] for name in ("reason", "attempt", "detail")}
+            said |= {"cause": content.get("cause", ""), "calls_in_doubt": content.get("callsInDoubt", 0)}  # 1.0: absent
+            self._record.add(Rejection(now, delivery, job, event=whole, **said))
         return f"message-{now}"
 
     def fail(self, data: bytes, attributes: Mapping[str, str], *, put_back_by: str = "") -> str:
@@ -138,12 +138,12 @@ class PubSub:
         instance = self.platform.route(delivery, self._body(message), respond)
         self._record.add(Delivered(timeline.now, delivery, message.name, instance))
         timeline.after(_REQUEST_TIMEOUT, close, 504)
-        if timeline.now < self._calm_at and rng.random() < self._again:
+        if timeline.now < self.calm_at and rng.random() < self._again:
             timeline.after(rng.choice((0.001, 1.0, 300.0)) * rng.random(), self._push_again, message)
 
     def deliver_again(self) -> None:
         """Late, after the acknowledgement, some message comes once more."""
-        if self._messages and self._timeline.now < self._calm_at:
+        if self._messages and self._timeline.now < self.calm_at:
             self._push_again(self._timeline.rng.choice(self._messages))
 
     def _push_again(self, message: _Message) -> None:
@@ -161,7 +161,7 @@ class PubSub:
         self._record.add(Nacked(timeline.now, delivery, message.name, str(status)))
         if message.settled:
             return
-        if message.attempts >= self._most_attempts:
+        if message.attempts >= self.most_attempts:
             message.settled = True
             self._record.add(DeadLettered(timeline.now, message.name))
             return

@@ -65,6 +65,17 @@ class DeadLettered(Effect, frozen=True):
     message: str
 
 
+class Forgotten(Effect, frozen=True):
+    """An emulator delivers it no more, or the recording was over before it did."""
+
+    message: str
+
+
+class ResumeStarted(Effect, frozen=True):
+    run: str
+    instance: str
+
+
 class Resumed(Effect, frozen=True):
     """A run of the schedule is over. `bug` is an exception that should have been an outcome."""
 
@@ -129,10 +140,12 @@ class CallArrived(Effect, frozen=True):
 
 
 class CallAnswered(Effect, frozen=True):
-    """What the instance can know of the call. `job` is the id that the answer named, `reason` the verdict in it."""
+    """What the instance can know of the call. `job` is the id that the answer named, `reason` the verdict in it. The
+    meaning is "" where nobody can tell whether the answer reached the instance.
+    """
 
     call: str
-    meaning: Meaning
+    meaning: Meaning | Literal[""]
     job: str
     reason: str
 
@@ -206,8 +219,11 @@ class FaultOfOurs(Effect, frozen=True):
 
 
 class Instance(Effect, frozen=True):
+    """`release` is told at the start, where it is another one than this."""
+
     name: str
     what: str
+    release: str = ""
 
 
 class Froze(Effect, frozen=True):

@@ -126,11 +126,11 @@ class ProcessLoop(asyncio.AbstractEventLoop):
         if self.dead:
             return
         self._frozen = False
+        if self._ready:
+            self._timeline.runnable.append(self)
         for handler in self._signals:
             handler()
         self._signals.clear()
-        if self._ready:
-            self._timeline.runnable.append(self)
         kept, self._kept = self._kept, []
         self._timeline.rng.shuffle(kept)  # timers and sockets: what is seen first is the poller's choice
         for number, (callback, args) in enumerate(kept):

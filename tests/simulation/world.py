@@ -52,6 +52,9 @@ class Run:
 class World:
     """Everything but the function's own code."""
 
+    judges = invariants.Judge
+    faults_kind = Faults
+
     def __init__(self, seed: int, kind: type[Container] = Container) -> None:
         rng = random.Random(seed)
         random.seed(seed)  # AsyncRetry's jitter comes of the global one
@@ -64,7 +67,7 @@ class World:
         pause = rng.choice((10, 30, 120))  # seconds
         self.settings = settings_with(budget=budget, park=park, canary=canary, doubt_pause=pause)
         kept: dict[str, Any] = {"epoch": EPOCH, "mark": MARK.encode()}
-        self.faults = Faults(self.timeline, self.record, calm_at=self.calm_at, storm=defers)
+        self.faults = self.faults_kind(self.timeline, self.record, calm_at=self.calm_at, storm=defers)
         self.grants = Grants(self.timeline, self.record, until=self.calm_at, canary=canary)
         self.firestore = Firestore(self.timeline, self.record, **kept)
         said: dict[str, Any] = {"defers": defers, "epoch": EPOCH, "delivery": DELIVERY.get}
@@ -103,7 +106,7 @@ class World:
             settled_at=self.calm_at + _AFTERMATH,
             jobs=self.google.jobs,
         )
-        violations = endless + invariants.broken(self.record.effects, terms)
+        violations = endless + invariants.broken(self.record.effects, terms, self.judges)
         for instance in self._instances:
             instance.loop.die()
         return Run(self.seed, self.record, violations, frozenset(self.google.seen), frozenset(self.faults.happened))
@@ -121,11 +124,14 @@ class World:
     def _start(self) -> None:
         self._started += 1
         name = f"i{self._started}"
-        instance = FunctionInstance(
-            name, self.timeline, self.record, self.faults, self._services, self.settings, self._kind
-        )
+        build = self.instance_kind()
+        instance = build(name, self.timeline, self.record, self.faults, self._services, self.settings, self._kind)
         instance.died = self._replace
         self._instances.append(instance)
+
+    def instance_kind(self) -> type[FunctionInstance]:
+        """What the next instance is."""
+        return FunctionInstance
 
     def _replace(self, gone: FunctionInstance) -> None:
         """No more deliveries go to this instance; another one starts."""

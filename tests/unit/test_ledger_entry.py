@@ -118,8 +118,9 @@ def test_decision_on_an_answer(answer: Answer, state: str, nack: type | None, ca
         *[
             (entry(state="rejected", reason=reason), True)
             for reason in Reason
-            if reason not in (Reason.MALFORMED_EVENT, Reason.OUTCOME_UNKNOWN)
+            if reason not in (Reason.MALFORMED_EVENT, Reason.OUTCOME_UNKNOWN, Reason.EVENT_EXPIRED)
         ],
+        (entry(state="rejected", reason="EVENT_EXPIRED"), False),  # release 1.0 wrote that of another event
     ],
 )
 def test_entry_answers_an_earlier_event(found: LedgerEntry, final: bool) -> None:
