@@ -50,7 +50,7 @@ def need_emulators(installed_emulators: emulators.Installed) -> None:
 
 @pytest.fixture(scope="session")
 def predecessor() -> Path:
-    """The release before this one: a folder with its main.py and handlers/. Left out where there is no history of it."""
+    """The release before this one: a folder with its main.py and handlers/. Skips where its history is missing."""
     try:
         return source()
     except PredecessorMissing as missing:
