@@ -15,6 +15,7 @@ from typing import TypeVar
 from handlers.bootstrap import Container
 from tests.simulation.lapses import Lapses, in_schedule
 from tests.simulation.mutants import MUTANTS, ClaimsBeforeTheToken, first_seed_that_finds
+from tests.simulation.watched import watched_seeds
 from tests.simulation.world import World
 
 _CHUNK = 50  # schedules that a worker runs before it reports
@@ -30,6 +31,7 @@ def main() -> int:
     parser.add_argument("--from", type=_number, default=0, dest="begin", metavar="SEED", help="the first of them")
     parser.add_argument("--seed", type=_number, metavar="SEED", help="run this one alone, and show what happens in it")
     parser.add_argument("--mutant", choices=[mutant.__name__ for mutant in MUTANTS], help="change the code like this")
+    parser.add_argument("--watched", action="store_true", help="run only schedules with watched jobs")
     parser.add_argument("--planted", action="store_true", help="look for every mutant")
     parser.add_argument("--lapses", action="store_true", help="count claims that lapse with nothing sent")
     asked = parser.parse_args()
@@ -38,6 +40,8 @@ def main() -> int:
     if asked.planted:
         return _planted()
     seeds = range(asked.begin, asked.begin + asked.seeds)
+    if asked.watched:
+        seeds = watched_seeds(asked.begin, asked.seeds)
     return _lapses(seeds) if asked.lapses else _many(seeds, asked.mutant)
 
 
