@@ -46,10 +46,9 @@ class States(Google):
         ends_at = now + rng.choice(_LIVES) * rng.random() if ends else NEVER
         state = "FAILED" if job.fails else rng.choice(("COMPLETE", "COMPLETE", "CANCELLED"))
         self._ends[job.name] = ends_at, state
-        if rng.random() < 0.2:
-            self._there_from[job.name] = now + 3000.0 * rng.random()
+        there_from = self._there_from[job.name] = now + 3000.0 * rng.random() if rng.random() < 0.2 else now
         if ends:
-            self._timeline.after(ends_at - now, self._changes, job.name, state)
+            self._timeline.after(max(ends_at, there_from) - now, self._changes, job.name, state)
 
     def _changes(self, job: str, state: str) -> None:
         self._record.add(StateChanged(self._timeline.now, job, state))

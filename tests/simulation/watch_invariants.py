@@ -302,6 +302,8 @@ class _Judge:
         end = self._ended.get(job)
         ends_at = end.at if end else min(event.started_at for event in events) + _GIVEN_UP
         at, state = self._told[job]
+        if state == "dead letter":
+            return  # a fault of ours was not over: a delivery that is put off without one is a violation by itself
         known_at = max(ends_at, events[0].at, self._settled_at)
         if state == "UNKNOWN":  # a refusal is no end in the first hour
             known_at = max(known_at, max(event.started_at for event in events) + _NEW)
