@@ -40,8 +40,8 @@ types: $(READY)
 unit: $(READY)
 	@$(BIN)/pytest -n 2 --dist loadfile
 
-simulate: $(READY) ## SEEDS=1000000 simulated runs with injected faults, FROM=a seed; SEED=543 shows one; VERSIONS=1 lets releases share the ledger; LIVENESS=1 has faults that never heal; PLANTED=1 looks for every mutant; LAPSES=1 counts claims that lapse unsent
-	@$(BIN)/python -m tests.simulation $(SEEDS:%=--seeds %) $(FROM:%=--from %) $(SEED:%=--seed %) $(MUTANT:%=--mutant %) $(VERSIONS:1=--versions) $(LIVENESS:1=--liveness) $(PLANTED:1=--planted) $(LAPSES:1=--lapses)
+simulate: $(READY) ## SEEDS=1000000 simulated runs with injected faults, FROM=a seed; SEED=543 shows one; WATCHED=1 runs those with watched jobs; VERSIONS=1 lets releases share the ledger; LIVENESS=1 has faults that never heal; PLANTED=1 looks for every mutant; LAPSES=1 counts claims that lapse unsent
+	@$(BIN)/python -m tests.simulation $(SEEDS:%=--seeds %) $(FROM:%=--from %) $(SEED:%=--seed %) $(MUTANT:%=--mutant %) $(WATCHED:1=--watched) $(VERSIONS:1=--versions) $(LIVENESS:1=--liveness) $(PLANTED:1=--planted) $(LAPSES:1=--lapses)
 
 storm: $(READY) ## STORM_SECONDS=600 of crashes and broken connections, on Google's emulators; VERSIONS=1 with two releases
 	@STORM_SECONDS=$(or $(STORM_SECONDS),600) $(BIN)/pytest -q tests/e2e/test_crash_storm.py -k $(if $(VERSIONS),two-releases,one-release)

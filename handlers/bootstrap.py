@@ -7,6 +7,7 @@ bench build through here too, with other parts at the seams.
 
 import asyncio
 import secrets
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 # A message can be redelivered, or redriven from the dead letters, for as long as Pub/Sub keeps any: 31 days.
 _LONGEST_RETENTION = timedelta(days=31)
-MAX_RESUMED = 10_000  # entries in one run of the schedule; what is left is due again at the next one
+MAX_RESUMED = 10_000  # deferrals in one run of the schedule; what is left is due again at the next one
 WATCH_SUFFIX = "Watch"  # of the watch's collection
 
 
@@ -109,7 +110,9 @@ class Container:
         return await self.watch_use_case(delivery, log)
 
     async def resume_deferred(self, log: DeliveryLog) -> Outcome:
-        """Both collections at the same time: many looks that are due delay no cooldown."""
+        """Both collections at the same time: many looks that are due delay no cooldown. Deferrals have a limit, since
+        each is a call that counts at Google. Looks go on until the time is over: every job is due once in 50 minutes.
+        """
         put_back, not_resumed = 0, []
         for run in await asyncio.gather(*(run(log) for run in self.resume_use_cases), return_exceptions=True):
             if isinstance(run, BaseException):
@@ -155,13 +158,13 @@ class Container:
     @cached_property
     def resume_use_cases(self) -> list[ResumeDeferred]:
         settings = self.settings
-        runs = [(self.ledger, settings.failed_topic)]
+        runs = [(self.ledger, settings.failed_topic, MAX_RESUMED)]
         if settings.watch == "on":
-            runs.append((self.watch_ledger, settings.started_topic))
+            runs.append((self.watch_ledger, settings.started_topic, sys.maxsize))
         deadline = settings.handler_deadline_seconds
         return [
-            ResumeDeferred(ledger=ledger, topic=self.topic(topic), limit=MAX_RESUMED, deadline=deadline)
-            for ledger, topic in runs
+            ResumeDeferred(ledger=ledger, topic=self.topic(topic), limit=limit, deadline=deadline)
+            for ledger, topic, limit in runs
         ]
 
     def enter_worker(self) -> None:

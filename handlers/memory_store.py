@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from heapq import nsmallest
 from typing import Any
 
 from handlers.domain.ledger_entry import LedgerEntry
@@ -21,9 +22,9 @@ class MemoryStore:
         return VersionedEntry(*self._stored[job_id], self._now())
 
     async def due(self, before: datetime, limit: int) -> list[VersionedEntry | Unreadable]:
-        waiting = [entry for entry, _, _ in self._stored.values() if entry.not_before and entry.not_before <= before]
-        waiting.sort(key=lambda entry: entry.not_before or before)
-        return [VersionedEntry(*self._stored[entry.job_id], self._now()) for entry in waiting[:limit]]
+        waiting = (entry for entry, _, _ in self._stored.values() if entry.not_before and entry.not_before <= before)
+        longest = nsmallest(limit, waiting, key=lambda entry: entry.not_before or before)
+        return [VersionedEntry(*self._stored[entry.job_id], self._now()) for entry in longest]
 
     async def write(self, entry: LedgerEntry, version: Any, link: LedgerEntry | None = None) -> VersionedEntry:
         _, current, _ = self._stored.get(entry.job_id, (None, None, None))

@@ -3,6 +3,7 @@
 `make prices` prints the tables that stand in infra/README.md.
 """
 
+import math
 import sys
 from dataclasses import dataclass
 
@@ -18,6 +19,17 @@ SECRET_ACCESSES = 1  # the user's refresh token; fewer when a user's jobs fail t
 LOG_BYTES = 2_000  # the function's line and Cloud Run's own, about
 AUDIT_BYTES = 1_500  # Secret Manager's entry for an access, about
 
+# What a watched job takes, which succeeds; tests/infra/test_prices.py counts all of it on a whole watch.
+WATCHED_HOURS = 48
+WATCH_INTERVAL_SECONDS, LONGEST_WAIT_SECONDS = 300, 3000  # between two looks, at least and at most
+TOKEN_SECONDS = 3599 - 120  # for which an access token is at hand: an hour, less one delivery and a reserve
+STARTED_MESSAGES = 4  # published and delivered: the started event, the ended event
+LOOK_MESSAGES = 2  # published and delivered: the event that is put back
+STARTED_READS = STARTED_WRITES = 1  # whether it is known; its entry
+LOOK_READS = 2  # what is due; the entry
+LOOK_WRITES = 3  # opened, put back, and kept for the next look, or ended
+WATCH_DELETES = 1  # the entry, when its time to live is over
+
 # What infra/ watches it with; tests/infra/test_prices.py counts it in the plan.
 ALERT_CONDITIONS = 10
 ALERT_SERIES = 32  # that the conditions read in a minute
@@ -27,7 +39,8 @@ POINT_BYTES = COUNTS * 8 + DISTRIBUTIONS * 80
 # Assumed. The instance's time is shared by the deliveries in hand.
 LATENCY_SECONDS = 0.5
 MEMORY_GIB = 0.5
-SCHEDULED_RUNS = MONTH_SECONDS / 600  # every ten minutes
+SCHEDULE_SECONDS = 600  # from one run to the next
+SCHEDULED_RUNS = MONTH_SECONDS / SCHEDULE_SECONDS
 SCHEDULED_SECONDS = 0.1  # what Cloud Run charges at least
 BUILD_MINUTES = 25  # test to verified
 
@@ -110,6 +123,51 @@ def per_million(at_once: int) -> list[Row]:
     ]
 
 
+def looks(hours: float) -> tuple[int, int]:
+    """How often a job of so many hours is looked at, and how many of the looks need a new access token.
+
+    A look comes with the first run of the schedule after its time. The next is due when half of the job's age is over.
+    """
+    number = accesses = 0
+    at, due, token_until = 0.0, float(WATCH_INTERVAL_SECONDS), 0.0
+    while at < hours * 3600:
+        at = math.ceil(due / SCHEDULE_SECONDS) * SCHEDULE_SECONDS + LATENCY_SECONDS
+        due = at + min(max(at / 2, WATCH_INTERVAL_SECONDS), LONGEST_WAIT_SECONDS)
+        number += 1
+        if at >= token_until:
+            accesses += 1
+            token_until = at + TOKEN_SECONDS
+    return number, accesses
+
+
+def watched(at_once: int) -> list[Row]:
+    """A thousand watched jobs, with this many looks in an instance's hands at the same time."""
+    jobs, (number, accesses) = 1000, looks(WATCHED_HOURS)
+    deliveries = number + 1
+    messages = STARTED_MESSAGES + number * LOOK_MESSAGES
+    reads, writes = STARTED_READS + number * LOOK_READS, STARTED_WRITES + number * LOOK_WRITES
+    seconds = jobs * deliveries * LATENCY_SECONDS / at_once
+    return [
+        (
+            "Cloud Run: instance",
+            f"{jobs:,} x {deliveries} x {LATENCY_SECONDS} s / {at_once} at once",
+            instance(seconds),
+        ),
+        ("Cloud Run: requests", f"{jobs:,} x {deliveries}", cost(REQUEST, jobs * deliveries)),
+        ("Pub/Sub", f"{jobs:,} x {messages} x 1,000 bytes", cost(MESSAGE_BYTE, jobs * messages * 1000)),
+        ("Firestore: reads", f"{jobs:,} x {reads}", cost(DOCUMENT_READ, jobs * reads)),
+        ("Firestore: writes", f"{jobs:,} x {writes}", cost(DOCUMENT_WRITE, jobs * writes)),
+        ("Firestore: deletes", f"{jobs:,} x {WATCH_DELETES}", cost(DOCUMENT_DELETE, jobs * WATCH_DELETES)),
+        ("Secret Manager: accesses", f"{jobs:,} x {accesses}", cost(SECRET_ACCESS, jobs * accesses)),
+        (
+            "Cloud Logging",
+            f"{jobs:,} x {deliveries} x {LOG_BYTES:,} bytes",
+            cost(LOG_BYTE, jobs * deliveries * LOG_BYTES),
+        ),
+        ("Cloud Scheduler", "the same job, no run more", 0.0),
+    ]
+
+
 def table(title: str, rows: list[Row]) -> str:
     """A Markdown table with its sum."""
     lines = [f"| {title} | arithmetic | USD |", "| --- | --- | ---: |"]
@@ -122,6 +180,8 @@ def report() -> str:
     sources = sorted({price.source for price in globals().values() if isinstance(price, Price)})
     tokens, build = cost(SECRET_VERSION, 1000), cost(BUILD_MINUTE, BUILD_MINUTES)
     audit = cost(LOG_BYTE, MILLION * SECRET_ACCESSES * AUDIT_BYTES)
+    number, accesses = looks(WATCHED_HOURS)
+    alone = sum(usd for _, _, usd in watched(1)) / 1000
     return f"""\
 List prices of {AS_OF}, in USD, in us-central1, without the free tiers (which cover most small uses).
 
@@ -134,10 +194,14 @@ asks {SECRET_VERSION.usd:.2f} for each active version: destroy the versions that
 
 {table("a million events, busy (80 at once)", per_million(80))}
 
+{table(f"a thousand watched jobs of {WATCHED_HOURS} hours, busy (80 at once)", watched(80))}
+
+Such a job is looked at {number} times, {accesses} of them with a new access token: it lasts for an hour, and so
+does the longest wait, of 50 minutes and a run of the schedule. Alone on its instance, a job costs {alone:.4f}.
+
 Assumed: Google's answers take {LATENCY_SECONDS} s together. The log of accesses to secrets adds {audit:.2f} a million
 events. A deployment of {BUILD_MINUTES} build minutes would cost {build:.2f} (2,500 minutes a month are free; the
-machine of the tests costs more). The watch adds the looks at each running job: a request, a write and messages each.
-The Data Portability API costs nothing. Google's pages have the last word:
+machine of the tests costs more). The Data Portability API costs nothing. Google's pages have the last word:
 {", ".join(f"<{source}>" for source in sources)}.
 """
 

@@ -9,6 +9,7 @@
     world         a seed becomes a world, and runs until it is at rest
     record        the effects of a run
     invariants    what has to hold for them
+    watched       every tenth seed: jobs that are watched; states, watch_record and watch_invariants are its parts
     mutants       changes of the code that have to be found
     versions      several releases in one world
     predecessor   an instance of the release before this one
@@ -21,5 +22,6 @@
 
 Not modelled: TLS, HTTP and gRPC as such (connections, flow control, what is in flight when one breaks), Pub/Sub's
 exact back-off and ordering, Firestore's transactions and contention (a call is one atomic effect; ABORTED is drawn),
-CPU time and memory, the endpoints in handlers/web, traces, the watch, and redrive.
+CPU time and memory, the endpoints in handlers/web, traces (but what a span tells stands in the fields of the log
+line and in the outcome, which are searched for secrets), and redrive.
 """

@@ -27,6 +27,7 @@ from tests.simulation.faults import ACCOUNT
 from tests.simulation.google import Google
 from tests.simulation.grants import CLIENT_SECRET_ID, SECRET_PREFIX, TOKEN_URI
 from tests.simulation.record import DELIVERY, SIGNATURE, SecretAsked, TokenAsked, Trouble
+from tests.simulation.states import PATH, States
 from tests.simulation.wire import Wire
 
 
@@ -129,8 +130,11 @@ class HttpClient:
     async def request(
         self, method: str, url: str, *, headers: dict[str, str], body: bytes, seconds: float
     ) -> HttpResponse | NotSent | OutcomeUnknown:
-        assert method == "POST"
         wire, google = self._wire, self._google
+        if url.endswith(PATH):
+            assert (method, body) == ("GET", b"")
+            return await self._look(url, headers, seconds)
+        assert method == "POST"
         if url == TOKEN_URI:
             form = parse_qs(body.decode(), strict_parsing=True)
             [token] = form["refresh_token"]
@@ -148,6 +152,14 @@ class HttpClient:
             google.answered(call)
         else:
             google.unanswered(call, sent=not isinstance(answer, NotSent))
+        return answer
+
+    async def _look(self, url: str, headers: dict[str, str], seconds: float) -> HttpResponse | NotSent | OutcomeUnknown:
+        google = self._google
+        assert isinstance(google, States)
+        look, bearer = google.sends_look(url, headers)
+        answer = await self._exchange("portability", lambda trouble: google.state(look, bearer, trouble), seconds)
+        google.looked(look, answered=isinstance(answer, HttpResponse))
         return answer
 
     async def _exchange(self, service: str, effect: Any, seconds: float) -> HttpResponse | NotSent | OutcomeUnknown:
@@ -199,6 +211,10 @@ def signed(kind: type[Container]) -> type[Container]:
         @cached_property
         def store(self) -> Store:
             return _SignedStore(super().store)
+
+        @cached_property
+        def watch_store(self) -> Store:
+            return _SignedStore(super().watch_store)
 
         def topic(self, name: str) -> Publisher:
             return _SignedTopic(super().topic(name))

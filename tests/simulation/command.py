@@ -18,6 +18,7 @@ from tests.simulation.lapses import Lapses, in_schedule
 from tests.simulation.liveness import LivenessWorld
 from tests.simulation.mutants import MUTANTS, ClaimsBeforeTheToken, first_seed_that_finds
 from tests.simulation.versions import VersionsWorld
+from tests.simulation.watched import watched_seeds
 from tests.simulation.world import World
 
 _CHUNK = 50  # schedules that a worker runs before it reports
@@ -35,6 +36,7 @@ def main() -> int:
     parser.add_argument("--mutant", choices=[mutant.__name__ for mutant in MUTANTS], help="change the code like this")
     parser.add_argument("--versions", action="store_true", help="let releases replace each other over one ledger")
     parser.add_argument("--liveness", action="store_true", help="one fault in each, which never heals")
+    parser.add_argument("--watched", action="store_true", help="run only schedules with watched jobs")
     parser.add_argument("--planted", action="store_true", help="look for every mutant")
     parser.add_argument("--lapses", action="store_true", help="count claims that lapse with nothing sent")
     asked = parser.parse_args()
@@ -49,6 +51,8 @@ def main() -> int:
     if asked.planted:
         return _planted()
     seeds = range(asked.begin, asked.begin + asked.seeds)
+    if asked.watched:
+        seeds = watched_seeds(asked.begin, asked.seeds)
     return _lapses(seeds) if asked.lapses else _many(seeds, world, asked.mutant)
 
 

@@ -9,9 +9,11 @@ from typing import Any
 from google.api_core.exceptions import AlreadyExists, FailedPrecondition, NotFound
 from google.cloud.firestore_v1.types import BatchGetDocumentsResponse, CommitResponse, Document, RunQueryResponse
 
+from handlers.bootstrap import WATCH_SUFFIX
 from tests.simulation.faults import EMPTY
 from tests.simulation.record import SIGNATURE, Entry, FaultOfOurs, Leak, Record, Written
 from tests.simulation.timeline import Timeline
+from tests.simulation.watch_record import Kept
 
 _BatchGetDocumentsResponse = BatchGetDocumentsResponse.pb()
 _CommitResponse = CommitResponse.pb()
@@ -70,7 +72,7 @@ class Firestore:
         found = sorted(
             (document.fields[field].timestamp_value.ToNanoseconds(), name)
             for name, document in self._documents.items()
-            if field in document.fields
+            if field in document.fields and _collection(name) == query.from_[0].collection_id
         )
         answers = []
         for moment, name in found[:limit]:
@@ -99,13 +101,14 @@ class Firestore:
         document.fields["notBefore"].timestamp_value.FromNanoseconds(self._now())
         document.update_time.FromNanoseconds(self._tick())
         self._documents[document.name] = document
-        self._record.add(FaultOfOurs(self._timeline.now, job, True))
-        self._timeline.after(seconds, self._mend, document.name, job)
+        what = f"{job} of the watch" if _is_watchs(document.name) else job
+        self._record.add(FaultOfOurs(self._timeline.now, what, True))
+        self._timeline.after(seconds, self._mend, document.name, what)
         self.deferred(self._now() / _SECOND)
 
-    def _mend(self, name: str, job: str) -> None:
+    def _mend(self, name: str, what: str) -> None:
         del self._documents[name]
-        self._record.add(FaultOfOurs(self._timeline.now, job, False))
+        self._record.add(FaultOfOurs(self._timeline.now, what, False))
 
     def _check(self, write: Any) -> None:
         document, expected = self._documents.get(write.update.name), write.current_document
@@ -136,7 +139,8 @@ class Firestore:
         self._documents[name] = document
         after = self._entries[name] = entry_of(document.fields, self._epoch / _SECOND)
         job = document.fields["jobId"].string_value
-        self._record.add(Written(self._timeline.now, delivery, job, before, after, age))
+        written = Kept if _is_watchs(name) else Written
+        self._record.add(written(self._timeline.now, delivery, job, before, after, age))
         if self._mark in document.SerializeToString():
             self._record.add(Leak(self._timeline.now, f"the ledger's document of {job}"))
         if "notBefore" in document.fields:
@@ -149,6 +153,15 @@ class Firestore:
         """A time later than any before: Firestore gives its writes to one document an order."""
         self._latest = max(self._epoch + int(self._timeline.now * _SECOND), self._latest + 1000)
         return self._latest
+
+
+def _collection(name: str) -> str:
+    return name.split("/")[-2]
+
+
+def _is_watchs(name: str) -> bool:
+    """Whether this document is in the watch's collection."""
+    return _collection(name).endswith(WATCH_SUFFIX)
 
 
 def _delivery(document: Any) -> str:

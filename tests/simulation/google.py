@@ -21,7 +21,7 @@ Answer = tuple[int, bytes]
 _TYPE = "type.googleapis.com/google.rpc."
 _API = "dataportability.googleapis.com"
 
-_HELD_BACK = (
+HELD_BACK = (
     (429, "RESOURCE_EXHAUSTED", "RATE_LIMIT_EXCEEDED"),
     (403, "PERMISSION_DENIED", "RATE_LIMIT_EXCEEDED"),
     (403, "PERMISSION_DENIED", "RESOURCE_QUOTA_EXCEEDED"),
@@ -92,6 +92,11 @@ def error(status: int, code: str = "", *details: dict[str, Any], message: str = 
 def info(reason: str, domain: str, **metadata: Any) -> tuple[dict[str, Any], ...]:
     """The ErrorInfo; none without a reason."""
     return ({"@type": f"{_TYPE}ErrorInfo", "reason": reason, "domain": domain, "metadata": metadata},) * bool(reason)
+
+
+def retry_info(seconds: float) -> dict[str, Any]:
+    """Google wants to wait for so long."""
+    return {"@type": f"{_TYPE}RetryInfo", "retryDelay": f"{seconds:.3f}s"}
 
 
 @dataclass(slots=True)
@@ -266,7 +271,7 @@ class Google:
         if self._faults.is_wrong("portability"):
             return self._our_fault()
         if trouble == faults.HELD_BACK:
-            status, code, reason = rng.choice(_HELD_BACK)
+            status, code, reason = rng.choice(HELD_BACK)
             return self._say("held back", status, code, *info(reason, "googleapis.com"))
         job = self.jobs.get(call.job)
         if job is None or job.nature == "not found":
@@ -342,7 +347,7 @@ class Google:
         """Which of these Google sends is not documented; all have been seen or are in its error model."""
         rng, moment = self._timeline.rng, datetime.fromtimestamp(self._epoch + until, UTC).isoformat()
         left = until - self._timeline.now
-        wait = {"@type": f"{_TYPE}RetryInfo", "retryDelay": f"{left:.3f}s"}
+        wait = retry_info(left)
         if left > 700 and rng.random() < 0.2:
             return self._say(
                 "cooldown", 429, "RESOURCE_EXHAUSTED", *info("RATE_LIMIT_EXCEEDED", "googleapis.com"), wait

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from handlers.bootstrap import Container
 from handlers.domain.delivery import Delivery
@@ -21,8 +21,19 @@ from tests.simulation.firestore import Firestore
 from tests.simulation.google import Google
 from tests.simulation.grants import Grants
 from tests.simulation.pubsub import PubSub
-from tests.simulation.record import DELIVERY, Answered, ClaimAsked, Froze, Instance, Record, Resumed, ResumeStarted
+from tests.simulation.record import (
+    DELIVERY,
+    Answered,
+    ClaimAsked,
+    Froze,
+    Instance,
+    Leak,
+    Record,
+    Resumed,
+    ResumeStarted,
+)
 from tests.simulation.timeline import ProcessLoop, Timeline
+from tests.simulation.watch_record import WatchAnswered, is_watchs
 from tests.simulation.wire import Wire
 
 EPOCH = int(datetime(2026, 11, 23, 18, tzinfo=UTC).timestamp())
@@ -158,10 +169,17 @@ class FunctionInstance:
 
     async def _serve(self, delivery: str, body: bytes) -> None:
         DELIVERY.set(delivery)
-        status, said, bug = await _outcome(
-            lambda: self._program.retry_failed_job(parse_delivery({}, body), DeliveryLog())
-        )
-        self._record.add(Answered(self._timeline.now, delivery, status, said, bug))
+        use_case: Callable[..., Any]
+        answered: type[Answered]
+        if is_watchs(delivery):
+            use_case, answered = cast("Container", self._program).watch_job, WatchAnswered  # 1.0 has none
+        else:
+            use_case, answered = self._program.retry_failed_job, Answered
+        log = DeliveryLog()
+        status, said, bug = await _outcome(lambda: use_case(parse_delivery({}, body), log))
+        self._record.add(answered(self._timeline.now, delivery, status, said, bug))
+        if grants.MARK in f"{said} {bug} {log.fields}":  # of which line and span are made
+            self._record.add(Leak(self._timeline.now, f"the log line of {delivery}"))
         self._open.pop(delivery)(status)
 
     async def _resume(self, run: str) -> None:

@@ -11,6 +11,7 @@ from typing import Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
+from tests.simulation import watch_invariants
 from tests.simulation.record import (
     Acked,
     Answered,
@@ -75,15 +76,20 @@ class Terms:
     event_max_age: float
     settled_at: float
     jobs: Mapping[str, Job]
+    watch_interval: float = 300.0
 
 
 def broken(effects: Sequence[Effect], terms: Terms, judges: "type[Judge] | None" = None) -> list[str]:
     """A sentence for every promise that the run broke."""
+    strays = watch_invariants.strays(effects)
+    if strays:
+        return strays  # the rest is about a ledger that the retries have for themselves
     judge = (judges or Judge)(terms)
     for effect in effects:
         judge.sees(effect)
     judge.sees_the_end()
-    return judge.violations
+    of_the_watch = watch_invariants.broken(effects, interval=terms.watch_interval, settled_at=terms.settled_at)
+    return judge.violations + of_the_watch
 
 
 class Decided(Struct, frozen=True):

@@ -5,9 +5,11 @@ part changed, over public names alone.
 """
 
 import asyncio
+import json
 import sys
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
@@ -15,8 +17,9 @@ from google.cloud.firestore_v1.types import CommitRequest, CommitResponse
 from msgspec.structs import replace
 
 from handlers.bootstrap import Container
-from handlers.domain.answers import Answer, BackOff, FaultOfOurs, NotSent, OutcomeUnknown, Unauthorized
+from handlers.domain.answers import Answer, BackOff, FaultOfOurs, JobState, NotSent, OutcomeUnknown, Unauthorized
 from handlers.domain.delivery import Delivery
+from handlers.domain.events import encode
 from handlers.domain.ledger_entry import LedgerEntry
 from handlers.domain.outcomes import Deferred, Outcome, Reason, Rejection, RetryLater, Transient
 from handlers.google.batching import Batcher
@@ -25,7 +28,9 @@ from handlers.google.http_client import HttpResponse
 from handlers.ledger import Claim, Claimable, Ledger
 from handlers.memory_store import MemoryStore
 from handlers.ports import AccessToken, Conflict, DeliveryLog, Publisher, Store, Unreadable, VersionedEntry
+from handlers.resume_deferred import ResumeDeferred
 from handlers.retry_failed_job import RetryFailedJob
+from handlers.watch_job import WatchJob
 from tests.simulation.grants import TOKEN_URI
 from tests.simulation.world import World
 
@@ -582,6 +587,104 @@ class IgnoresSigterm(Container):
         return replace(super().retry_use_case, shutting_down=lambda: False)
 
 
+# --- the watch ---
+
+
+class ForgetsAJobAfterADeath(Container):
+    """A look is taken off the list of what is due, and then put back."""
+
+    @cached_property
+    def watch_ledger(self) -> Any:
+        class TakenOffFirst(_Changed):
+            async def put_back(self, found: VersionedEntry, publish: Callable[[], Awaitable[None]]) -> None:
+                opened = replace(found.entry.released().done(), updated_at=self.container.now())
+                with suppress(Conflict):
+                    await self.container.watch_store.write(opened, found.version)
+                    await publish()
+
+        return TakenOffFirst(super().watch_ledger, self)
+
+
+class EndsTwice(_WithPortability):
+    """An end is looked at again where its event comes once more, and an archive that is gone counts as cancelled."""
+
+    @cached_property
+    def watch_store(self) -> Any:
+        class Forgets(_OnLoad):
+            def change(self, found: VersionedEntry) -> VersionedEntry:
+                ended = found.entry.state == "ended"
+                return replace(found, entry=replace(found.entry, state="open")) if ended else found
+
+        return Forgets(super().watch_store, self)
+
+    class Change(_Changed):
+        def __init__(self, part: Any, container: Container) -> None:
+            super().__init__(part, container)
+            self.complete: set[str] = set()
+
+        async def state(self, job_id: str, **said: Any) -> Any:
+            answer = await self.part.state(job_id, **said)
+            if isinstance(answer, JobState) and answer.state == "COMPLETE":
+                if job_id in self.complete:
+                    return JobState("CANCELLED")
+                self.complete.add(job_id)
+            return answer
+
+
+class TellsTheUrl(_WithHttp):
+    """An ended event holds the links to the archive, so that nobody has to ask for them."""
+
+    urls: Sequence[str] = ()
+
+    class Change(_Changed):
+        container: "TellsTheUrl"
+
+        async def request(self, method: str, url: str, **said: Any) -> Any:
+            answer = await self.part.request(method, url, **said)
+            if method == "GET" and isinstance(answer, HttpResponse) and answer.status == 200:
+                self.container.urls = json.loads(answer.body).get("urls", ())
+            return answer
+
+    def topic(self, name: str) -> Publisher:
+        class WithUrls(_Changed):
+            container: TellsTheUrl
+
+            async def publish(self, data: bytes, attributes: Mapping[str, str]) -> None:
+                told = data if name != "archive-job-ended" else encode(json.loads(data) | {"urls": self.container.urls})
+                await self.part.publish(told, attributes)
+
+        return WithUrls(super().topic(name), self)
+
+
+class LooksEverySecond(Container):
+    """A job is looked at as often as the schedule runs."""
+
+    @cached_property
+    def watch_use_case(self) -> WatchJob:
+        class Hasty(WatchJob, frozen=True):
+            def wait(self, age: timedelta) -> timedelta:
+                return timedelta(seconds=1)
+
+        use_case = super().watch_use_case
+        return Hasty(**{name: getattr(use_case, name) for name in use_case.__struct_fields__})
+
+
+class OneCollectionForAll(Container):
+    """The watch keeps its events where the retries are entered."""
+
+    @cached_property
+    def watch_store(self) -> Store:
+        return self.store
+
+
+class LooksOnTheFailedTopic(Container):
+    """The schedule puts looks back where it puts deferrals."""
+
+    @cached_property
+    def resume_use_cases(self) -> list[ResumeDeferred]:
+        return [replace(run, topic=self.topic(self.settings.failed_topic)) for run in super().resume_use_cases]
+
+
 # mutant → what its violation says
 MUTANTS: Mapping[type[Container], str] = {
     PublishesBeforeItRecords: "before the ledger had its new job",
@@ -620,6 +723,12 @@ MUTANTS: Mapping[type[Container], str] = {
     PublishesInPassing: "without a durable outcome",
     AcknowledgesOnError: "without a durable outcome",
     IgnoresSigterm: "after SIGTERM",
+    ForgetsAJobAfterADeath: "nobody was told of its end",
+    EndsTwice: "was told as COMPLETE and as CANCELLED",
+    TellsTheUrl: "a secret is in projects/p/topics/archive-job-ended",
+    LooksEverySecond: "times, and the formula gives",
+    OneCollectionForAll: "wrote to a collection that is not its own",
+    LooksOnTheFailedTopic: "a look came back on the failed topic",
 }
 
 
@@ -627,16 +736,22 @@ MUTANTS: Mapping[type[Container], str] = {
 HINTS: Mapping[type[Container], int] = {
     BlamesTheUserForAProxy: 71,
     CountsWhatWasNotSent: 32,
+    EndsTwice: 609,
+    ForgetsAJobAfterADeath: 109,
     DeferralEndsWithItsClaim: 91,
-    DeferralEndsWithItsOutcome: 555,
-    IgnoresSigterm: 39,
-    LeaseByTheWallClock: 169,
-    LeaseShorterThanTheWork: 87,
-    LeaseWithoutFence: 91,
-    LinkTakenForBeingInTheWay: 1430,
+    DeferralEndsWithItsOutcome: 886,
+    IgnoresSigterm: 76,
+    LeaseByTheWallClock: 253,
+    LooksEverySecond: 19,
+    LooksOnTheFailedTopic: 9,
+    OneCollectionForAll: 9,
+    TellsTheUrl: 19,
+    LeaseShorterThanTheWork: 294,
+    LeaseWithoutFence: 97,
+    LinkTakenForBeingInTheWay: 76,
     OneDocumentTwiceInACommit: 60,
-    RejectionForEverybody: 170,
-    ReleasesAfterSending: 39,
+    RejectionForEverybody: 213,
+    ReleasesAfterSending: 51,
     StopsAtWhatItCannotRead: 51,
 }
 

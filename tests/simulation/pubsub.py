@@ -1,10 +1,12 @@
-"""Pub/Sub: topics that accept messages, and the push subscription that brings failed jobs to the function.
+"""Pub/Sub: topics that accept messages, and the push subscriptions that bring failed and started jobs.
 
 https://cloud.google.com/pubsub/docs/push, .../handling-failures: at least once, back-off after a nack, dead letters.
 """
 
 import base64
 import json
+import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,9 +27,20 @@ from tests.simulation.record import (
     Rejection,
 )
 from tests.simulation.timeline import Timeline
+from tests.simulation.watch_record import (
+    EndTold,
+    FailureTold,
+    StartedPublished,
+    WatchAcked,
+    WatchDeadLettered,
+    WatchDelivered,
+    WatchNacked,
+    WatchRejection,
+    is_watchs,
+)
 
-FAILED, RETRIED, REJECTED = (
-    f"projects/p/topics/archive-job-{name}" for name in ("failed", "retried", "retry-rejected")
+FAILED, RETRIED, REJECTED, STARTED, ENDED = (
+    f"projects/p/topics/archive-job-{name}" for name in ("failed", "retried", "retry-rejected", "started", "ended")
 )
 _PublishResponse = PublishResponse.pb()
 _REQUEST_TIMEOUT = 120.0  # seconds: Cloud Run's, which ends a push before the ack deadline does
@@ -52,7 +65,7 @@ class _Message:
 
 
 class PubSub:
-    """The three topics and the push subscription of the failed one."""
+    """The topics, and the push subscriptions of the failed and of the started one. Follow-ups go to the latter, too."""
 
     def __init__(
         self,
@@ -72,8 +85,11 @@ class PubSub:
         self.most_attempts = rng.choice((5, 12, 30))
         self._again = rng.choice((0.0, 0.2, 0.5))  # share of deliveries that come once more for no reason
         self._messages: list[_Message] = []
+        self._copies: Counter[tuple[str, str]] = Counter()
+        self.most_copies = sys.maxsize
         self.platform: Platform
         self.followed_up: Callable[[bytes], None] = lambda data: None  # told every accepted follow-up
+        self.ended: Callable[[str, str], None] = lambda job, state: None  # told every accepted ended event
 
     def publish(self, request: Any, trouble: str) -> Any:
         """Accept the messages."""
@@ -87,22 +103,48 @@ class PubSub:
             self._record.add(Leak(self._timeline.now, topic))
         delivery = attributes.pop(SIGNATURE)
         if topic == FAILED:
+            if is_watchs(delivery):
+                self._record.add(FailureTold(self._timeline.now, delivery, data, json.dumps(attributes)))
+                return "" if self._are_enough(topic, data) else self.fail(data, attributes)
             return self.fail(data, attributes, put_back_by=delivery)
+        if topic == STARTED:
+            return self.start(data, attributes, put_back_by=delivery)
         content = json.loads(data)
         now, job = self._timeline.now, content["archiveJobId"]
         if topic == RETRIED:
             root, attempt = content["rootArchiveJobId"], content["attempt"]
             self._record.add(FollowUp(now, delivery, content["retriedArchiveJobId"], job, root, attempt))
             assert attributes["dedupKey"] == content["retriedArchiveJobId"]
-            self.followed_up(data)
+            if not self._are_enough(topic, data):
+                self.followed_up(data)
+        elif topic == ENDED:
+            user, credential = content["userId"], content["credentialId"]
+            told = (content["rootArchiveJobId"], user, credential, content["attempt"], content["state"])
+            self._record.add(EndTold(now, delivery, job, *told, content["cause"]))
+            assert attributes["dedupKey"] == job
+            assert attributes["state"] == content["state"]
+            self.ended(job, content["state"])
         else:
             assert topic == REJECTED
             event = content["event"]
             whole = event.encode() if content["eventEncoding"] == "text" else base64.b64decode(event)
             said = {name: content[name] for name in ("reason", "attempt", "detail")}
             said |= {"cause": content.get("cause", ""), "calls_in_doubt": content.get("callsInDoubt", 0)}  # 1.0: absent
-            self._record.add(Rejection(now, delivery, job, event=whole, **said))
+            if is_watchs(delivery):
+                source = attributes.get("source", "")
+                self._record.add(WatchRejection(now, delivery, job, event=whole, source=source, **said))
+            else:
+                self._record.add(Rejection(now, delivery, job, event=whole, **said))
         return f"message-{now}"
+
+    def _are_enough(self, topic: str, data: bytes) -> bool:
+        """Whether these are copies of one message in the circle of the watch, and so many that the first will do.
+
+        Where Pub/Sub accepts and its answers are lost, each copy of a failed event brings copies of a follow-up.
+        """
+        job = json.loads(data)["archiveJobId"]
+        self._copies[topic, job] += 1
+        return self._copies[topic, job] > self.most_copies
 
     def fail(self, data: bytes, attributes: Mapping[str, str], *, put_back_by: str = "") -> str:
         """A failed job is published."""
@@ -115,6 +157,29 @@ class PubSub:
         user = event.get("userId", "")
         said = (job, user, event.get("credentialId") or user, event.get("attempt", 0), since, bool(failed_at))
         self._record.add(EventPublished(now, message.name, *said, put_back_by, data))
+        self._timeline.after(0.02 * self._timeline.rng.random(), self._push, message)
+        return message.name
+
+    def start(self, data: bytes, attributes: Mapping[str, str], *, put_back_by: str = "") -> str:
+        """A started job, or a follow-up, is published."""
+        now, message = self._timeline.now, _Message(f"w{len(self._messages) + 1}", data, attributes, self._timeline.now)
+        self._messages.append(message)
+        event = _event(data)
+        says = event.get("startedAt") or event.get("retriedAt")
+        try:
+            started_at = min(datetime.fromisoformat(says).timestamp() - self._epoch, now) if says else now
+        except ValueError:
+            event, started_at = {}, now
+        job, user = event.get("archiveJobId", "").removeprefix("archiveJobs/"), event.get("userId", "")
+        said = (
+            job,
+            user,
+            event.get("credentialId") or user,
+            event.get("rootArchiveJobId", ""),
+            event.get("attempt", 0),
+        )
+        known = (*said, started_at, bool(says), put_back_by, data)
+        self._record.add(StartedPublished(now, message.name, *known))
         self._timeline.after(0.02 * self._timeline.rng.random(), self._push, message)
         return message.name
 
@@ -136,7 +201,8 @@ class PubSub:
                 self._settle(message, delivery, status)
 
         instance = self.platform.route(delivery, self._body(message), respond)
-        self._record.add(Delivered(timeline.now, delivery, message.name, instance))
+        delivered = WatchDelivered if is_watchs(delivery) else Delivered
+        self._record.add(delivered(timeline.now, delivery, message.name, instance))
         timeline.after(_REQUEST_TIMEOUT, close, 504)
         if timeline.now < self.calm_at and rng.random() < self._again:
             timeline.after(rng.choice((0.001, 1.0, 300.0)) * rng.random(), self._push_again, message)
@@ -153,17 +219,17 @@ class PubSub:
         message.settled = settled
 
     def _settle(self, message: _Message, delivery: str, status: int) -> None:
-        timeline = self._timeline
+        timeline, watchs = self._timeline, is_watchs(delivery)
         if 200 <= status < 300:
             message.settled = True
-            self._record.add(Acked(timeline.now, delivery, message.name))
+            self._record.add((WatchAcked if watchs else Acked)(timeline.now, delivery, message.name))
             return
-        self._record.add(Nacked(timeline.now, delivery, message.name, str(status)))
+        self._record.add((WatchNacked if watchs else Nacked)(timeline.now, delivery, message.name, str(status)))
         if message.settled:
             return
         if message.attempts >= self.most_attempts:
             message.settled = True
-            self._record.add(DeadLettered(timeline.now, message.name))
+            self._record.add((WatchDeadLettered if watchs else DeadLettered)(timeline.now, message.name))
             return
         longest = min(_LONGEST_BACK_OFF, _FIRST_BACK_OFF * 2 ** (message.attempts - 1))
         timeline.after(timeline.rng.uniform(_FIRST_BACK_OFF, longest + 1), self._push, message)

@@ -23,11 +23,22 @@ from tests.simulation.record import (
     Together,
     Written,
 )
+from tests.simulation.states import ENDS
+from tests.simulation.watch_record import (
+    EndTold,
+    FailureTold,
+    Kept,
+    LookAnswered,
+    StartedPublished,
+    WatchDeadLettered,
+    WatchRejection,
+)
 from tests.simulation.world import World
 
 _SCHEDULES = int(os.environ.get("SIMULATED_SCHEDULES", "600"))
 _AT_ONCE = 100
 _BLOCKS = range(0, _SCHEDULES, _AT_ONCE)
+_STATES = {"IN_PROGRESS", "STATE_UNSPECIFIED", "A_NEW_STATE", "none", *ENDS}
 _OTHER_STEPS = {("deferred", "open"), ("deferred", "deferred"), ("open", "open"), ("retried", "retried")}
 
 
@@ -42,6 +53,8 @@ class _Covered:
     steps: set[tuple[str, str]] = field(default_factory=set)
     effects: set[type[Effect]] = field(default_factory=set)
     together: set[str] = field(default_factory=set)
+    watched: set[str] = field(default_factory=set)  # what was told, what looks came to, and how events came
+    kept: set[tuple[str, str]] = field(default_factory=set)  # steps of an entry of the watch
 
 
 @cache
@@ -59,10 +72,19 @@ def _run(first: int) -> _Covered:
                     covered.said |= {reason, cause}
                 case CallAnswered(meaning=meaning):
                     covered.said.add(meaning)
+                case Kept(before=before, after=after):
+                    covered.kept.add((before.state if before else "", after.state))
                 case Written(before=before, after=after) if before:
                     covered.steps.add((before.state, after.state))
                 case Together(service=service):
                     covered.together.add(service)
+                case EndTold(state=state, cause=cause):
+                    covered.watched |= {f"told {state}", f"because of {cause or 'its age'}"}
+                case LookAnswered(cause=cause, until=until):
+                    covered.watched |= {f"refused: {cause}", f"put off: {until > 0}"}
+                case StartedPublished(job=job, put_back_by=put_back_by, says_when=says_when, data=data):
+                    kind = "put back" if put_back_by else "follow-up" if b"retriedAt" in data else "published"
+                    covered.watched |= {f"{kind}, dated: {says_when}", f"sound: {bool(job)}"}
     return covered
 
 
@@ -104,6 +126,30 @@ def test_schedules_contain_batches_of_several_deliveries() -> None:
 
 def test_schedules_contain_deaths_freezes_runs_of_the_schedule_and_dead_letters() -> None:
     assert {DeadLettered, Froze, Instance, Resumed} <= _all("effects")
+
+
+def test_schedules_contain_every_state_and_every_end_of_a_watched_job() -> None:
+    assert set() == _STATES - {said for service, _, said in _all("answered") if service == "state"}
+    assert {EndTold, FailureTold, WatchDeadLettered, WatchRejection} <= _all("effects")
+    assert {"told COMPLETE", "told CANCELLED", "told UNKNOWN", "because of its age"} <= _all("watched")
+
+
+def test_schedules_contain_looks_that_are_refused_put_off_or_lost() -> None:
+    causes = {"ACCESS_DENIED", "JOB_NOT_FOUND", "JOB_NOT_RETRYABLE", "ACCOUNT_STATE"}
+    assert set() == {*(f"refused: {cause}" for cause in ("", *causes)), "put off: True"} - _all("watched")
+    assert {f"because of {cause}" for cause in Cause} & _all("watched")
+
+
+def test_schedules_contain_started_events_follow_ups_put_backs_and_malformed_ones() -> None:
+    dated = {"published, dated: True", "published, dated: False", "follow-up, dated: True", "put back, dated: True"}
+    assert set() == {*dated, "sound: False"} - _all("watched")
+
+
+def test_schedules_contain_every_step_of_an_entry_of_the_watch() -> None:
+    looks = {("open", after) for after in ("deferred", "ended", "rejected")}
+    others = {("", "deferred"), ("deferred", "open"), ("open", "open"), ("deferred", "deferred")}
+    assert set() == (looks | others) - _all("kept")
+    assert {before for before, _ in _all("kept")} >= {"rejected"}  # asked once more after an UNKNOWN
 
 
 def _all(name: str) -> set[Any]:

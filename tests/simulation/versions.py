@@ -46,7 +46,8 @@ class _LaterFirestore:
             fields = write.update.fields
             if fields["state"].string_value == "claimed":
                 fields[LATER_FIELD].string_value = fields[SIGNATURE].string_value
-                write.update_mask.field_paths.append(LATER_FIELD)
+                if write.HasField("update_mask"):
+                    write.update_mask.field_paths.append(LATER_FIELD)
         return await self._client.commit(request, **options)
 
 

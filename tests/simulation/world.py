@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from handlers.bootstrap import Container
+from handlers.bootstrap import WATCH_SUFFIX, Container
 from handlers.telemetry.logging import log
 from tests.simulation import invariants
 from tests.simulation.faults import Faults
@@ -19,7 +19,9 @@ from tests.simulation.grants import MARK, Grants
 from tests.simulation.instance import EPOCH, FunctionInstance, Services, settings_with
 from tests.simulation.pubsub import PubSub
 from tests.simulation.record import DELIVERY, Record
+from tests.simulation.states import States
 from tests.simulation.timeline import Endless, Timeline
+from tests.simulation.watched import Watched, is_watched
 
 _MOST_SECONDS = 10 * 86_400.0
 _MOST_STEPS = 300_000
@@ -62,7 +64,8 @@ class World:
         self.record = Record()
         self.timeline = Timeline(rng)
         defers = rng.random() < 0.2  # a run that is about deferrals: long enough for them, and stormy
-        self.calm_at = 1200.0 if defers else rng.choice((10.0, 300.0, 1200.0))
+        watched = is_watched(seed)
+        self.calm_at = 1200.0 if defers else rng.choice((1200.0, 3000.0) if watched else (10.0, 300.0, 1200.0))
         budget, park, canary = rng.choice((3, 3, 3, 2, 1, 0)), rng.random() < 0.2, rng.random() < 0.5
         pause = rng.choice((10, 30, 120))  # seconds
         self.settings = settings_with(budget=budget, park=park, canary=canary, doubt_pause=pause)
@@ -71,7 +74,8 @@ class World:
         self.grants = Grants(self.timeline, self.record, until=self.calm_at, canary=canary)
         self.firestore = Firestore(self.timeline, self.record, **kept)
         said: dict[str, Any] = {"defers": defers, "epoch": EPOCH, "delivery": DELIVERY.get}
-        self.google = Google(self.timeline, self.record, self.faults, self.grants, **said)
+        google = States if watched else Google
+        self.google = google(self.timeline, self.record, self.faults, self.grants, **said)
         self.pubsub = PubSub(self.timeline, self.record, calm_at=self.calm_at, **kept)
         self.pubsub.platform = self
         self.pubsub.followed_up = self._watch
@@ -90,6 +94,8 @@ class World:
             self._start()
         self._produce()
         self._strike()
+        if isinstance(self.google, States):
+            self._watches(self.google)
 
     def run(self) -> Run:
         """Let it all happen, and judge it."""
@@ -105,6 +111,7 @@ class World:
             event_max_age=self.settings.event_max_age.total_seconds(),
             settled_at=self.calm_at + _AFTERMATH,
             jobs=self.google.jobs,
+            watch_interval=self.settings.watch_interval_seconds,
         )
         violations = endless + invariants.broken(self.record.effects, terms, self.judges)
         for instance in self._instances:
@@ -250,7 +257,28 @@ class World:
         self._scheduled = bool(waiting)
         if not waiting:
             return
+        self._run_schedule()
+        self.timeline.after(max(20.0, self._pace, min(waiting) - EPOCH - self.timeline.now), self._resume)
+
+    def _run_schedule(self) -> None:
         if self._instances:
             self._resumes += 1
             self.timeline.rng.choice(self._instances).resume(f"resume-{self._resumes}")
-        self.timeline.after(max(20.0, self._pace, min(waiting) - EPOCH - self.timeline.now), self._resume)
+
+    # --- the watch ---
+
+    def _watches(self, google: States) -> None:
+        """A world with the watch in it, which takes the place of `_watch` and of the schedule above."""
+        parts: dict[str, Any] = {
+            "pubsub": self.pubsub,
+            "firestore": self.firestore,
+            "google": google,
+            "grants": self.grants,
+        }
+        watched = Watched(self.timeline, epoch=EPOCH, calm_at=self.calm_at, run_schedule=self._run_schedule, **parts)
+        self.pubsub.followed_up = watched.follow_up
+        self.pubsub.ended = watched.ended
+        self.pubsub.most_copies = _MOST_REPORTS
+        self.firestore.deferred = watched.kept
+        self.grants.consented = watched.consented
+        watched.produce(self._credentials, _COLLECTION + WATCH_SUFFIX)

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import time
+from collections import Counter
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from handlers.bootstrap import MAX_RESUMED
 from handlers.domain.ledger_entry import LedgerEntry
 from handlers.domain.outcomes import Failed, Resumed, Retried, RetryLater
+from handlers.ports import Store
 from handlers.resume_deferred import MAX_CONCURRENCY
 from tests.unit.fakes import Answer, PublishesAs, cooldown, die, grpc_error, hang
 from tests.unit.instance import Instance, failed, later
@@ -138,7 +141,11 @@ async def test_late_duplicate_loses_no_deferral(instance: Instance) -> None:
 
 async def watched(instance: Instance, number: int) -> None:
     """So many running jobs whose next look is due."""
-    store, now = instance.container.watch_store, instance.clock()
+    await waiting(instance.container.watch_store, number, instance.clock())
+
+
+async def waiting(store: Store, number: int, now: datetime) -> None:
+    """So many entries that are due."""
     for index in range(number):
         event = json.dumps(failed(f"running-{index}")).encode()
         entry = LedgerEntry(
@@ -147,15 +154,27 @@ async def watched(instance: Instance, number: int) -> None:
         await store.write(entry.deferred(now, event, "{}"), None)
 
 
-async def test_fifty_thousand_due_looks_delay_no_cooldown(instance: Instance, figure: Any) -> None:
+async def test_fifty_thousand_due_looks_delay_no_cooldown() -> None:
+    instance = Instance(HANDLER_DEADLINE_SECONDS="2")
     await deferred(instance, "job")
     await watched(instance, 50_000)
-    before, begun = len(instance.topics.messages), time.monotonic()
-    assert Resumed(MAX_RESUMED + 1) == await instance.resume()
-    figure(f"ms for a run of the schedule to put {MAX_RESUMED:,} looks back", round((time.monotonic() - begun) * 1000))
+    before = len(instance.topics.messages)
+    assert isinstance(await instance.resume(), Resumed)
     topics = [topic for topic, _ in instance.topics.messages[before:]]
     assert topics.index(FAILED) <= MAX_CONCURRENCY  # it was in the first round
     assert 1 == topics.count(FAILED)
+
+
+async def test_deferrals_of_one_run_are_limited_and_looks_are_not(instance: Instance, figure: Any) -> None:
+    for store in (instance.container.store, instance.container.watch_store):
+        await waiting(store, MAX_RESUMED + 1, instance.clock())
+    begun = time.monotonic()
+    assert Resumed(2 * MAX_RESUMED + 1) == await instance.resume()
+    figure(
+        f"ms for a run of the schedule to put {2 * MAX_RESUMED:,} events back", round((time.monotonic() - begun) * 1000)
+    )
+    topics = Counter(topic for topic, _ in instance.topics.messages)
+    assert {FAILED: MAX_RESUMED, STARTED: MAX_RESUMED + 1} == topics
 
 
 @pytest.mark.parametrize(("broken", "other"), [(FAILED, STARTED), (STARTED, FAILED)])

@@ -158,6 +158,18 @@ async def test_kept_event_tells_when_the_job_was_started(
     assert moment == (await kept(instance))["startedAt"]
 
 
+@pytest.mark.parametrize("name", ["startedAt", "retriedAt"])
+@pytest.mark.parametrize("time", ["2026-11-23T18:00:01Z", "2999-01-01T00:00:00Z"])
+async def test_time_after_the_first_publish_counts_as_that(instance: Instance, name: str, time: str) -> None:
+    await instance.watch(started() | {name: time})
+    for wait in (300, 300, 450):
+        assert AT_START == (await kept(instance))["startedAt"]
+        instance.clock.wait(wait)
+        await put_back(instance)
+    instance.clock.wait(15 * DAY)
+    assert Ended("UNKNOWN") == await put_back(instance)
+
+
 async def test_event_without_any_time_is_as_old_as_its_first_delivery(instance: Instance) -> None:
     await instance.watch(started(), published_at=None)
     instance.clock.wait(INTERVAL)
