@@ -3,6 +3,8 @@
 parse ─► look (but at a first delivery) ─► age, doubt, budget ─► access token ─► claim ─► archiveJobs.retry ─► record
 ─► publish
 
+Where doubts are parked a first delivery looks, too: such a job is rejected without an access token.
+
 The access token is there before the claim: a delivery that waits for it holds nothing that could lapse.
 """
 
@@ -81,7 +83,8 @@ class _JobRetry:
         looked: Claimable | None = None
         expired = case.policy.judge_age(job, case.now())
         forbidden = expired or case.policy.judge_retries(job.retries_before)
-        if forbidden or self._delivery.attempt != 1:  # a first delivery has nothing to find: it looks by claiming
+        # a first delivery has nothing to find but a parked doubt: it looks by claiming
+        if forbidden or self._delivery.attempt != 1 or case.policy.park_ambiguous:
             found = await self._step("look", PREPARED, case.ledger.look(job))
             if forbidden and isinstance(found, AlreadyDecided) and found.found.entry.state == "deferred":
                 return await self._announcer.reject(found.found.entry.merged(job).rejected(forbidden))

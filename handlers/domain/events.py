@@ -120,9 +120,9 @@ def _user_id(raw: Raw) -> str:
 
 
 def _retries(raw: Raw) -> int:
-    """`1.0` is the integer 1. A larger number than any that can be meant is capped."""
+    """`1.0` is the integer 1, `-0` is 0. A larger number than any that can be meant is capped."""
     text = bytes(raw)
-    number = float(text) if text[:1].isdigit() else -1.0
+    number = float(text) if text[:1] in b"-0123456789" else -1.0
     if number < 0 or (number < ATTEMPT_MAX and number % 1):
         raise msgspec.ValidationError("Expected an integer from 0")
     return int(min(number, ATTEMPT_MAX))

@@ -92,6 +92,6 @@ def _moment(text: str) -> datetime | None:
     """An RFC 3339 time. None for what is not one: a time that nobody can read must not cost an event."""
     try:
         moment = msgspec.convert(text, datetime)
-    except msgspec.ValidationError:
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (msgspec.ValidationError, OverflowError):
         return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -117,13 +117,14 @@ async def test_parked_doubt_is_never_sent_again(doubtful: Step) -> None:
     assert (["job"], 1) == (instance.http.retries, instance.rejected[0]["callsInDoubt"])
 
 
-async def test_parked_doubt_comes_before_budget_and_needs_no_token() -> None:
+@pytest.mark.parametrize(("event", "attempt"), [(failed(), 1), (failed(attempt=3), 1), (failed(attempt=3), 2)])
+async def test_parked_doubt_comes_before_budget_and_needs_no_token(event: dict[str, Any], attempt: int) -> None:
     instance = Instance()
     instance.script("job", BAD_GATEWAY)
     await instance.deliver()
     parking = Instance(store=instance.container.store, clock=instance.clock, AMBIGUOUS_RETRY="park")
     parking.http.token_script = [(503, b"")]
-    assert "OUTCOME_UNKNOWN" == await parking.reason(failed(attempt=3), attempt=2)
+    assert "OUTCOME_UNKNOWN" == await parking.reason(event, attempt=attempt)
     assert [] == parking.http.requests
 
 

@@ -73,7 +73,7 @@ def test_every_form_is_the_same_delivery(headers: dict[str, str], body: bytes) -
         ({"data": base64.b64encode(DATA + b"x").decode().rstrip("=")}, {"data": DATA + b"x"}),
         *[
             ({"publishTime": text}, {"published_at": None})
-            for text in ("", "yesterday", "2026-11-23", "99999-01-01T00:00:00Z")
+            for text in ("", "yesterday", "2026-11-23", "99999-01-01T00:00:00Z", "9999-12-31T23:00:00-02:00")
         ],
     ],
 )
