@@ -63,6 +63,7 @@ class VersionsWorld(World):
     """A world in which two neighbouring releases are deployed in turn."""
 
     judges = VersionsJudge
+    has_watch = False  # 1.0 has none
 
     def __init__(self, seed: int, kind: type[Container] = Container) -> None:
         self._chance = rng = random.Random(f"releases of {seed}")
