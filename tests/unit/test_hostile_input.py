@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -146,7 +147,18 @@ async def test_large_events_let_others_in_between(instance: Instance) -> None:
 
 @pytest.mark.parametrize(
     "fields",
-    [{"newJobId": ""}, {"newJobId": "a b/c"}, {"callsCounted": -5}, {"leaseSeconds": 1e300}, {"attributes": "no"}],
+    [
+        {"newJobId": ""},
+        {"newJobId": "a b/c"},
+        {"callsCounted": -5},
+        {"fence": 2**63 - 1},
+        {"inDoubtBefore": 2**40},
+        {"leaseSeconds": 1e300},
+        {"attributes": "no"},
+        {"rootJobId": "../../x"},
+        {"userId": "u" * 3000},
+        {"credentialId": "a b"},
+    ],
 )
 async def test_entry_with_senseless_values_is_unreadable(fields: dict[str, Any]) -> None:
     instance = Instance(RETRY_LEDGER="firestore")
@@ -158,3 +170,19 @@ async def test_entry_with_senseless_values_is_unreadable(fields: dict[str, Any])
     outcome = await instance.deliver(attempt=2)
     assert isinstance(outcome, Failed)
     assert "cannot be read" in outcome.detail
+
+
+async def test_entry_that_waits_for_the_end_of_time_is_unreadable_and_costs_no_call() -> None:
+    """Its claim could not be recorded: the sum of its time and its keeping is no date."""
+    instance = Instance(RETRY_LEDGER="firestore")
+    instance.script("job", (503, {}))
+    await instance.deliver()
+    [document] = instance.documents.documents.values()
+    document.fields["notBefore"].timestamp_value.FromDatetime(datetime(9999, 12, 31, tzinfo=UTC))
+    instance.clock.wait(3600)
+    for _ in range(3):
+        outcome = await instance.deliver(attempt=2)
+        assert isinstance(outcome, Failed)
+        assert "cannot be read" in outcome.detail
+        instance.clock.wait(3600)
+    assert ["job"] == instance.http.retries
