@@ -12,7 +12,7 @@ from handlers.domain.outcomes import Deferred, Failed, Retried, RetryLater, Watc
 from local.google_apis import MARK
 from local.stage import WATCH
 from local.state_answers import SIGNED_URL
-from tests.unit.fakes import START, Answer, detail, error_info, google_error, grpc_error
+from tests.unit.fakes import START, Answer, cooldown, detail, error_info, google_error, grpc_error
 from tests.unit.instance import Instance, LogLines, failed, later, push
 
 TOKEN = f"{MARK}-access"
@@ -186,3 +186,19 @@ async def test_entry_that_waits_for_the_end_of_time_is_unreadable_and_costs_no_c
         assert "cannot be read" in outcome.detail
         instance.clock.wait(3600)
     assert ["job"] == instance.http.retries
+
+
+async def test_publish_time_that_is_none_in_utc_leaves_no_claim(instance: Instance) -> None:
+    instance.script("job", cooldown(later(3600)))
+    body = push(failed(), publishTime="9999-12-31T23:59:59-12:00")
+    assert 204 == (await instance.post(body)).status_code
+    assert ("deferred", 0) == await instance.state()
+
+
+@pytest.mark.parametrize("attempt", ["1e308", f'"{"9" * 4000}"'])
+async def test_delivery_attempt_that_no_field_holds_is_capped(
+    instance: Instance, logged: LogLines, attempt: str
+) -> None:
+    body = push(failed()).replace(b'"deliveryAttempt": 2', f'"deliveryAttempt": {attempt}'.encode())
+    assert 204 == (await instance.post(body)).status_code
+    assert 2**31 - 1 == logged.lines[-1]["deliveryAttempt"]
