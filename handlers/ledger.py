@@ -195,7 +195,7 @@ class Ledger:
                 return
             await back_off()
             found = await self._load(job.job_id)
-            if found and found.version != version and found.entry.state != "open":
+            if found and found.version != version and not _gives_way(found.entry, job):
                 return  # our own write, whose answer was lost, or another look's
             version = found.version if found else None
 
@@ -252,6 +252,11 @@ class Ledger:
 async def reopen(store: Store, found: VersionedEntry, now: datetime) -> None:
     """Let a job be claimed again that was rejected, once a person has fixed the cause. Raises Conflict."""
     await store.write(replace(found.entry.reopened(), updated_at=now), found.version)
+
+
+def _gives_way(entry: LedgerEntry, job: FailedJob) -> bool:
+    """Whether an entry that somebody else wrote meanwhile may be written over: it waits, for another credential."""
+    return entry.state == "open" or (entry.state == "deferred" and not entry.is_of(job))
 
 
 def _is_due(found: VersionedEntry) -> bool:

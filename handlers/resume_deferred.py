@@ -11,7 +11,7 @@ import asyncio
 import msgspec
 from msgspec import Struct
 
-from handlers.domain.outcomes import Outcome, Resumed, RetryLater, faults_as_outcomes
+from handlers.domain.outcomes import Misconfigured, Outcome, Resumed, RetryLater, faults_as_outcomes
 from handlers.ledger import Ledger
 from handlers.ports import DeliveryLog, Publisher, Unreadable, VersionedEntry
 
@@ -67,4 +67,14 @@ class ResumeDeferred(Struct, frozen=True, kw_only=True):
 
     async def _put_back(self, found: VersionedEntry) -> None:
         attributes = msgspec.json.decode(found.entry.attributes or "{}", type=dict[str, str])
-        await self.ledger.put_back(found, lambda: self.topic.publish(found.entry.event, attributes))
+
+        async def publish() -> None:
+            try:
+                await self.topic.publish(found.entry.event, attributes)
+            except Misconfigured:
+                if not attributes:
+                    raise
+                # perhaps it is those that are refused: with a trace's, a message may have more than Pub/Sub takes
+                await self.topic.publish(found.entry.event, {})
+
+        await self.ledger.put_back(found, publish)

@@ -37,6 +37,7 @@ from handlers.ports import AccessToken, DeliveryLog, JobStates, Publisher, Token
 
 _LONGEST_WAIT = timedelta(minutes=50)
 _NEW = timedelta(hours=1)  # while a job is so young, nobody can be sure that it is not there
+_CLOCK_SKEW = timedelta(hours=1)  # by which an instance's clock may be off
 _GIVEN_UP = timedelta(days=15)  # an archive lives 14 days
 _ENDS = ("FAILED", "COMPLETE", "CANCELLED")
 _SOURCE = "archive-job-started"
@@ -79,7 +80,8 @@ class _Look:
     ) -> None:
         self._case = case
         self._delivery = delivery
-        self._job = job
+        self._came_at = min(job.published_at or case.now(), case.now() + _CLOCK_SKEW)
+        self._job = job = _not_started_later(job, self._came_at)
         self._deadlines = deadlines
         self._step = deadlines.step
         self._log = log
@@ -92,11 +94,13 @@ class _Look:
             case InProgress(detail):
                 return RetryLater(detail)
             case Claimable(None):
-                came_at = self._job.published_at or self._case.now()
-                return await self._keep(None, known.entry, came_at + self._case.interval)
+                return await self._keep(None, known.entry, self._came_at + self._case.interval)
             case Claimable(VersionedEntry() as found):
                 return await self._look(found)
-            case AlreadyDecided(VersionedEntry(entry)) if entry.not_before:
+            case AlreadyDecided(VersionedEntry(entry) as found) if entry.not_before:
+                if not entry.is_of(self._job):  # the latest credential is the one to look with
+                    kept = self._kept(entry, entry.not_before)
+                    await self._step("record", RECORDED, self._case.ledger.replace_kept(found, kept))
                 return Watching(entry.not_before)
             case AlreadyDecided(VersionedEntry(entry)):
                 return Ended(entry.reason, entry.cause)  # published before it was written
@@ -168,9 +172,18 @@ class _Look:
         await self._step("publish", PUBLISHED, published)
 
     async def _keep(self, found: VersionedEntry | None, entry: LedgerEntry, until: datetime) -> Outcome:
+        kept = self._kept(entry, until)
+        await self._step("record", RECORDED, self._case.ledger.keep(self._job, found, kept))
+        return Watching(until)
+
+    def _kept(self, entry: LedgerEntry, until: datetime) -> LedgerEntry:
         now = self._case.now()
         job = replace(self._job, started_at=self._job.started_at or now)
-        data, attributes = event_to_keep(self._delivery, job, now)
-        entry = entry.merged(self._job).deferred(until, data, attributes)
-        await self._step("record", RECORDED, self._case.ledger.keep(self._job, found, entry))
-        return Watching(until)
+        return entry.merged(self._job).deferred(until, *event_to_keep(self._delivery, job, now))
+
+
+def _not_started_later(job: FailedJob, came_at: datetime) -> FailedJob:
+    """With a time that has passed when the event came: one far ahead would be looked at for ever."""
+    if job.started_at is None or job.started_at <= came_at:
+        return job
+    return replace(job, started_at=came_at, tells_time=False)

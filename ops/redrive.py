@@ -71,14 +71,20 @@ async def scan(
     patience: float,
     seen: Callable[[int], object],
 ) -> ScanResult:
-    """See what is there, until nothing new came for `patience` seconds. Raises Transient or Misconfigured.
+    """See what is there, until nothing of it came for `patience` seconds. Raises Transient or Misconfigured.
+
+    What is published meanwhile does not keep it going: with a rejection every few seconds it would never end.
 
     What does not match stays in hand until all was seen, or it would be handed out again and again instead of what lies
     behind it; then it is released at once.
     """
-    result, size = ScanResult(), 0
+    result, size, begun = ScanResult(), 0, now()
+    clock = asyncio.get_running_loop().time
+    until = clock() + patience
     while pulled := await leases.pull(patience):
         for message in map(read, pulled):
+            if message.arrived_at <= begun:
+                until = clock() + patience
             matches, fits = wanted.matches(message, now()), wanted.fits(message, now())
             result.counts[message.reason, message.source].add(message, matches=matches, fits=fits)
             if matches and len(result.messages) < limit and size < MAX_BYTES:
@@ -86,7 +92,7 @@ async def scan(
                 size += len(message.data)
         result.scanned += len(pulled)
         seen(result.scanned)
-        if result.scanned >= MAX_SCANNED:
+        if result.scanned >= MAX_SCANNED or clock() >= until:
             result.complete = False
             break
     result.messages.sort(key=lambda message: message.arrived_at)

@@ -19,9 +19,9 @@ from handlers.domain.events import FailedJob, encode, known_fields, with_time
 from handlers.domain.ledger_entry import NEW_EXPORT, LedgerEntry
 from handlers.domain.outcomes import Failed, Reason, Rejection, RetryLater
 
-# Bytes that a deferral keeps of an event and its attributes: a document of Firestore's holds a mebibyte
-# (https://cloud.google.com/firestore/quotas). Of a larger event the fields that are read are kept.
-_KEPT_BYTES_MAX = 900_000
+# Bytes that a deferral keeps of an event and its attributes: the schedule has a hundred of them in hand at once, in
+# several copies. Of a larger event the fields that are read are kept.
+_KEPT_BYTES_MAX = 128 << 10
 
 _PARKED = Rejection(
     Reason.OUTCOME_UNKNOWN, "A call to Google had no answer, so an export may be running: look before you try again."

@@ -25,20 +25,26 @@ COOLDOWN = "COOLDOWN"  # the reason of a deferral, which is published nowhere
 _LATER_PAUSES = 30  # times the first: an hour lies between the second call in doubt and the third, or the verdict
 
 _LEASE_MAX = 86_400  # seconds: what a setting can be
+_YEAR_MAX = 9990  # an entry is kept for longer than until its time comes, and years have four digits
 
 NEW_EXPORT = "Start a new export."
 _MAY_BE_RUNNING = "A call had no answer, so an export may be running: look before you start another one."
+_JOB_ID = re.compile(r"[A-Za-z0-9._~-]{1,256}")
+_USER_IDS = re.compile(r"[A-Za-z0-9_-]{0,128} [A-Za-z0-9_-]{0,128}")
 
 
 def is_sound(entry: "LedgerEntry") -> bool:
     """Whether an entry can be one that this program has written, and not a person's mistake."""
-    counts = (entry.retries_before, entry.in_doubt_before, entry.calls_made, entry.doubts_waited_for)
-    has_job = entry.state != "retried" or re.fullmatch(r"[A-Za-z0-9._~-]{1,256}", entry.new_job_id)
+    counts = (entry.retries_before, entry.in_doubt_before, entry.calls_made, entry.doubts_waited_for, entry.claim_count)
+    has_job = entry.state != "retried" or _JOB_ID.fullmatch(entry.new_job_id)
+    has_ids = _JOB_ID.fullmatch(entry.root_job_id) and _USER_IDS.fullmatch(f"{entry.user_id} {entry.credential_id}")
     try:
         msgspec.json.decode(entry.attributes or "{}", type=dict[str, str])
     except msgspec.MsgspecError:
         return False
-    return min(counts) >= 0 and 0 <= entry.lease_seconds <= _LEASE_MAX and bool(has_job)
+    may_be_kept = entry.not_before is None or entry.not_before.year < _YEAR_MAX
+    in_range = 0 <= min(counts) and max(counts) <= ATTEMPT_MAX and 0 <= entry.lease_seconds <= _LEASE_MAX
+    return in_range and may_be_kept and bool(has_job and has_ids)
 
 
 class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):

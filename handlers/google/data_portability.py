@@ -54,6 +54,7 @@ _LONGEST_BACK_OFF = timedelta(seconds=600)  # what Pub/Sub can wait by itself
 _LONGEST_COOLDOWN = timedelta(days=31)  # Google speaks of 24 hours; whatever it names, it is asked again after this
 _COOLDOWN = timedelta(hours=24)
 _FRAGMENT = 8  # characters of a token that are told nowhere
+_REST = re.compile(r"(?<=[.!?])\s|\s*\S*(://|\?\S)")  # from the end of the first sentence on, or from a URL
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)")
 
 
@@ -132,7 +133,7 @@ def _with_sentence(answer: _Judged, response: HttpResponse, token: str) -> _Judg
     if not isinstance(answer, FaultOfOurs):
         return answer
     message = parse_error(response.status, response.body).message
-    sentence = re.split(r"(?<=[.!?])\s| http", message, maxsplit=1)[0][:200]
+    sentence = _REST.split(message[:200], maxsplit=1)[0]
     shared = any(sentence[at : at + _FRAGMENT] in token for at in range(len(sentence) - _FRAGMENT + 1))
     return FaultOfOurs(f"{answer.detail}: {sentence}") if sentence.isprintable() and sentence and not shared else answer
 

@@ -2,6 +2,7 @@
 
 import re
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from handlers.domain.events import moment_of
 
 API_DOMAIN = "dataportability.googleapis.com"  # of an ErrorInfo of the API itself, and not of Google's front end
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,127}")
+_MESSAGE_MAX, _METADATA_MAX = 4096, 32  # characters and fields that are looked at; Google's have a tenth of that
 
 
 class GoogleError(Struct, frozen=True, kw_only=True):
@@ -63,8 +65,8 @@ def parse_error(status: int, body: bytes, host: str = API_DOMAIN) -> GoogleError
         code=word(error.get("status")),
         reason=word(info.get("reason")),
         domain=word(info.get("domain")),
-        metadata=metadata if isinstance(metadata, dict) else {},
-        message=message if isinstance(message, str) else "",
+        metadata=dict(islice(metadata.items(), _METADATA_MAX)) if isinstance(metadata, dict) else {},
+        message=message[:_MESSAGE_MAX] if isinstance(message, str) else "",
         kinds=frozenset(details),
         retry_delay=_duration(details.get("RetryInfo", {}).get("retryDelay")),
     )

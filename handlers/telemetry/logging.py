@@ -87,6 +87,9 @@ def configure_logs(level: str, stream: TextIO = sys.stderr) -> None:
     # Google's clients log requests and answers, refresh tokens among them, where a variable or an inherited level asks
     # for it (https://googleapis.dev/python/google-api-core/latest/client_logging.html)
     logging.getLogger("google").setLevel(logging.WARNING)
+    # OpenTelemetry's API quotes what it cannot read of a message's tracestate, line breaks too, and nobody handles its
+    # warnings but Python's last resort: a producer could write any line into the log
+    logging.getLogger("opentelemetry.trace").setLevel(logging.ERROR)
 
 
 def log_wrong_settings(message: str) -> None:

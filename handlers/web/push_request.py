@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from handlers.domain.delivery import Delivery
+from handlers.domain.events import ATTEMPT_MAX
 
 MESSAGE_PUBLISHED = "google.cloud.pubsub.topic.v1.messagePublished"
 
@@ -56,7 +57,7 @@ def parse_delivery(headers: Mapping[str, str], body: bytes | bytearray) -> Deliv
             attributes=_attributes(message.attributes),
             message_id=str(message.messageId or message.message_id or ""),
             published_at=_moment(message.publishTime or message.publish_time or ""),
-            attempt=max(int(push.deliveryAttempt or 0), 0),
+            attempt=min(max(int(push.deliveryAttempt or 0), 0), ATTEMPT_MAX),
         )
     except (msgspec.MsgspecError, RecursionError, ValueError):
         raise NotADelivery("The body is no Pub/Sub push and no CloudEvent with one.") from None
@@ -92,6 +93,6 @@ def _moment(text: str) -> datetime | None:
     """An RFC 3339 time. None for what is not one: a time that nobody can read must not cost an event."""
     try:
         moment = msgspec.convert(text, datetime)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (msgspec.ValidationError, OverflowError):
         return None

@@ -2,17 +2,22 @@
 
 import asyncio
 import base64
+import itertools
 import json
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
 import pytest
 
+from local import google_errors
 from local.function_server import ROOT
-from local.stage import Stage
+from local.scripted import ANY
+from local.stage import RESUME, RETRY, WATCH, Stage
+from tests.e2e import pushing
 from tests.e2e.test_hostile_peers import memory_mib
 
 LIMIT_MIB = 512  # of infra/
@@ -59,3 +64,24 @@ async def test_eighty_expensive_requests_fit_into_the_memory_and_delay_no_other(
         assert memory_mib(server) < LIMIT_MIB
         figure(f"ms of CPU that another request waited for at most, beside 80 of {name}", round(waited * 1000))
         assert waited <= MOST_SECONDS
+
+
+async def test_large_events_that_are_due_fit_into_the_memory_of_the_schedule(google_cloud: dict[str, Any]) -> None:
+    """In both collections: they would end each of its runs, and stay due."""
+    jobs = [f"job-{number}" for number in range(60)]
+    large = {"userId": "alice", "theirs": "x" * 880_000}
+    async with Stage(**google_cloud, tls=False, settings={"WATCH_INTERVAL_SECONDS": "0.1"}) as stage:
+        stage.add_user("alice")
+        due_at = datetime.now(UTC) + timedelta(seconds=20)
+        stage.google.script_retry(ANY, itertools.repeat(google_errors.cooldown(due_at)))
+        servers = [await stage.start_function(target=target) for target in (RETRY, WATCH)]
+        async with aiohttp.ClientSession() as http:
+            for server in servers:
+                for job in jobs:
+                    assert 204 == await pushing.push(http, server.url, {"archiveJobId": job} | large)
+        schedule = await stage.start_function(target=RESUME)
+        await asyncio.sleep(max(0.0, (due_at - datetime.now(UTC)).total_seconds()))
+        async with aiohttp.ClientSession() as http, http.post(schedule.url) as answer:
+            assert 204 == answer.status
+        assert 120 == schedule.deliveries[-1]["resumed"]
+        assert memory_mib(schedule) < LIMIT_MIB

@@ -109,6 +109,25 @@ async def test_message_that_does_not_match_is_released_at_once(desk: Desk) -> No
 
 
 @only_embedded
+async def test_scan_ends_though_messages_keep_coming(desk: Desk) -> None:
+    there = await desk.publish(DEAD, failed("there"))
+
+    async def drip() -> None:
+        while True:
+            await desk.publish(DEAD, failed("new"))
+            await asyncio.sleep(desk.patience / 3)
+
+    dripping = asyncio.create_task(drip())
+    try:
+        async with asyncio.timeout(desk.patience * 8), redrive(desk, DEAD, FakeTopic()) as run:
+            result = await look(desk, run.leases, None)
+    finally:
+        dripping.cancel()
+    assert {*there} <= {*ids(result.messages)}
+    assert not result.complete
+
+
+@only_embedded
 async def test_scan_holds_no_more_than_its_limit(desk: Desk) -> None:
     await desk.publish(DEAD, *(failed(f"job-{number}") for number in range(10)))
     async with redrive(desk, DEAD, FakeTopic()) as run:

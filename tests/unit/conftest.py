@@ -34,7 +34,7 @@ def logged() -> LogLines:
 def _restored() -> Iterator[None]:
     """Signal handlers and loggers that a test's instance configures go with it."""
     at_sigterm = signal.getsignal(signal.SIGTERM)
-    loggers = log, logging.getLogger("google"), logging.getLogger("opentelemetry")
+    loggers = log, *map(logging.getLogger, ("google", "opentelemetry", "opentelemetry.trace"))
     before = [(each, each.handlers[:], each.propagate, each.level) for each in loggers]
     yield
     signal.signal(signal.SIGTERM, at_sigterm)

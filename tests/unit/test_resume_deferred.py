@@ -103,6 +103,18 @@ async def test_bad_events_hold_up_no_other(instance: Instance) -> None:
     assert 70 == len(instance.clients.topics.messages)
 
 
+async def test_event_whose_attributes_the_topic_refuses_is_put_back_without_them(instance: Instance) -> None:
+    """A message with a hundred, to which a traced publish adds its own, is one. So many would hold up all others."""
+    await deferred(instance, *(f"job-{number}" for number in range(120)), attributes={"theirs": "full"})
+
+    async def reject(request: Any) -> None:
+        if any(message.attributes for message in request.messages):
+            raise grpc_error("INVALID_ARGUMENT")
+
+    instance.clients.topics = PublishesAs(reject)
+    assert Resumed(120) == await instance.resume()
+
+
 async def test_claimed_entries_hold_up_no_other(instance: Instance) -> None:
     """What a delivery has claimed meanwhile stays due until its outcome is published."""
     await deferred(instance, *(f"job-{number}" for number in range(70)))

@@ -15,7 +15,7 @@ import pytest
 from handlers.domain.outcomes import Retried
 from handlers.telemetry.otlp import RedactingHandler, session
 from local.google_apis import MARK
-from tests.unit.instance import Instance, LogLines, failed
+from tests.unit.instance import Instance, LogLines, failed, push
 from tests.unit.process import ROOT, run
 
 TRACES = [f"{digit}af7651916cd43dd8448eb211c80319c" for digit in "123"]
@@ -144,6 +144,13 @@ def test_long_tracestate_is_dropped(told: dict[str, Any], scenario: str, state: 
 def test_status_of_a_span(told: dict[str, Any], scenario: str, span: str, status: str, said: str) -> None:
     found = spans(told, scenario)[span]
     assert (status, said) == (found["status"], found["said"])
+
+
+@pytest.mark.usefixtures("logged")
+async def test_message_writes_no_line_by_its_tracestate(instance: Instance, caplog: pytest.LogCaptureFixture) -> None:
+    forged = {"traceparent": parent(TRACES[0]), "tracestate": 'x\n{"outcome":"fault"}\n'}
+    assert 204 == (await instance.post(push(failed(), attributes=forged))).status_code
+    assert [] == caplog.messages
 
 
 async def test_traces_that_are_off_add_no_attribute(instance: Instance) -> None:

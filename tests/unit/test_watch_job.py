@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -175,6 +176,20 @@ async def test_event_without_any_time_is_as_old_as_its_first_delivery(instance: 
     instance.clock.wait(INTERVAL)
     await put_back(instance)
     assert started(startedAt=AT_START) == await kept(instance)
+
+
+@pytest.mark.parametrize("name", ["startedAt", "retriedAt"])
+async def test_time_ahead_of_the_publish_counts_as_that(instance: Instance, name: str) -> None:
+    await instance.watch(started() | {name: "9999-12-31T23:59:59Z"})
+    assert AT_START == (await kept(instance))["startedAt"]
+    instance.clock.wait(15 * DAY)
+    assert Ended("UNKNOWN") == await put_back(instance)
+
+
+async def test_publish_time_far_ahead_puts_no_look_off(instance: Instance) -> None:
+    """Only who invokes the function by hand can say such a time."""
+    ahead = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+    assert Watching(later(HOUR + INTERVAL)) == await instance.watch(started(), published_at=ahead)
 
 
 async def test_event_too_large_for_the_collection_is_kept_without_what_nobody_reads(instance: Instance) -> None:
@@ -394,6 +409,25 @@ async def test_duplicate_before_the_first_look_changes_nothing(instance: Instanc
     instance.clock.wait(INTERVAL)
     assert isinstance(await put_back(instance), Watching)
     assert Resumed(0) == await instance.resume()
+
+
+async def test_event_of_another_credential_replaces_the_kept_one(instance: Instance) -> None:
+    instance.grant("second", f"{MARK}-refresh-second")
+    await instance.watch(started())
+    event = started(credentialId="second")
+    assert Watching(later(INTERVAL)) == await instance.watch(event)
+    assert "second" == (await kept(instance))["credentialId"]
+    instance.clock.wait(INTERVAL)
+    instance.http.state_scripts["job"] = [says("COMPLETE")]
+    assert Ended("COMPLETE") == await put_back(instance)
+    assert ["second"] == [message["credentialId"] for message in told(instance)]
+
+
+async def test_of_first_events_of_two_credentials_at_once_the_one_that_waited_is_kept() -> None:
+    instance = Instance(RETRY_LEDGER="firestore")
+    first, second = started(), started(credentialId="second")
+    await asyncio.gather(instance.watch(first), instance.watch(second))
+    assert "second" == (await kept(instance))["credentialId"]
 
 
 async def test_first_events_at_once_are_kept_as_one(instance: Instance) -> None:
