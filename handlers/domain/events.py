@@ -56,13 +56,9 @@ def parse_failed(data: bytes, published_at: datetime | None = None) -> FailedJob
 def parse_started(data: bytes, published_at: datetime | None = None) -> FailedJob:
     """Read the data of a started event, or of a follow-up, which is a valid one. Raises MalformedEvent."""
     fields = _read(data, _STARTED)
-    says = fields.get("startedAt")
-    started_at = says or fields.get("retriedAt") or published_at
-    if started_at and published_at:
-        started_at = min(started_at, published_at)  # a job that starts later would never age
-    return replace(
-        _job(fields, published_at), started_at=started_at, tells_time=says is not None and says == started_at
-    )
+    started_at = fields.get("startedAt")
+    known = started_at or fields.get("retriedAt") or published_at
+    return replace(_job(fields, published_at), started_at=known, tells_time=bool(started_at))
 
 
 def _job(fields: Mapping[str, Any], published_at: datetime | None) -> FailedJob:
