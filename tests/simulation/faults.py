@@ -62,12 +62,13 @@ class Faults:
         self.latency = {
             service: typical * self._rng.choice((0.3, 1.0, 5.0, 20.0)) for service, typical in _LATENCY.items()
         }
+        self.latest = 200.0  # seconds after its caller gave up on it at which a request can still arrive
         self.freezes_for = self._rng.choice((1.0, 20.0, 60.0, 160.0, 400.0))
         self._draw_rates(1.0 if storm else self._rng.random())
         self._draw_windows()
         timeline.after(calm_at, self._calm)
 
-    def trouble(self, service: str, instance: str) -> str:
+    def trouble(self, service: str, instance: str, *, reads: bool = False) -> str:
         """What happens to the next exchange with this service; mostly "", nothing."""
         trouble = self._down.get(service) or self._drawn(service)
         if trouble:

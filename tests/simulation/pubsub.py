@@ -31,7 +31,7 @@ FAILED, RETRIED, REJECTED = (
 )
 _PublishResponse = PublishResponse.pb()
 _REQUEST_TIMEOUT = 120.0  # seconds: Cloud Run's, which ends a push before the ack deadline does
-_FIRST_BACK_OFF, _LONGEST_BACK_OFF = 10.0, 600.0  # seconds
+_LONGEST_BACK_OFF = 600.0  # seconds
 
 
 class Platform(Protocol):
@@ -62,6 +62,7 @@ class PubSub:
         epoch: int,
         mark: bytes,
         calm_at: float,
+        first_back_off: float = 10.0,
     ) -> None:
         rng = timeline.rng
         self._timeline = timeline
@@ -69,6 +70,7 @@ class PubSub:
         self._epoch = epoch
         self._mark = mark
         self._calm_at = calm_at
+        self._first_back_off = first_back_off
         self._most_attempts = rng.choice((5, 12, 30))
         self._again = rng.choice((0.0, 0.2, 0.5))  # share of deliveries that come once more for no reason
         self._messages: list[_Message] = []
@@ -165,8 +167,9 @@ class PubSub:
             message.settled = True
             self._record.add(DeadLettered(timeline.now, message.name))
             return
-        longest = min(_LONGEST_BACK_OFF, _FIRST_BACK_OFF * 2 ** (message.attempts - 1))
-        timeline.after(timeline.rng.uniform(_FIRST_BACK_OFF, longest + 1), self._push, message)
+        first = self._first_back_off
+        longest = min(_LONGEST_BACK_OFF, first * 2 ** (message.attempts - 1))
+        timeline.after(timeline.rng.uniform(first, longest + 1), self._push, message)
 
     def _body(self, message: _Message) -> bytes:
         published_at = datetime.fromtimestamp(self._epoch + message.published_at, UTC).isoformat()

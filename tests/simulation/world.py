@@ -24,7 +24,7 @@ from tests.simulation.timeline import Endless, Timeline
 _MOST_SECONDS = 10 * 86_400.0
 _MOST_STEPS = 300_000
 # seconds after the calm until the last freeze is over, what was late has arrived, and the last lease has lapsed
-_AFTERMATH = 600.0 + 200.0 + 150.0 + 90.0
+AFTERMATH = 600.0 + 200.0 + 150.0 + 90.0
 _MOST_REPORTS = 5  # of one failure: each may bring several follow-ups, and each of those another report, without an end
 _RUBBISH = (b"", b"{", b"\xff\xfe", b"null", b'{"archiveJobId": "job-1"}', b'{"archiveJobId": 7, "userId": "user-1"}')
 _COLLECTION = "projects/p/databases/(default)/documents/archiveJobRetries"
@@ -100,7 +100,7 @@ class World:
             park=self.settings.ambiguous_retry == "park",
             doubt_pause=self.settings.doubt_pause_seconds,
             event_max_age=self.settings.event_max_age.total_seconds(),
-            settled_at=self.calm_at + _AFTERMATH,
+            settled_at=self.calm_at + AFTERMATH,
             jobs=self.google.jobs,
         )
         violations = endless + invariants.broken(self.record.effects, terms)
