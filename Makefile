@@ -40,8 +40,8 @@ types: $(READY)
 unit: $(READY)
 	@$(BIN)/pytest -n 2 --dist loadfile
 
-simulate: $(READY) ## SEEDS=1000000 simulated runs with injected faults, FROM=a seed; SEED=543 shows one; PLANTED=1 looks for every mutant; LAPSES=1 counts claims that lapse unsent
-	@$(BIN)/python -m tests.simulation $(SEEDS:%=--seeds %) $(FROM:%=--from %) $(SEED:%=--seed %) $(MUTANT:%=--mutant %) $(PLANTED:1=--planted) $(LAPSES:1=--lapses)
+simulate: $(READY) ## SEEDS=1000000 simulated runs with injected faults, FROM=a seed; SEED=543 tells one, WHOLE=1 with every effect; PLANTED=1 looks for every mutant; LAPSES=1 counts claims that lapse unsent
+	@$(BIN)/python -m tests.simulation $(SEEDS:%=--seeds %) $(FROM:%=--from %) $(SEED:%=--seed %) $(WHOLE:1=--whole) $(MUTANT:%=--mutant %) $(PLANTED:1=--planted) $(LAPSES:1=--lapses)
 
 storm: $(READY) ## STORM_SECONDS=600 of crashes and broken connections, on Google's emulators
 	@STORM_SECONDS=$(or $(STORM_SECONDS),600) $(BIN)/pytest -q tests/e2e/test_crash_storm.py

@@ -107,7 +107,9 @@ class ExploredTimeline(Timeline):
     def others(self) -> list[str]:
         """What could run on in place of this strand."""
         soon = self.now + _RUNS_ON
-        able = [name for name, events in self._strands.items() if name not in ("", self._running) and _due(events) <= soon]
+        able = [
+            name for name, events in self._strands.items() if name not in ("", self._running) and _due(events) <= soon
+        ]
         return able + [f"{name}, which was parked" for name in self._parked]
 
     def switch(self, other: str) -> None:

@@ -13,6 +13,7 @@ from multiprocessing import get_context
 from typing import TypeVar
 
 from handlers.bootstrap import Container
+from tests.simulation import story
 from tests.simulation.lapses import Lapses, in_schedule
 from tests.simulation.mutants import MUTANTS, ClaimsBeforeTheToken, first_seed_that_finds
 from tests.simulation.world import World
@@ -29,12 +30,13 @@ def main() -> int:
     parser.add_argument("--seeds", type=_number, default=10_000, metavar="N", help="how many schedules to run")
     parser.add_argument("--from", type=_number, default=0, dest="begin", metavar="SEED", help="the first of them")
     parser.add_argument("--seed", type=_number, metavar="SEED", help="run this one alone, and show what happens in it")
+    parser.add_argument("--whole", action="store_true", help="with --seed: every effect of it, broken or not")
     parser.add_argument("--mutant", choices=[mutant.__name__ for mutant in MUTANTS], help="change the code like this")
     parser.add_argument("--planted", action="store_true", help="look for every mutant")
     parser.add_argument("--lapses", action="store_true", help="count claims that lapse with nothing sent")
     asked = parser.parse_args()
     if asked.seed is not None:
-        return _show(asked.seed, asked.mutant)
+        return _show(asked.seed, asked.mutant, whole=asked.whole)
     if asked.planted:
         return _planted()
     seeds = range(asked.begin, asked.begin + asked.seeds)
@@ -49,20 +51,21 @@ def _kind(mutant: str | None) -> type[Container]:
     return next((kind for kind in MUTANTS if kind.__name__ == mutant), Container)
 
 
-def _show(seed: int, mutant: str | None) -> int:
+def _show(seed: int, mutant: str | None, *, whole: bool) -> int:
     run = World(seed, _kind(mutant)).run()
-    if run.violations:
-        print(run.story())
+    if run.violations and not whole:
+        print(story.of_seed(seed, _kind(mutant)))
         return 1
     print(run.record.history())
-    print(f"Seed {seed} breaks no invariant.")
-    return 0
+    print("\n".join(run.violations) or f"Seed {seed} breaks no invariant.")
+    return int(bool(run.violations))
 
 
 def _planted() -> int:
     found = {mutant: first_seed_that_finds(mutant, said) for mutant, said in MUTANTS.items()}
     for mutant, seed in found.items():
-        print(f"{mutant.__name__:<30} {'not found' if seed is None else f'found by seed {seed}':<20} {mutant.__doc__}")
+        said = "not found" if seed is None else f"found by seed {seed}, {story.shortest(seed, mutant)[1]} deviations"
+        print(f"{mutant.__name__:<30} {said:<35} {mutant.__doc__}", flush=True)
     seeds = [seed for seed in found.values() if seed is not None]
     print(f"{len(seeds)} of {len(found)} mutants found, the hardest of them after {max(seeds) + 1} schedules")
     return 0 if len(seeds) == len(found) else 1
@@ -76,7 +79,7 @@ def _many(seeds: range, mutant: str | None) -> int:
         for chunk, found in _on_all_cores(partial(_broken, mutant), seeds):
             done += len(chunk)
             for seed in found[: max(0, _STORIES - len(broken))]:
-                print(World(seed, _kind(mutant)).run().story(), flush=True)
+                print(story.of_seed(seed, _kind(mutant)), flush=True)
             broken += found
     except KeyboardInterrupt:
         interrupted = True

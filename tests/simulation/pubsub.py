@@ -140,12 +140,12 @@ class PubSub:
         instance = self.platform.route(delivery, self._body(message), respond)
         self._record.add(Delivered(timeline.now, delivery, message.name, instance))
         timeline.after(_REQUEST_TIMEOUT, close, 504)
-        if timeline.now < self._calm_at and rng.random() < self._again:
+        if timeline.now < self._calm_at and rng.random() < self._again and timeline.happens():
             timeline.after(rng.choice((0.001, 1.0, 300.0)) * rng.random(), self._push_again, message)
 
     def deliver_again(self) -> None:
         """Late, after the acknowledgement, some message comes once more."""
-        if self._messages and self._timeline.now < self._calm_at:
+        if self._messages and self._timeline.now < self._calm_at and self._timeline.happens():
             self._push_again(self._timeline.rng.choice(self._messages))
 
     def _push_again(self, message: _Message) -> None:

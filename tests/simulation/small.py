@@ -11,6 +11,7 @@ from functools import partial
 from math import inf
 from typing import Any
 
+from google.api_core.exceptions import FailedPrecondition
 from msgspec.structs import replace
 
 from handlers.bootstrap import Container
@@ -31,6 +32,7 @@ _BACK_OFF = 160.0  # seconds: more than a lease, so that the first redelivery me
 _DOUBT_PAUSE = 5  # seconds: a second call in doubt is followed by 150, and so by less than the back-off
 _FROZEN_A_MINUTE = "freezes for a minute"  # more than any call may take, and less than a delivery
 _RESUMES_AFTER, _RESUMES_EVERY = 5.0, 300.0  # seconds: after the end of a cooldown, and from one run to the next
+_MOST_RESUMES = 6
 _MOST_SECONDS = 86_400.0
 _MOST_STEPS = 20_000
 
@@ -199,15 +201,16 @@ class SmallWorld:
     def route(self, delivery: str, body: bytes, respond: Callable[[int], None]) -> str:
         """Each redelivery to the next instance, and none to one that is frozen where another is awake."""
         message, _, attempt = delivery.removeprefix("m").partition("#")
-        awake = [one for one in self._instances if one.loop.frozen_until <= self.timeline.now] or self._instances
+        awake = self._awake()
         instance = awake[(int(message) + int(attempt)) % len(awake)]
         self.timeline.begin(delivery, 0.0, instance.deliver, delivery, body, respond)
         return instance.name
 
+    def _awake(self) -> list[FunctionInstance]:
+        return [one for one in self._instances if one.loop.frozen_until <= self.timeline.now] or self._instances
+
     def _started(self, name: str) -> FunctionInstance:
-        instance = _Instance(
-            name, self.timeline, self.record, self.faults, self._services, self.settings, self._kind
-        )
+        instance = _Instance(name, self.timeline, self.record, self.faults, self._services, self.settings, self._kind)
         instance.died = self._replace
         return instance
 
@@ -247,8 +250,8 @@ class SmallWorld:
 
     def _resume(self) -> None:
         """A run of the schedule, and another one as long as something waits."""
-        self._instances[0].resume(f"resume-{self._resumes}")
-        if self.firestore.waiting():
+        self._awake()[0].resume(f"resume-{self._resumes}")
+        if self.firestore.waiting() and self._resumes < _MOST_RESUMES:
             self._resumes += 1
             self.timeline.begin(f"resume-{self._resumes}", _RESUMES_EVERY, self._resume)
 
@@ -262,7 +265,9 @@ SCENARIOS: Mapping[str, Scenario] = {
     "adopted": Scenario(
         about="two events of one job, and Google names the job that runs already", prefers=("adopts",), alike=True
     ),
-    "denied": Scenario(about="a job whose grant does not cover it, and a later event of it", nature="denied", after=100.0),
+    "denied": Scenario(
+        about="a job whose grant does not cover it, and a later event of it", nature="denied", after=100.0
+    ),
     "consent": Scenario(
         about="an event whose user consents again, and then a second one", revoked_until=50.0, after=100.0
     ),
@@ -270,8 +275,17 @@ SCENARIOS: Mapping[str, Scenario] = {
         about="a job that waits for its cooldown, and its message once more as that is over",
         nature="cools down",
         second="message",
-        after=12.0,
+        after=15.2,
     ),
-    "chain": Scenario(about="a job, and then the new job, which fails, too", second="new job", after=1.0),
-    "clocks": Scenario(about="two events of one job, and clocks four minutes apart", clocks=(0.0, 1.0), prefers=(120.0,)),
+    "chain": Scenario(
+        about="a job, and then the new job, which fails, too",
+        second="new job",
+        after=1.0,
+        prefers=(
+            FailedPrecondition,
+        ),  # of what the ledger answers while it is set up wrongly: it looks like a conflict
+    ),
+    "clocks": Scenario(
+        about="two events of one job, and clocks four minutes apart", clocks=(0.0, 1.0), prefers=(120.0,)
+    ),
 }

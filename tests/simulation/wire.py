@@ -74,8 +74,8 @@ class Wire:
         """Let the effect happen at the service and bring its answer back, or whatever becomes of it instead.
 
         The effect is told what trouble the service itself is in. What is an exception is raised, what the effect raises
-        included. `cut_off` is the answer where this is cancelled while nothing was sent; None: it is cancelled. What only
-        `reads` changes nothing at the service.
+        included. `cut_off` is the answer where this is cancelled while nothing was sent; None: it is cancelled.
+        `reads`: it changes nothing at the service.
         """
         timeline, rng = self.timeline, self.timeline.rng
         trouble = self.faults.trouble(service, self.instance, reads=reads)
