@@ -47,14 +47,14 @@ def _number(text: str) -> int:
     return int(text.replace("_", "").replace(",", ""))
 
 
-def _kind(mutant: str | None) -> type[Container]:
+def kind_of(mutant: str | None) -> type[Container]:
     return next((kind for kind in MUTANTS if kind.__name__ == mutant), Container)
 
 
 def _show(seed: int, mutant: str | None, *, whole: bool) -> int:
-    run = World(seed, _kind(mutant)).run()
+    run = World(seed, kind_of(mutant)).run()
     if run.violations and not whole:
-        print(story.of_seed(seed, _kind(mutant)))
+        print(story.of_seed(seed, kind_of(mutant)))
         return 1
     print(run.record.history())
     print("\n".join(run.violations) or f"Seed {seed} breaks no invariant.")
@@ -79,11 +79,11 @@ def _many(seeds: range, mutant: str | None) -> int:
         for chunk, found in _on_all_cores(partial(_broken, mutant), seeds):
             done += len(chunk)
             for seed in found[: max(0, _STORIES - len(broken))]:
-                print(story.of_seed(seed, _kind(mutant)), flush=True)
+                print(story.of_seed(seed, kind_of(mutant)), flush=True)
             broken += found
     except KeyboardInterrupt:
         interrupted = True
-    rate = f"{done / (time.perf_counter() - begun):,.0f} a second on {_cores()} cores"
+    rate = f"{done / (time.perf_counter() - begun):,.0f} a second on {cores()} cores"
     if broken:
         print(f"Seeds that break an invariant: {', '.join(map(str, broken))}")
     print(
@@ -94,7 +94,7 @@ def _many(seeds: range, mutant: str | None) -> int:
 
 
 def _broken(mutant: str | None, seeds: range) -> list[int]:
-    kind = _kind(mutant)
+    kind = kind_of(mutant)
     broken = [seed for seed in seeds if World(seed, kind).run().violations]
     gc.collect()
     return broken
@@ -120,7 +120,7 @@ def _count(kind: type[Container], seeds: range) -> Lapses:
 def _on_all_cores(work: Callable[[range], _T], seeds: range) -> Iterator[tuple[range, _T]]:
     """The results of chunks of these seeds, in their order; how far it has come is told on the way."""
     chunks: Sequence[range] = [seeds[at : at + _CHUNK] for at in range(0, len(seeds), _CHUNK)]
-    workers = ProcessPoolExecutor(_cores(), get_context("spawn"), initializer=_prepare)
+    workers = ProcessPoolExecutor(cores(), get_context("spawn"), initializer=prepare)
     begun, done, reported = time.perf_counter(), 0, 0.0
     try:
         for chunk, result in zip(chunks, workers.map(work, chunks), strict=True):
@@ -136,11 +136,11 @@ def _on_all_cores(work: Callable[[range], _T], seeds: range) -> Iterator[tuple[r
         workers.shutdown(cancel_futures=True)
 
 
-def _cores() -> int:
+def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _prepare() -> None:
+def prepare() -> None:
     """A worker leaves interrupts to the parent, and its garbage to the end of a chunk: that is a sixth of its time."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.disable()

@@ -19,6 +19,10 @@ class Bound(NamedTuple):
     switches: int
     faults: int
 
+    def __str__(self) -> str:
+        said = ((self.switches, "switch", "switches"), (self.faults, "fault", "faults"))
+        return ", ".join(f"{number} {one if number == 1 else many}" for number, one, many in said)
+
 
 class Broken(NamedTuple):
     """A schedule that breaks an invariant, and what it breaks."""
@@ -26,6 +30,9 @@ class Broken(NamedTuple):
     scenario: str
     schedule: Schedule
     violations: list[str]
+
+    def text(self) -> str:
+        return "/".join([self.scenario, *(f"{number}={option}" for number, option in self.schedule)])
 
 
 class Part(NamedTuple):

@@ -31,13 +31,14 @@ _LATENCY = 0.05  # seconds: more than a batching window, so that nothing waits f
 _BACK_OFF = 160.0  # seconds: more than a lease, so that the first redelivery meets a claim that has lapsed
 _DOUBT_PAUSE = 5  # seconds: a second call in doubt is followed by 150, and so by less than the back-off
 _FROZEN_A_MINUTE = "freezes for a minute"  # more than any call may take, and less than a delivery
+_ENDS = "gets SIGTERM"
 _RESUMES_AFTER, _RESUMES_EVERY = 5.0, 300.0  # seconds: after the end of a cooldown, and from one run to the next
 _MOST_RESUMES = 6
 _MOST_SECONDS = 86_400.0
 _MOST_STEPS = 20_000
 
 # A read that is lost on the way there is as one that is lost on the way back: nothing has changed at the service.
-_READ = (faults.REFUSED, faults.VOID, faults.DIES_AFTER, faults.FREEZES, _FROZEN_A_MINUTE)
+_READ = (faults.REFUSED, faults.VOID, faults.DIES_AFTER, faults.FREEZES, _FROZEN_A_MINUTE, _ENDS)
 _SENT = (*_READ, faults.LOST, faults.LATE, faults.DIES_UNSENT)
 _TROUBLES: Mapping[tuple[str, bool], tuple[str, ...]] = {
     ("firestore", True): (*_READ, faults.MISTAKEN, faults.EMPTY),
@@ -77,7 +78,7 @@ class Scenario:
     park: bool = False
 
 
-_QUIET = ("secrets", "oauth")  # no delivery changes what they answer another one
+_QUIET = ("secrets", "oauth")  # no delivery changes what they answer one at another instance
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +93,27 @@ class Explored:
 class _Troubles(Faults):
     """Each exchange goes well, or as the schedule says; and before it another strand may run on."""
 
-    def __init__(self, timeline: ExploredTimeline, record: Record, choices: Choices, *, alike: bool) -> None:
+    def __init__(
+        self,
+        timeline: ExploredTimeline,
+        record: Record,
+        choices: Choices,
+        scenario: Scenario,
+        end: Callable[[str], None],
+    ) -> None:
         super().__init__(timeline, record, calm_at=0.0, storm=False)
         self._explored = timeline
         self._choices = choices
-        self._alike = alike
+        self._quiet = _QUIET if scenario.instances > 1 else ()
+        self._alike = scenario.alike
+        self._end = end
         self.latency = dict.fromkeys(self.latency, _LATENCY)
         self.latest = inf
         self.last_at = 0.0  # when something went wrong
 
     def trouble(self, service: str, instance: str, *, reads: bool = False) -> str:
         where = f"{DELIVERY.get()} {service}"
-        if service not in _QUIET:
+        if service not in self._quiet:
             self._offer_switch(where)
         trouble = self._choices.choose(where, _TROUBLES[service, reads])
         if trouble:
@@ -111,6 +121,9 @@ class _Troubles(Faults):
             self.freezes_for = inf
             if trouble == _FROZEN_A_MINUTE:
                 self.freezes_for, trouble = 60.0, faults.FREEZES
+            if trouble == _ENDS:
+                self._explored.after(0.0, self._end, instance)
+                return ""
             self.record(Trouble(self._explored.now, instance, service, trouble))
         return trouble
 
@@ -152,7 +165,7 @@ class SmallWorld:
         self.record = Record()
         self.timeline = ExploredTimeline(self._rng)
         self.choices = Choices(schedule)
-        self.faults = _Troubles(self.timeline, self.record, self.choices, alike=scenario.alike)
+        self.faults = _Troubles(self.timeline, self.record, self.choices, scenario, self._end)
         kept: dict[str, Any] = {"epoch": EPOCH, "mark": MARK.encode()}
         self.settings = settings_with(
             budget=scenario.budget, park=scenario.park, canary=False, doubt_pause=_DOUBT_PAUSE
@@ -215,7 +228,15 @@ class SmallWorld:
         return instance
 
     def _replace(self, gone: FunctionInstance) -> None:
-        self._instances[self._instances.index(gone)] = self._started(f"{gone.name}'")
+        if gone in self._instances:
+            self._instances[self._instances.index(gone)] = self._started(f"{gone.name}'")
+
+    def _end(self, name: str) -> None:
+        for instance in self._instances:
+            if instance.name == name:
+                self._replace(instance)
+                instance.end()
+                return
 
     # --- the producer, and Cloud Scheduler ---
 
@@ -258,18 +279,31 @@ class SmallWorld:
 
 SCENARIOS: Mapping[str, Scenario] = {
     "two events": Scenario(about="two events of one job, at two instances", alike=True),
-    "one message twice": Scenario(about="one message that is delivered twice, to two instances", second="message"),
+    "one message twice": Scenario(about="one message that is delivered twice, at two instances", second="message"),
     "one instance": Scenario(about="two events of one job, at one instance", instances=1, alike=True),
-    "no retry left": Scenario(about="two events of one job, and a budget of one retry", budget=1, alike=True),
+    "while it waits": Scenario(about="a second event of the job, 40 seconds after the first", after=40.0),
+    "one retry": Scenario(
+        about="two events of one job, a budget of one retry, and a proxy that forbids",
+        budget=1,
+        prefers=(403,),
+        alike=True,
+    ),
     "parked": Scenario(about="two events of one job, and what is in doubt is parked", park=True, alike=True),
     "adopted": Scenario(
         about="two events of one job, and Google names the job that runs already", prefers=("adopts",), alike=True
     ),
     "denied": Scenario(
-        about="a job whose grant does not cover it, and a later event of it", nature="denied", after=100.0
+        about="a job that its grant does not cover, and a later event of it, when the access token is over",
+        nature="denied",
+        after=400.0,
+        instances=1,
     ),
-    "consent": Scenario(
-        about="an event whose user consents again, and then a second one", revoked_until=50.0, after=100.0
+    "consent": Scenario(about="an event, the user's consent, and another event", revoked_until=50.0, after=100.0),
+    "consent meanwhile": Scenario(
+        about="the user's consent while a delivery looks at the old grant, and another event, at one instance",
+        revoked_until=0.06,
+        after=0.1,
+        instances=1,
     ),
     "deferred": Scenario(
         about="a job that waits for its cooldown, and its message once more as that is over",
@@ -278,12 +312,10 @@ SCENARIOS: Mapping[str, Scenario] = {
         after=15.2,
     ),
     "chain": Scenario(
-        about="a job, and then the new job, which fails, too",
+        about="a job, and then the new job, which fails, too, on a database of the wrong kind",
         second="new job",
         after=1.0,
-        prefers=(
-            FailedPrecondition,
-        ),  # of what the ledger answers while it is set up wrongly: it looks like a conflict
+        prefers=(FailedPrecondition,),  # of the ledger's answers while it is set up wrongly: it looks like a conflict
     ),
     "clocks": Scenario(
         about="two events of one job, and clocks four minutes apart", clocks=(0.0, 1.0), prefers=(120.0,)

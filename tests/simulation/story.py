@@ -68,7 +68,7 @@ def told(heading: str, violations: Sequence[str], effects: Sequence[Effect]) -> 
     """What was broken, and how it came to that."""
     first = min(violations, key=_broken_at)
     more = f", and {len(violations) - 1} more" if len(violations) > 1 else ""
-    head = [heading, f"  - {first}{more}"]
+    head = [*heading.splitlines(), f"  - {first}{more}"]
     lines = [line[:_WIDTH] for line in _stretches(_before(_broken_at(first), effects))]
     most = MOST_LINES - len(head)
     if len(lines) > most:
