@@ -58,16 +58,22 @@ class Choices:
 
     def __init__(self, schedule: Schedule) -> None:
         self._chosen = dict(schedule)
-        self._last = schedule[-1][0] if schedule else -1
         self.points: list[Point] = []
 
     def choose(self, where: str, options: Sequence[str], *, is_switch: bool = False) -> str:
         """What the schedule says here; "" is the default."""
         chosen = self._chosen.get(len(self.points), "")
         self.points.append(Point(where, is_switch, tuple(options)))
-        if chosen and chosen not in options:
-            raise ValueError(f"{chosen!r} is not among the choices at {where}: {', '.join(options)}")
-        return chosen
+        return chosen if chosen in options else ""
+
+    def check(self) -> None:
+        """Raises ValueError where the schedule is not one of this world's."""
+        for number, chosen in self._chosen.items():
+            if number >= len(self.points):
+                raise ValueError(f"choice {number} did not come up")
+            point = self.points[number]
+            if chosen not in point.options:
+                raise ValueError(f"{chosen!r} is not among the choices at {point.where}: {', '.join(point.options)}")
 
     @property
     def is_default_so_far(self) -> bool:

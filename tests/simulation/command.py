@@ -120,7 +120,7 @@ def _count(kind: type[Container], seeds: range) -> Lapses:
 def _on_all_cores(work: Callable[[range], _T], seeds: range) -> Iterator[tuple[range, _T]]:
     """The results of chunks of these seeds, in their order; how far it has come is told on the way."""
     chunks: Sequence[range] = [seeds[at : at + _CHUNK] for at in range(0, len(seeds), _CHUNK)]
-    workers = ProcessPoolExecutor(cores(), get_context("spawn"), initializer=prepare)
+    workers = ProcessPoolExecutor(cores(), get_context("spawn"), initializer=_prepare)
     begun, done, reported = time.perf_counter(), 0, 0.0
     try:
         for chunk, result in zip(chunks, workers.map(work, chunks), strict=True):
@@ -140,7 +140,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def prepare() -> None:
+def _prepare() -> None:
     """A worker leaves interrupts to the parent, and its garbage to the end of a chunk: that is a sixth of its time."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.disable()

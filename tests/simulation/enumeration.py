@@ -62,22 +62,28 @@ def parts(scenario: str, bound: Bound, kind: type[Container] = Container) -> lis
 def explore(
     part: Part, kind: type[Container] = Container, *, until: float = inf, most: float = inf, says: str = ""
 ) -> Result:
-    """Depth first, until this moment of time.monotonic(), or until so many are found that break this."""
+    """Until this moment of time.monotonic(), or until so many are found that break this."""
     scenario, explored, broken = SCENARIOS[part.scenario], 0, list[Broken]()
-    to_do = [(part.begin, part.left)]
-    while to_do:
+    for schedule in leaves(part, kind):
         if time.monotonic() > until or len(broken) >= most:
             return Result(explored, broken, is_whole=False)
-        schedule, left = to_do.pop()
-        is_leaf = left == (0, 0)
-        run = SmallWorld(scenario, schedule, kind).run(judged=is_leaf)
-        if is_leaf:
-            explored += 1
-            if any(says in violation for violation in run.violations):
-                broken.append(Broken(part.scenario, schedule, run.violations))
-        else:
-            to_do += _changed(schedule, run.points, left)
+        run = SmallWorld(scenario, schedule, kind).run()
+        explored += 1
+        if any(says in violation for violation in run.violations):
+            broken.append(Broken(part.scenario, schedule, run.violations))
     return Result(explored, broken)
+
+
+def leaves(part: Part, kind: type[Container] = Container) -> Iterator[Schedule]:
+    """The part's schedules, depth first. What is on the way to them is run for the choices that come up in it."""
+    to_do = [(part.begin, part.left)]
+    while to_do:
+        schedule, left = to_do.pop()
+        if left == (0, 0):
+            yield schedule
+        else:
+            points = SmallWorld(SCENARIOS[part.scenario], schedule, kind).run(judged=False).points
+            to_do += _changed(schedule, points, left)
 
 
 def _changed(schedule: Schedule, points: list[Point], left: Bound) -> Iterator[tuple[Schedule, Bound]]:

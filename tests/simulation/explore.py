@@ -22,6 +22,7 @@ What an enumeration is not: other latencies, back-offs, clocks and answers than 
 
 import argparse
 import gc
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +31,7 @@ from multiprocessing import get_context
 
 from handlers.bootstrap import Container
 from tests.simulation import mutants, story
-from tests.simulation.command import cores, kind_of, prepare
+from tests.simulation.command import cores, kind_of
 from tests.simulation.enumeration import Bound, Broken, Part, Result, explore, parts
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.small import SCENARIOS, SmallWorld
@@ -70,7 +71,7 @@ def _all(scenarios: Sequence[str], most: Bound, mutant: str | None, seconds: flo
     kind, until = kind_of(mutant), time.monotonic() + seconds
     bounds = sorted((Bound(s, f) for s in range(most.switches + 1) for f in range(most.faults + 1)), key=sum)
     explored, broken = 0, list[Broken]()
-    with get_context("spawn").Pool(processes, prepare) as pool:
+    with get_context("spawn").Pool(processes, _prepare) as pool:
         for bound in bounds:
             begun, number, is_whole = time.monotonic(), 0, True
             todo = [part for name in scenarios for part in parts(name, bound, kind)]
@@ -78,7 +79,7 @@ def _all(scenarios: Sequence[str], most: Bound, mutant: str | None, seconds: flo
                 number += result.explored
                 is_whole = is_whole and result.is_whole
                 for one in result.broken[: max(0, _STORIES - len(broken))]:
-                    print(_story(one, kind), flush=True)
+                    print(story_of(one, kind), flush=True)
                 broken += result.broken
             explored += number
             rate = f"{number / (time.monotonic() - begun):,.0f} a second"
@@ -90,9 +91,14 @@ def _all(scenarios: Sequence[str], most: Bound, mutant: str | None, seconds: flo
 
 
 def _explore(mutant: str | None, until: float, part: Part) -> Result:
-    result = explore(part, kind_of(mutant), until=until)
-    gc.collect()
-    return result
+    return explore(part, kind_of(mutant), until=until)
+
+
+def _prepare() -> None:
+    """A worker leaves interrupts to the parent, and does not look for garbage among what was imported."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.freeze()
+    gc.set_threshold(100_000)
 
 
 def _told_of(results: Iterator[Result], bound: Bound) -> Iterator[Result]:
@@ -110,9 +116,9 @@ def _planted(processes: int) -> int:
     """The smallest history of each mutant."""
     fitting = [mutant for mutant in MUTANTS if mutant not in BEYOND]
     missed = 0
-    with get_context("spawn").Pool(processes, prepare) as pool:
+    with get_context("spawn").Pool(processes, _prepare) as pool:
         for mutant, found in zip(fitting, pool.imap(first_found, fitting), strict=True):
-            told = _story(found, mutant) if found else "not found"
+            told = story_of(found, mutant) if found else "not found"
             print(f"{mutant.__name__}: {mutant.__doc__}\n{told}\n", flush=True)
             missed += found is None
     for mutant, why in BEYOND.items():
@@ -129,11 +135,10 @@ def first_found(mutant: type[Container], bounds: Sequence[Bound] = _PLANTED_WITH
                 broken = explore(part, mutant, most=1, says=MUTANTS[mutant]).broken
                 if broken:
                     return broken[0]
-            gc.collect()
     return None
 
 
-def _story(broken: Broken, kind: type[Container]) -> str:
+def story_of(broken: Broken, kind: type[Container]) -> str:
     run = SmallWorld(SCENARIOS[broken.scenario], broken.schedule, kind).run()
     choices = [f"  {number}. {run.points[number].where}: {option}" for number, option in broken.schedule]
     heading = f"Schedule {broken.text()} breaks an invariant: {SCENARIOS[broken.scenario].about}"

@@ -195,6 +195,7 @@ class SmallWorld:
             self.timeline.run(most_seconds=_MOST_SECONDS, most_steps=_MOST_STEPS)
         except Endless as error:
             endless.append(str(error))
+        self.choices.check()
         settled_at = max(self.faults.last_at, self.timeline.unparked_at) + AFTERMATH
         terms = invariants.Terms(
             budget=self.settings.retry_budget,
