@@ -149,7 +149,7 @@ class ExploredTimeline(Timeline):
         if self._turn:
             self._running, self._turn = self._turn, ""
         events, of_the_world = self._strands.get(self._running), self._strands.get("")
-        if not events or _due(events) > self.now + _RUNS_ON:
+        if not self._running or not events or _due(events) > self.now + _RUNS_ON:
             events = min(self._strands.values())
             self._running = events[0][2] or self._running
         elif of_the_world and of_the_world < events:

@@ -312,6 +312,12 @@ SCENARIOS: Mapping[str, Scenario] = {
         second="message",
         after=15.2,
     ),
+    "put back": Scenario(
+        about="a job that waits for its cooldown, and its message once more as the schedule puts it back",
+        nature="cools down",
+        second="message",
+        after=15.4,
+    ),
     "chain": Scenario(
         about="a job, and then the new job, which fails, too, on a database of the wrong kind",
         second="new job",
