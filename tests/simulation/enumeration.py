@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from handlers.bootstrap import Container
 from tests.simulation.choices import Point, Schedule
-from tests.simulation.small import SCENARIOS, SmallWorld
+from tests.simulation.scenarios import SCENARIOS
+from tests.simulation.small import SmallWorld
 
 
 class Bound(NamedTuple):

@@ -34,7 +34,8 @@ from tests.simulation import mutants, story
 from tests.simulation.command import cores, kind_of
 from tests.simulation.enumeration import Bound, Broken, Part, Result, explore, parts
 from tests.simulation.mutants import MUTANTS
-from tests.simulation.small import SCENARIOS, SmallWorld
+from tests.simulation.scenarios import SCENARIOS
+from tests.simulation.small import SmallWorld
 
 _STORIES = 3  # broken schedules that are told; all are counted
 _REPORT_EVERY = 30.0  # seconds
@@ -69,25 +70,29 @@ def main() -> int:
 def _all(scenarios: Sequence[str], most: Bound, mutant: str | None, seconds: float, processes: int) -> int:
     """Bound by bound, so that the small ones are whole however little time there is."""
     kind, until = kind_of(mutant), time.monotonic() + seconds
-    bounds = sorted((Bound(s, f) for s in range(most.switches + 1) for f in range(most.faults + 1)), key=sum)
-    explored, broken = 0, list[Broken]()
+    bounds = [Bound(s, f) for f in range(most.faults + 1) for s in range(most.switches + 1)]
+    bounds.sort(key=sum)
+    explored, broken, interrupted = 0, 0, False
     with get_context("spawn").Pool(processes, _prepare) as pool:
         for bound in bounds:
             begun, number, is_whole = time.monotonic(), 0, True
             todo = [part for name in scenarios for part in parts(name, bound, kind)]
-            for result in _told_of(pool.imap_unordered(partial(_explore, mutant, until), todo), bound):
-                number += result.explored
-                is_whole = is_whole and result.is_whole
-                for one in result.broken[: max(0, _STORIES - len(broken))]:
-                    print(story_of(one, kind), flush=True)
-                broken += result.broken
+            try:
+                for result in _told_of(pool.imap_unordered(partial(_explore, mutant, until), todo), bound):
+                    number += result.explored
+                    is_whole = is_whole and result.is_whole
+                    for one in result.broken[: max(0, _STORIES - broken)]:
+                        print(story_of(one, kind), flush=True)
+                    broken += len(result.broken)
+            except KeyboardInterrupt:
+                is_whole, interrupted = False, True
             explored += number
             rate = f"{number / (time.monotonic() - begun):,.0f} a second"
-            print(
-                f"{bound}: {number:,} schedules{'' if is_whole else ', until the time was over'} ({rate})", flush=True
-            )
-    print(f"explored {explored:,} schedules, {len(broken):,} broken")
-    return int(bool(broken))
+            print(f"{bound}: {number:,} schedules{'' if is_whole else ', and not all of them'} ({rate})", flush=True)
+            if interrupted or time.monotonic() > until:
+                break
+    print(f"explored {explored:,} schedules, {broken:,} broken")
+    return 130 if interrupted else int(bool(broken))
 
 
 def _explore(mutant: str | None, until: float, part: Part) -> Result:

@@ -10,7 +10,8 @@ from tests.simulation.choices import Schedule
 from tests.simulation.enumeration import Bound, explore, leaves, parts
 from tests.simulation.explore import BEYOND, first_found, story_of
 from tests.simulation.mutants import MUTANTS
-from tests.simulation.small import SCENARIOS, SmallWorld
+from tests.simulation.scenarios import SCENARIOS
+from tests.simulation.small import SmallWorld
 
 _ONE_CHOICE = (Bound(0, 0), Bound(1, 0), Bound(0, 1))
 
