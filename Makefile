@@ -7,7 +7,7 @@ UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --pytho
 	--custom-compile-command 'make requirements' --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help demo local ops test check lint format types unit simulate storm properties requirements upgrade clean
+.PHONY: help demo local ops test check lint format types unit simulate explore storm properties requirements upgrade clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -40,8 +40,11 @@ types: $(READY)
 unit: $(READY)
 	@$(BIN)/pytest -n 2 --dist loadfile
 
-simulate: $(READY) ## SEEDS=1000000 simulated runs with injected faults, FROM=a seed; SEED=543 shows one; WATCHED=1 runs those with watched jobs; VERSIONS=1 lets releases share the ledger; LIVENESS=1 has faults that never heal; PLANTED=1 looks for every mutant; LAPSES=1 counts claims that lapse unsent
-	@$(BIN)/python -m tests.simulation $(SEEDS:%=--seeds %) $(FROM:%=--from %) $(SEED:%=--seed %) $(MUTANT:%=--mutant %) $(WATCHED:1=--watched) $(VERSIONS:1=--versions) $(LIVENESS:1=--liveness) $(PLANTED:1=--planted) $(LAPSES:1=--lapses)
+simulate: $(READY) ## SEEDS=1000000 simulated runs with injected faults, FROM=a seed; SEED=543 tells one, WHOLE=1 with every effect; WATCHED=1 runs those with watched jobs; VERSIONS=1 lets releases share the ledger; LIVENESS=1 has faults that never heal; PLANTED=1 looks for every mutant; LAPSES=1 counts claims that lapse unsent
+	@$(BIN)/python -m tests.simulation $(SEEDS:%=--seeds %) $(FROM:%=--from %) $(SEED:%=--seed %) $(WHOLE:1=--whole) $(MUTANT:%=--mutant %) $(WATCHED:1=--watched) $(VERSIONS:1=--versions) $(LIVENESS:1=--liveness) $(PLANTED:1=--planted) $(LAPSES:1=--lapses)
+
+explore: $(READY) ## every schedule of two deliveries within SWITCHES=2 and FAULTS=2, for SECONDS=1800 at most; PLANTED=1 looks for every mutant
+	@$(BIN)/python -m tests.simulation.explore $(SWITCHES:%=--switches %) $(FAULTS:%=--faults %) $(SECONDS:%=--seconds %) $(CORES:%=--cores %) $(MUTANT:%=--mutant %) $(PLANTED:1=--planted)
 
 storm: $(READY) ## STORM_SECONDS=600 of crashes and broken connections, on Google's emulators; VERSIONS=1 with two releases
 	@STORM_SECONDS=$(or $(STORM_SECONDS),600) $(BIN)/pytest -q tests/e2e/test_crash_storm.py -k $(if $(VERSIONS),two-releases,one-release)

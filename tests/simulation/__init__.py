@@ -16,9 +16,16 @@
     excuses       which promises that one does not keep
     liveness      faults that never heal
     lapses        how many claims lapse with nothing sent
+    deviations    what a seed drew that need not have happened, and which of it matters
+    story         a broken run in fifteen lines
+
+    choices       choices that are enumerated in place of being drawn, and a timeline for them
+    small, scenarios        a world of two deliveries, in which every trouble is a choice
+    enumeration   every schedule of it within a bound
+    explore       the command, what is left out, and the mutants once more
 
 `make simulate SEEDS=1000000` runs as many seeds as asked, on all cores; `SEED=543` shows one of them. `VERSIONS=1` and
-`LIVENESS=1` are other worlds of the same seeds.
+`LIVENESS=1` are other worlds of the same seeds. `make explore` runs every schedule of the small world.
 
 Not modelled: TLS, HTTP and gRPC as such (connections, flow control, what is in flight when one breaks), Pub/Sub's
 exact back-off and ordering, Firestore's transactions and contention (a call is one atomic effect; ABORTED is drawn),

@@ -75,11 +75,11 @@ class _Firestore:
 
     async def batch_get_documents(self, request: Any, **options: Any) -> Any:
         effect = partial(self._service.batch_get, BatchGetDocumentsRequest.pb(request))
-        return _stream(BatchGetDocumentsResponse, await self._call(effect, **options))
+        return _stream(BatchGetDocumentsResponse, await self._call(effect, reads=True, **options))
 
     async def run_query(self, request: Any, **options: Any) -> Any:
         effect = partial(self._service.run_query, RunQueryRequest.pb(request))
-        return _stream(RunQueryResponse, await self._call(effect, **options))
+        return _stream(RunQueryResponse, await self._call(effect, reads=True, **options))
 
     async def _call(self, effect: Any, *, metadata: Any, **options: Any) -> Any:
         assert dict(metadata)["google-cloud-resource-prefix"].startswith("projects/")
@@ -117,7 +117,7 @@ class _Secrets:
             credential = secret.removeprefix(SECRET_PREFIX)
             wire.faults.record(SecretAsked(wire.timeline.now, DELIVERY.get(), wire.instance, credential))
         effect = partial(self._service.access, request.name)
-        return AccessSecretVersionResponse.wrap(await wire.rpc("secrets", effect, **options))
+        return AccessSecretVersionResponse.wrap(await wire.rpc("secrets", effect, reads=True, **options))
 
 
 class HttpClient:

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from handlers.bootstrap import Container
 from tests import predecessor
+from tests.simulation import story
 from tests.simulation.lapses import Lapses, in_schedule
 from tests.simulation.liveness import LivenessWorld
 from tests.simulation.mutants import MUTANTS, ClaimsBeforeTheToken, first_seed_that_finds
@@ -33,6 +34,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=_number, default=10_000, metavar="N", help="how many schedules to run")
     parser.add_argument("--from", type=_number, default=0, dest="begin", metavar="SEED", help="the first of them")
     parser.add_argument("--seed", type=_number, metavar="SEED", help="run this one alone, and show what happens in it")
+    parser.add_argument("--whole", action="store_true", help="with --seed: every effect of it, broken or not")
     parser.add_argument("--mutant", choices=[mutant.__name__ for mutant in MUTANTS], help="change the code like this")
     parser.add_argument("--versions", action="store_true", help="let releases replace each other over one ledger")
     parser.add_argument("--liveness", action="store_true", help="one fault in each, which never heals")
@@ -47,7 +49,7 @@ def main() -> int:
         except predecessor.PredecessorMissing as missing:
             parser.error(str(missing))
     if asked.seed is not None:
-        return _show(world(asked.seed, _kind(asked.mutant)))
+        return _show(world, asked.seed, asked.mutant, whole=asked.whole)
     if asked.planted:
         return _planted()
     seeds = range(asked.begin, asked.begin + asked.seeds)
@@ -60,24 +62,25 @@ def _number(text: str) -> int:
     return int(text.replace("_", "").replace(",", ""))
 
 
-def _kind(mutant: str | None) -> type[Container]:
+def kind_of(mutant: str | None) -> type[Container]:
     return next((kind for kind in MUTANTS if kind.__name__ == mutant), Container)
 
 
-def _show(world: World) -> int:
-    run = world.run()
-    if run.violations:
-        print(run.story())
+def _show(world: type[World], seed: int, mutant: str | None, *, whole: bool) -> int:
+    run = world(seed, kind_of(mutant)).run()
+    if run.violations and not whole:
+        print(story.of_seed(seed, kind_of(mutant), world))
         return 1
     print(run.record.history())
-    print(f"Seed {run.seed} breaks no invariant.")
-    return 0
+    print("\n".join(run.violations) or f"Seed {seed} breaks no invariant.")
+    return int(bool(run.violations))
 
 
 def _planted() -> int:
     found = {mutant: first_seed_that_finds(mutant, said) for mutant, said in MUTANTS.items()}
     for mutant, seed in found.items():
-        print(f"{mutant.__name__:<30} {'not found' if seed is None else f'found by seed {seed}':<20} {mutant.__doc__}")
+        said = "not found" if seed is None else f"found by seed {seed}, {story.shortest(seed, mutant)[1]} deviations"
+        print(f"{mutant.__name__:<30} {said:<35} {mutant.__doc__}", flush=True)
     seeds = [seed for seed in found.values() if seed is not None]
     print(f"{len(seeds)} of {len(found)} mutants found, the hardest of them after {max(seeds) + 1} schedules")
     return 0 if len(seeds) == len(found) else 1
@@ -91,11 +94,11 @@ def _many(seeds: range, world: type[World], mutant: str | None) -> int:
         for chunk, found in _on_all_cores(partial(_broken, world, mutant), seeds):
             done += len(chunk)
             for seed in found[: max(0, _STORIES - len(broken))]:
-                print(world(seed, _kind(mutant)).run().story(), flush=True)
+                print(story.of_seed(seed, kind_of(mutant), world), flush=True)
             broken += found
     except KeyboardInterrupt:
         interrupted = True
-    rate = f"{done / (time.perf_counter() - begun):,.0f} a second on {_cores()} cores"
+    rate = f"{done / (time.perf_counter() - begun):,.0f} a second on {cores()} cores"
     if broken:
         print(f"Seeds that break an invariant: {', '.join(map(str, broken))}")
     print(
@@ -106,7 +109,7 @@ def _many(seeds: range, world: type[World], mutant: str | None) -> int:
 
 
 def _broken(world: type[World], mutant: str | None, seeds: range) -> list[int]:
-    kind = _kind(mutant)
+    kind = kind_of(mutant)
     broken = [seed for seed in seeds if world(seed, kind).run().violations]
     gc.collect()
     return broken
@@ -132,7 +135,7 @@ def _count(kind: type[Container], seeds: range) -> Lapses:
 def _on_all_cores(work: Callable[[range], _T], seeds: range) -> Iterator[tuple[range, _T]]:
     """The results of chunks of these seeds, in their order; how far it has come is told on the way."""
     chunks: Sequence[range] = [seeds[at : at + _CHUNK] for at in range(0, len(seeds), _CHUNK)]
-    workers = ProcessPoolExecutor(_cores(), get_context("spawn"), initializer=_prepare)
+    workers = ProcessPoolExecutor(cores(), get_context("spawn"), initializer=_prepare)
     begun, done, reported = time.perf_counter(), 0, 0.0
     try:
         for chunk, result in zip(chunks, workers.map(work, chunks), strict=True):
@@ -148,7 +151,7 @@ def _on_all_cores(work: Callable[[range], _T], seeds: range) -> Iterator[tuple[r
         workers.shutdown(cancel_futures=True)
 
 
-def _cores() -> int:
+def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

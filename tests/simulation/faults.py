@@ -5,6 +5,7 @@ are all alike; runs that leave most faults out reach what the others would hide.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from random import Random
 
 from tests.simulation.record import FaultOfOurs, Record, Trouble
@@ -62,14 +63,15 @@ class Faults:
         self.latency = {
             service: typical * self._rng.choice((0.3, 1.0, 5.0, 20.0)) for service, typical in _LATENCY.items()
         }
+        self.latest = 200.0  # seconds after its caller gave up on it at which a request can still arrive
         self.freezes_for = self._rng.choice((1.0, 20.0, 60.0, 160.0, 400.0))
         self._draw_rates(1.0 if storm else self._rng.random())
         self._draw_windows()
         timeline.after(calm_at, self._calm)
 
-    def trouble(self, service: str, instance: str) -> str:
+    def trouble(self, service: str, instance: str, *, reads: bool = False) -> str:
         """What happens to the next exchange with this service; mostly "", nothing."""
-        trouble = self._down.get(service) or self._drawn(service)
+        trouble = self._down.get(service) or self._timeline.trouble(service, partial(self._drawn, service))
         if trouble:
             self._record.add(Trouble(self._timeline.now, instance, service, trouble))
         return trouble
@@ -94,9 +96,10 @@ class Faults:
         return what in self._down
 
     def set_wrong(self, what: str, wrong: bool) -> None:
-        if wrong != (what in self._wrong) and not (wrong and self._timeline.now >= self.calm_at):
+        timeline = self._timeline
+        if wrong != (what in self._wrong) and not (wrong and (timeline.now >= self.calm_at or not timeline.happens())):
             (self._wrong.add if wrong else self._wrong.remove)(what)
-            self._record.add(FaultOfOurs(self._timeline.now, what, wrong))
+            self._record.add(FaultOfOurs(timeline.now, what, wrong))
 
     def was_wrong(self, what: str) -> None:
         """Something was set up wrongly for this moment, or an answer was nobody's that we know."""
@@ -130,7 +133,7 @@ class Faults:
                 after(begins + rng.uniform(5.0, 300.0), self.set_wrong, service, False)
 
     def _set_down(self, service: str, trouble: str) -> None:
-        if trouble and self._timeline.now < self.calm_at:
+        if trouble and self._timeline.now < self.calm_at and self._timeline.happens():
             self._down[service] = trouble
         else:
             self._down.pop(service, None)

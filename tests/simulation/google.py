@@ -377,6 +377,8 @@ class Google:
     def add_job(self, credential: str, *, parent: Job | None = None) -> Job:
         rng, name = self._timeline.rng, f"job-{len(self.jobs) + 1}"
         nature = rng.choice(self._natures) if rng.random() < self._unlike else "retryable"
+        if nature != "retryable" and not self._timeline.happens():
+            nature = "retryable"
         consent = self._grants.serial(credential)
         job = Job(
             name=name, credential=credential, root=parent.root if parent else name, nature=nature, consent=consent

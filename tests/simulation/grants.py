@@ -78,27 +78,33 @@ class Grants:
         self._lifetime = rng.choice((300.0, 300.0, 900.0, 3599.0))
         self._scope_said = rng.random() < 0.7
         roll = rng.random()
-        self._is_client_known = roll > 0.02  # whether the client is one of Google's at all
-        self._is_prefix_right = not (canary and 0.02 < roll < 0.04)
+        is_wrong = roll < 0.04 and timeline.happens()
+        self._is_client_known = not is_wrong or roll > 0.02  # whether the client is one of Google's at all
+        self._is_prefix_right = not (is_wrong and canary and roll > 0.02)
         if not self._is_client_known or not self._is_prefix_right:
             record.add(FaultOfOurs(timeline.now, "OAuth client or prefix", True))
         if rng.random() < 0.1:
-            timeline.after(rng.uniform(0.0, until), self._rotate_client)
+            rotates_at = rng.uniform(0.0, until)
+            if timeline.happens():
+                timeline.after(rotates_at, self._rotate_client)
 
     def add(self, credential: str) -> None:
         rng = self._timeline.rng
         grant = self._grants[credential] = _Grant()
         roll = rng.random()
         if roll < 0.2:
-            grant.state = rng.choice(_NO_GOOD)
+            state = rng.choice(_NO_GOOD)
+            grant.state = state if self._timeline.happens() else "good"
         self._note(credential)
         if roll < 0.4:
             changes_at = rng.choice((1.0, self._until)) * rng.random()
-            self._timeline.after(changes_at, self.change, credential, rng.choice((*_NO_GOOD, "good")))
+            self._change_some_time(changes_at, credential, rng.choice((*_NO_GOOD, "good")))
             if rng.random() < 0.7:
-                self._timeline.after(
-                    changes_at + rng.choice((1.0, 10.0, 600.0)) * rng.random(), self.change, credential, "good"
-                )
+                self._change_some_time(changes_at + rng.choice((1.0, 10.0, 600.0)) * rng.random(), credential, "good")
+
+    def _change_some_time(self, seconds: float, credential: str, state: str) -> None:
+        if self._timeline.happens():
+            self._timeline.after(seconds, self.change, credential, state)
 
     # --- Secret Manager's side ---
 

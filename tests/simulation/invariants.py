@@ -117,6 +117,7 @@ class Judge:
         self._put_off: list[Answered] = []
         self._settled: set[str] = set()  # messages that are acknowledged or dead letters
         self._ended: set[str] = set()  # jobs with a follow-up, a rejection or a dead letter
+        self._heard_at: dict[str, float] = defaultdict(lambda: _NEVER)  # job → its latest follow-up or rejection
         self._waiting: dict[str, float] = {}  # jobs of which all that was heard since then is that they are deferred
         self._entries: dict[str, Entry] = {}
         self._written_at: dict[str, float] = defaultdict(lambda: _NEVER)
@@ -354,7 +355,7 @@ class Judge:
 
     def _sees_FollowUp(self, effect: FollowUp) -> None:
         at, job = effect.at, effect.job
-        self._hears_of(job, effect.delivery)
+        self._hears_of(at, job, effect.delivery)
         first = self._follow_ups.setdefault(job, effect)
         if (first.new_job, first.root, first.attempt) != (effect.new_job, effect.root, effect.attempt):
             self._breaks(at, f"{job}: its follow-ups differ: {first.new_job} and {effect.new_job}")
@@ -374,16 +375,17 @@ class Judge:
         calls = [sent.call for sent in self._calls[job] if delivery in ("", sent.delivery)]
         return [self._meanings[call] for call in calls if call in self._meanings]
 
-    def _hears_of(self, job: str, delivery: str) -> None:
+    def _hears_of(self, at: float, job: str, delivery: str) -> None:
         self._published.add(delivery)
         self._ended.add(job)
+        self._heard_at[job] = at
         self._waiting.pop(job, None)
 
     # --- rejections: for Google's own word, which answers for this event, with the event whole ---
 
     def _sees_Rejection(self, effect: Rejection) -> None:
         at, event = effect.at, self._event(effect.delivery)
-        self._hears_of(event.job, effect.delivery)
+        self._hears_of(at, event.job, effect.delivery)
         if effect.event != event.data:
             self._breaks(at, f"{event.job}: its rejection does not hold the event as it came")
         if not self._may_be_published(effect, event):
@@ -506,10 +508,12 @@ class Judge:
         if effect.delivery in self._published:
             return
         event, begun = self._events[effect.message], self._delivered[effect.delivery].at
-        if not any(to >= begun for _, to in self._deferred[event.job]):
+        deferred = [since for since, to in self._deferred[event.job] if to >= begun]
+        if not deferred:
             self._breaks(effect.at, f"{event.job or effect.message}: was acknowledged without a durable outcome")
             return
-        self._waiting[event.job] = effect.at
+        if self._heard_at[event.job] < deferred[-1]:  # else it was resumed before this acknowledgement
+            self._waiting[event.job] = effect.at
         entry = self._entries[event.job]
         if entry.state == "deferred" and not _is_of(entry, event) and self._written_at[event.job] < begun:
             self._breaks(effect.at, f"{event.job}: it waits without {effect.delivery}, which names another credential")

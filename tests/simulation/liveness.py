@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from handlers.bootstrap import Container
+from tests.simulation.deviations import Rehearsal
 from tests.simulation.faults import SERVICES, Faults
 from tests.simulation.grants import SECRET_PREFIX
 from tests.simulation.record import Acked, Effect, EventPublished, FaultOfOurs
@@ -38,8 +39,8 @@ class LivenessWorld(World):
 
     faults_kind = NoOtherFaults
 
-    def __init__(self, seed: int, kind: type[Container] = Container) -> None:
-        super().__init__(seed, kind)
+    def __init__(self, seed: int, kind: type[Container] = Container, rehearsal: Rehearsal | None = None) -> None:
+        super().__init__(seed, kind, rehearsal)
         self.pubsub.most_attempts = 30  # a dead letter is no end here
         self.fault = FAULTS[seed % len(FAULTS)]
         self.away = ""  # the credential whose secret is

@@ -44,7 +44,7 @@ FAILED, RETRIED, REJECTED, STARTED, ENDED = (
 )
 _PublishResponse = PublishResponse.pb()
 _REQUEST_TIMEOUT = 120.0  # seconds: Cloud Run's, which ends a push before the ack deadline does
-_FIRST_BACK_OFF, _LONGEST_BACK_OFF = 10.0, 600.0  # seconds
+_LONGEST_BACK_OFF = 600.0  # seconds
 
 
 class Platform(Protocol):
@@ -75,6 +75,7 @@ class PubSub:
         epoch: int,
         mark: bytes,
         calm_at: float,
+        first_back_off: float = 10.0,
     ) -> None:
         rng = timeline.rng
         self._timeline = timeline
@@ -82,6 +83,7 @@ class PubSub:
         self._epoch = epoch
         self._mark = mark
         self.calm_at = calm_at
+        self._first_back_off = first_back_off
         self.most_attempts = rng.choice((5, 12, 30))
         self._again = rng.choice((0.0, 0.2, 0.5))  # share of deliveries that come once more for no reason
         self._messages: list[_Message] = []
@@ -204,12 +206,12 @@ class PubSub:
         delivered = WatchDelivered if is_watchs(delivery) else Delivered
         self._record.add(delivered(timeline.now, delivery, message.name, instance))
         timeline.after(_REQUEST_TIMEOUT, close, 504)
-        if timeline.now < self.calm_at and rng.random() < self._again:
+        if timeline.now < self.calm_at and rng.random() < self._again and timeline.happens():
             timeline.after(rng.choice((0.001, 1.0, 300.0)) * rng.random(), self._push_again, message)
 
     def deliver_again(self) -> None:
         """Late, after the acknowledgement, some message comes once more."""
-        if self._messages and self._timeline.now < self.calm_at:
+        if self._messages and self._timeline.now < self.calm_at and self._timeline.happens():
             self._push_again(self._timeline.rng.choice(self._messages))
 
     def _push_again(self, message: _Message) -> None:
@@ -231,8 +233,9 @@ class PubSub:
             message.settled = True
             self._record.add((WatchDeadLettered if watchs else DeadLettered)(timeline.now, message.name))
             return
-        longest = min(_LONGEST_BACK_OFF, _FIRST_BACK_OFF * 2 ** (message.attempts - 1))
-        timeline.after(timeline.rng.uniform(_FIRST_BACK_OFF, longest + 1), self._push, message)
+        first = self._first_back_off
+        longest = min(_LONGEST_BACK_OFF, first * 2 ** (message.attempts - 1))
+        timeline.after(timeline.rng.uniform(first, longest + 1), self._push, message)
 
     def _body(self, message: _Message) -> bytes:
         published_at = datetime.fromtimestamp(self._epoch + message.published_at, UTC).isoformat()

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from handlers.bootstrap import Container
 from handlers.ledger import Ledger
 from handlers.retry_failed_job import RetryFailedJob
+from tests.simulation import story
 from tests.simulation.liveness import FAULTS, LivenessWorld
 
 _SCHEDULES = 10  # of each fault
@@ -20,7 +21,7 @@ def test_events_end_in_time_beside_a_fault_that_never_heals(fault: str, figure: 
     for seed in range(first, first + _SCHEDULES * len(FAULTS), len(FAULTS)):
         run = (world := LivenessWorld(seed)).run()
         assert fault == world.fault
-        assert not run.violations, run.story()
+        assert not run.violations, story.of_seed(seed, world=LivenessWorld)
     figure("schedules with a fault that never heals", _SCHEDULES)
 
 

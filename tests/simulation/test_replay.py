@@ -10,7 +10,11 @@ import time
 
 import pytest
 
-from tests.simulation.mutants import AsksAgain
+from handlers.bootstrap import Container
+from tests.simulation import story
+from tests.simulation.deviations import Rehearsal
+from tests.simulation.mutants import AsksAgain, NoDoubtPause, RejectionForEver
+from tests.simulation.record import Froze, Trouble
 from tests.simulation.world import World
 
 _SEEDS = 10
@@ -42,10 +46,26 @@ def test_two_seeds_give_two_histories() -> None:
     assert World(7).run().record.history() != World(8).run().record.history()
 
 
-def test_story_of_a_violation_has_seed_and_history() -> None:
-    story = World(1, AsksAgain).run().story()
-    assert story.startswith("Seed 1 breaks an invariant:\n  - job-")
-    assert re.search(r"^ +\d+\.\d{3}  CallSent +call=", story, re.MULTILINE)
+@pytest.mark.parametrize(("seed", "mutant"), [(1, AsksAgain), (12, RejectionForEver), (3, NoDoubtPause)], ids=str)
+def test_story_of_a_violation_has_six_deviations_at_most_in_fifteen_lines(seed: int, mutant: type[Container]) -> None:
+    whole, (shortest, needed) = World(seed, mutant).run(), story.shortest(seed, mutant)
+    assert shortest.violations
+    assert needed <= 6
+    assert len(shortest.record.effects) < len(whole.record.effects)
+    lines = story.of_seed(seed, mutant).splitlines()
+    assert lines[0].startswith(f"Seed {seed} breaks an invariant: {needed} of what went wrong in it are enough")
+    assert re.match(r"  - job-\d+: ", lines[1])
+    assert all(re.match(r" +(\d+\.\d{3}  \S+|\.\.\.)", line) for line in lines[2:])
+    assert len(lines) <= 15
+
+
+def test_rehearsal_of_everything_replays_the_seed() -> None:
+    assert World(7).run().record.history() == World(7, rehearsal=Rehearsal(7)).run().record.history()
+
+
+def test_rehearsal_that_keeps_nothing_goes_well() -> None:
+    effects = World(97, rehearsal=Rehearsal(97, None, [])).run().record.effects
+    assert not [effect for effect in effects if isinstance(effect, Trouble | Froze)]
 
 
 def _command(*arguments: str) -> list[str]:

@@ -8,6 +8,7 @@ from functools import cache
 import pytest
 
 from tests.predecessor import RELEASE
+from tests.simulation import story
 from tests.simulation.excuses import NEXT
 from tests.simulation.mutants import UnknownFieldsLost
 from tests.simulation.record import Delivered, Instance, ResumeStarted, Written
@@ -32,7 +33,7 @@ def _run(first: int) -> _Covered:
     covered = _Covered()
     for seed in range(first, first + _AT_ONCE):
         run = VersionsWorld(seed).run()
-        covered.broken += [run.story()] if run.violations else []
+        covered.broken += [story.of_seed(seed, world=VersionsWorld)] if run.violations else []
         covered.in_turn |= _in_turn(run)
     return covered
 

@@ -16,6 +16,8 @@ from contextvars import Context, copy_context
 from typing import Any
 from unittest import mock
 
+from tests.simulation.deviations import Rehearsal
+
 _AT_ONCE = 1e-6  # seconds between the events that a frozen process finds waiting for it
 
 
@@ -29,9 +31,18 @@ class Timeline:
     def __init__(self, rng: random.Random) -> None:
         self.now = 0.0
         self.rng = rng
+        self.rehearsal = rng if isinstance(rng, Rehearsal) else None
         self.runnable: list[ProcessLoop] = []
         self._due: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = []
         self._entered = 0
+
+    def happens(self) -> bool:
+        """Whether something may happen that has been drawn, and need not happen."""
+        return self.rehearsal is None or self.rehearsal.happens()
+
+    def trouble(self, service: str, draw: Callable[[], str]) -> str:
+        """What happens to the next exchange with this service, where it is not left out."""
+        return self.rehearsal.trouble(service, draw) if self.rehearsal else draw()
 
     def after(self, seconds: float, callback: Callable[..., object], *args: Any) -> None:
         """Let it happen that much later."""

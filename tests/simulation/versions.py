@@ -8,6 +8,7 @@ from google.cloud.firestore_v1.types import CommitRequest
 
 from handlers.bootstrap import Clients, Container
 from handlers.web.settings import Settings
+from tests.simulation.deviations import Rehearsal
 from tests.simulation.excuses import NEXT, VersionsJudge
 from tests.simulation.firestore import LATER_FIELD
 from tests.simulation.instance import FunctionInstance, Program, Services
@@ -65,13 +66,13 @@ class VersionsWorld(World):
     judges = VersionsJudge
     has_watch = False  # 1.0 has none
 
-    def __init__(self, seed: int, kind: type[Container] = Container) -> None:
+    def __init__(self, seed: int, kind: type[Container] = Container, rehearsal: Rehearsal | None = None) -> None:
         self._chance = rng = random.Random(f"releases of {seed}")
         other = PredecessorInstance if rng.choice(_NEIGHBOURS) == "predecessor" else NextInstance
         self._releases: list[type[FunctionInstance]] = [FunctionInstance, other]
         rng.shuffle(self._releases)
         self._strays = rng.choice((0.0, 0.2, 0.5))  # share of instances that start in the other release
-        super().__init__(seed, kind)
+        super().__init__(seed, kind, rehearsal)
         for _ in range(rng.choice((1, 1, 2, 3, 6))):
             self.timeline.after(rng.choice((10.0, self.calm_at)) * rng.random(), self._deploy)
 

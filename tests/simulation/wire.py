@@ -13,7 +13,6 @@ from tests.simulation import faults
 from tests.simulation.faults import Faults
 from tests.simulation.timeline import ProcessLoop, Timeline
 
-_LATEST = 200.0  # seconds after its caller gave up on it at which a request can still arrive
 _CONNECT_TIMEOUT = 10.0  # seconds
 
 _TRANSIENT = (
@@ -70,14 +69,16 @@ class Wire:
         lost: Callable[[], Any],
         overdue: Callable[[], Any],
         cut_off: Callable[[], Any] | None = None,
+        reads: bool = False,
     ) -> Any:
         """Let the effect happen at the service and bring its answer back, or whatever becomes of it instead.
 
         The effect is told what trouble the service itself is in. What is an exception is raised, what the effect raises
         included. `cut_off` is the answer where this is cancelled while nothing was sent; None: it is cancelled.
+        `reads`: it changes nothing at the service.
         """
         timeline, rng = self.timeline, self.timeline.rng
-        trouble = self.faults.trouble(service, self.instance)
+        trouble = self.faults.trouble(service, self.instance, reads=reads)
         answer: Future[Any] = self.loop.create_future()
         there, back = (self.faults.latency[service] * (0.3 + rng.random()) for _ in "ab")
         gives_up_at = timeline.now + seconds
@@ -115,7 +116,7 @@ class Wire:
             case faults.SLOW:
                 there, back = (rng.choice((1.0, 5.0, 20.0)) * rng.random() for _ in "ab")
             case faults.LATE:
-                there = seconds + rng.random() * _LATEST
+                there = seconds + rng.random() * self.faults.latest
             case faults.FREEZES:
                 seconds_still = self.faults.freezes_for * (0.5 + rng.random())
                 timeline.after(rng.random() * (there + back), self._host.freeze, seconds_still)
@@ -138,7 +139,15 @@ class Wire:
         else:
             answer.set_result(result)
 
-    async def rpc(self, service: str, effect: Callable[[str], Any], *, retry: Any, timeout: float) -> Any:  # noqa: ASYNC109
+    async def rpc(
+        self,
+        service: str,
+        effect: Callable[[str], Any],
+        *,
+        retry: Any,
+        timeout: float,  # noqa: ASYNC109
+        reads: bool = False,
+    ) -> Any:
         """One gRPC method, with tries as the given AsyncRetry says; `timeout` is that of one try."""
         rng = self.timeline.rng
 
@@ -154,7 +163,13 @@ class Wire:
 
         async def call() -> Any:
             return await self.exchange(
-                service, carry_out, seconds=timeout, refused=transient, lost=transient, overdue=_deadline_exceeded
+                service,
+                carry_out,
+                seconds=timeout,
+                refused=transient,
+                lost=transient,
+                overdue=_deadline_exceeded,
+                reads=reads,
             )
 
         return await (retry(call)() if retry else call())

@@ -12,6 +12,7 @@ from typing import Any
 from handlers.bootstrap import WATCH_SUFFIX, Container
 from handlers.telemetry.logging import log
 from tests.simulation import invariants
+from tests.simulation.deviations import Rehearsal
 from tests.simulation.faults import Faults
 from tests.simulation.firestore import Firestore
 from tests.simulation.google import Google, Job
@@ -26,7 +27,7 @@ from tests.simulation.watched import Watched, is_watched
 _MOST_SECONDS = 10 * 86_400.0
 _MOST_STEPS = 300_000
 # seconds after the calm until the last freeze is over, what was late has arrived, and the last lease has lapsed
-_AFTERMATH = 600.0 + 200.0 + 150.0 + 90.0
+AFTERMATH = 600.0 + 200.0 + 150.0 + 90.0
 _MOST_REPORTS = 5  # of one failure: each may bring several follow-ups, and each of those another report, without an end
 _RUBBISH = (b"", b"{", b"\xff\xfe", b"null", b'{"archiveJobId": "job-1"}', b'{"archiveJobId": 7, "userId": "user-1"}')
 _COLLECTION = "projects/p/databases/(default)/documents/archiveJobRetries"
@@ -45,11 +46,6 @@ class Run:
     answered: frozenset[tuple[str, int, str]]  # what Google answered: (service, status, code or reason)
     happened: frozenset[tuple[str, str]]  # what went wrong: (service, trouble)
 
-    def story(self) -> str:
-        """For a person: what was broken, and how it came to that."""
-        broken = "\n".join(f"  - {violation}" for violation in self.violations)
-        return f"Seed {self.seed} breaks an invariant:\n{broken}\n\n{self.record.history()}"
-
 
 class World:
     """Everything but the function's own code."""
@@ -58,8 +54,8 @@ class World:
     judges = invariants.Judge
     faults_kind = Faults
 
-    def __init__(self, seed: int, kind: type[Container] = Container) -> None:
-        rng = random.Random(seed)
+    def __init__(self, seed: int, kind: type[Container] = Container, rehearsal: Rehearsal | None = None) -> None:
+        rng = rehearsal or random.Random(seed)
         random.seed(seed)  # AsyncRetry's jitter comes of the global one
         self.seed = seed
         self.record = Record()
@@ -110,14 +106,15 @@ class World:
             park=self.settings.ambiguous_retry == "park",
             doubt_pause=self.settings.doubt_pause_seconds,
             event_max_age=self.settings.event_max_age.total_seconds(),
-            settled_at=self.calm_at + _AFTERMATH,
+            settled_at=self.calm_at + AFTERMATH,
             jobs=self.google.jobs,
             watch_interval=self.settings.watch_interval_seconds,
         )
         violations = endless + invariants.broken(self.record.effects, terms, self.judges)
         for instance in self._instances:
             instance.loop.die()
-        return Run(self.seed, self.record, violations, frozenset(self.google.seen), frozenset(self.faults.happened))
+        answered, happened = frozenset(self.google.seen), frozenset(self.faults.happened)
+        return Run(self.seed, self.record, violations, answered, happened)
 
     # --- Cloud Run ---
 
@@ -158,7 +155,7 @@ class World:
                 after(rng.choice((1.0, self.calm_at)) * rng.random(), self._strike_one, blow)
 
     def _strike_one(self, blow: Callable[[FunctionInstance], None]) -> None:
-        if self._instances:
+        if self._instances and self.timeline.happens():
             blow(self.timeline.rng.choice(self._instances))
 
     def _kill(self, instance: FunctionInstance) -> None:
@@ -178,31 +175,35 @@ class World:
         self._credentials = [f"user-{number}" for number in range(1, rng.choice((2, 2, 3)))]
         for credential in self._credentials:
             self.grants.add(credential)
-        for _ in range(rng.choice((1, 1, 2, 3))):
+        for number in range(rng.choice((1, 1, 2, 3))):
             job = self.google.add_job(rng.choice(self._credentials))
             job.used_before = rng.choice((0, 0, 0, 0, 0, 0, 0, 1, 2))
             data = self._event(job)
-            for _ in range(rng.choice((1, 1, 1, 2))):
-                self._fail_some_time(data)
+            for copy in range(rng.choice((1, 1, 1, 2))):
+                self._fail_some_time(data, deviates=number + copy > 0)
             if rng.random() < 0.1:  # another event, by any of the user's grants
                 self._fail_some_time(self._event(job, rng.choice(self._credentials)))
-        if rng.random() < 0.05:  # a user consents anew while a delivery looks at the old grant
+        if (
+            rng.random() < 0.05 and self.timeline.happens()
+        ):  # a user consents anew while a delivery looks at the old grant
             job, at = self.google.add_job(self._credentials[0]), rng.random()
             self.grants.change(job.credential, "revoked")
             self.timeline.after(at, self.pubsub.fail, self._event(job), {})
             consents_at = at + rng.choice((0.1, 1.0, 5.0)) * rng.random()
             self.timeline.after(consents_at, self.grants.change, job.credential, "good")
-        if rng.random() < 0.05:
+        if rng.random() < 0.05 and self.timeline.happens():
             self.timeline.after(rng.random(), self.pubsub.fail, rng.choice(_RUBBISH), {"from": "nowhere"})
-        if rng.random() < 0.05:
+        if rng.random() < 0.05 and self.timeline.happens():
             job = self.google.add_job("user-1")
             begins, seconds = (self.calm_at * rng.random() for _ in "ab")
             self.timeline.after(begins, self.firestore.write_unreadable, _COLLECTION, job.name, seconds)
             self.timeline.after(begins + seconds * rng.random(), self.pubsub.fail, self._event(job), {})
 
-    def _fail_some_time(self, data: bytes) -> None:
+    def _fail_some_time(self, data: bytes, *, deviates: bool = True) -> None:
         rng = self.timeline.rng
-        self.timeline.after(rng.choice((0.001, 1.0, self.calm_at)) * rng.random(), self.pubsub.fail, data, {})
+        seconds = rng.choice((0.001, 1.0, self.calm_at)) * rng.random()
+        if not deviates or self.timeline.happens():
+            self.timeline.after(seconds, self.pubsub.fail, data, {})
 
     def _event(self, job: Job, credential: str = "") -> bytes:
         rng = self.timeline.rng
@@ -231,13 +232,15 @@ class World:
         # its failure is fresh, however old the first one's is
         if b"failedAt" in data:
             data = json.dumps({key: value for key, value in json.loads(data).items() if key != "failedAt"}).encode()
-        self.timeline.after(rng.choice((1.0, 100.0, 3000.0)) * rng.random(), self.pubsub.fail, data, {})
+        seconds = rng.choice((1.0, 100.0, 3000.0)) * rng.random()
+        if self.timeline.happens():
+            self.timeline.after(seconds, self.pubsub.fail, data, {})
 
     def _export_again(self, credential: str) -> None:
         """The user has just consented anew, and the product looks at what had failed."""
         rng = self.timeline.rng
         failed = [job for job in self.google.jobs.values() if job.credential == credential and not job.parent]
-        if failed and rng.random() < 0.9:
+        if failed and rng.random() < 0.9 and self.timeline.happens():
             data = self._event(rng.choice(failed))
             self.timeline.after(rng.choice((0.0, 1.0)) * rng.random(), self.pubsub.fail, data, {})
 
