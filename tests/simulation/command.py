@@ -24,6 +24,7 @@ from tests.simulation.world import World
 
 _CHUNK = 50  # schedules that a worker runs before it reports
 _REPORT_EVERY = 30.0  # seconds, where the output is no terminal
+_FEW, _SEEDS_TO_SHRINK = 6, 5  # deviations, and seeds that are tried where one takes more
 _STORIES = 3  # violations that are told in full; all are counted
 
 _T = TypeVar("_T")
@@ -79,11 +80,24 @@ def _show(world: type[World], seed: int, mutant: str | None, *, whole: bool) -> 
 def _planted() -> int:
     found = {mutant: first_seed_that_finds(mutant, said) for mutant, said in MUTANTS.items()}
     for mutant, seed in found.items():
-        said = "not found" if seed is None else f"found by seed {seed}, {story.shortest(seed, mutant)[1]} deviations"
-        print(f"{mutant.__name__:<30} {said:<35} {mutant.__doc__}", flush=True)
+        said = "not found" if seed is None else f"found by seed {seed}, told by {_few_deviations(mutant, seed)}"
+        print(f"{mutant.__name__:<30} {said:<55} {mutant.__doc__}", flush=True)
     seeds = [seed for seed in found.values() if seed is not None]
     print(f"{len(seeds)} of {len(found)} mutants found, the hardest of them after {max(seeds) + 1} schedules")
     return 0 if len(seeds) == len(found) else 1
+
+
+def _few_deviations(mutant: type[Container], first: int) -> str:
+    """How many it takes, at the first of some seeds that shrinks to a few."""
+    told, seed = list[tuple[int, int]](), first
+    while len(told) < _SEEDS_TO_SHRINK:
+        told.append((story.shortest(seed, mutant)[1], seed))
+        again = first_seed_that_finds(mutant, MUTANTS[mutant], seed + 1) if told[-1][0] > _FEW else None
+        if again is None:
+            break
+        seed = again
+    needed, seed = min(told)
+    return f"{needed} deviations" + (f" of seed {seed}" if seed != first else "")
 
 
 def _many(seeds: range, world: type[World], mutant: str | None) -> int:
