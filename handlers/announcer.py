@@ -8,7 +8,7 @@ from handlers.domain.delivery import Delivery
 from handlers.domain.events import MalformedEvent, encode
 from handlers.domain.ledger_entry import LedgerEntry
 from handlers.domain.messages import RetryRejected
-from handlers.domain.outcomes import Deferred, Fault, Outcome, Rejected, Retried
+from handlers.domain.outcomes import Deferred, Outcome, Rejected, Retried, StepError
 from handlers.ledger import Ledger
 from handlers.ports import DeliveryLog, Publisher, VersionedEntry
 
@@ -65,7 +65,7 @@ class Announcer:
             return Deferred(entry.not_before)
         outcome = await (self._follow_up(entry) if entry.state == "retried" else self.reject(entry))
         if entry.not_before:  # deferred once. Where this fails, it is put back and published once more
-            with suppress(Fault):
+            with suppress(StepError):
                 await self._deadlines.step("announced", PUBLISHED, self._ledger.announced(found), decides=False)
         return outcome
 

@@ -20,7 +20,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from handlers.domain.decisions import RetryPolicy
-from handlers.domain.events import FailedJob
+from handlers.domain.events import JobEvent
 from handlers.domain.ledger_entry import LedgerEntry
 from handlers.domain.outcomes import Throttled, Transient
 from handlers.ports import Conflict, Store, Unreadable, VersionedEntry
@@ -28,13 +28,13 @@ from handlers.ports import Conflict, Store, Unreadable, VersionedEntry
 _CLOCK_SKEW = timedelta(hours=1)  # by which an instance's clock may be off; due entries are judged by the store's
 
 
-class InProgress(Struct, frozen=True):
+class NotYet(Struct, frozen=True):
     """Another delivery holds the claim, or the pause after a call in doubt is not over."""
 
     detail: str
 
 
-class AlreadyDecided(Struct, frozen=True):
+class NoCallNeeded(Struct, frozen=True):
     """The job needs no call: it is answered, or it waits for its time."""
 
     found: VersionedEntry
@@ -93,7 +93,7 @@ class Ledger:
         self._now = now
         self.new_owner = new_owner
 
-    async def look(self, job: FailedJob) -> Claimable | InProgress | AlreadyDecided:
+    async def look(self, job: JobEvent) -> Claimable | NotYet | NoCallNeeded:
         """What a claim would meet. Raises Throttled."""
         back_off = _BackOff()
         while True:
@@ -104,9 +104,7 @@ class Ledger:
             except Transient:
                 await back_off()
 
-    async def claim(
-        self, job: FailedJob, owner: str, looked: Claimable | None = None
-    ) -> Claim | InProgress | AlreadyDecided:
+    async def claim(self, job: JobEvent, owner: str, looked: Claimable | None = None) -> Claim | NotYet | NoCallNeeded:
         """Ask for the right to call Google for this job. Of any number that ask at once, one gets it.
 
         Most jobs are new, so without a look the first try creates an entry. Raises Throttled where nothing was written,
@@ -133,22 +131,22 @@ class Ledger:
             free = self._judge(found, job)
         return free
 
-    def _judge(self, found: VersionedEntry | None, job: FailedJob) -> Claimable | InProgress | AlreadyDecided:
+    def _judge(self, found: VersionedEntry | None, job: JobEvent) -> Claimable | NotYet | NoCallNeeded:
         now = self._now()
         new = LedgerEntry(job_id=job.job_id, root_job_id="", retries_before=0, updated_at=now, expire_at=now)
         old = found.entry if found else new
         if found:
             if old.state == "claimed" and found.age <= old.lease_seconds:
-                return InProgress("another delivery of this job is in progress")
+                return NotYet("another delivery of this job is in progress")
             if old.is_final_for(job, found.written_at, found.read_at):
-                return AlreadyDecided(found)
+                return NoCallNeeded(found)
             left = self._policy.pause_before(old) - found.age
             if left > 0:
-                return InProgress(f"a call to Google had no answer: the next one waits for {left:.0f} s more")
+                return NotYet(f"a call to Google had no answer: the next one waits for {left:.0f} s more")
         claimed = old.claimed(job, owner="", lease_seconds=self._lease_seconds)
         return Claimable(found, replace(claimed, updated_at=now, expire_at=now + self._keep))
 
-    async def withdraw(self, job: FailedJob, owner: str) -> None:
+    async def withdraw(self, job: JobEvent, owner: str) -> None:
         """Give up a claim that may have been written though its answer was lost, so that it does not lapse.
 
         The claim may still be under way. So where it is not found, an open entry is written in its place, with which
@@ -185,7 +183,7 @@ class Ledger:
             if link and await self._load(link.job_id):
                 link = None  # the new job is known already
 
-    async def keep(self, job: FailedJob, found: VersionedEntry | None, entry: LedgerEntry) -> None:
+    async def keep(self, job: JobEvent, found: VersionedEntry | None, entry: LedgerEntry) -> None:
         """Write an entry that waits or is ended, without a claim: of two that come at once, either will do."""
         entry = self._unclaimed(entry)
         version, back_off = found.version if found else None, _BackOff()
@@ -254,7 +252,7 @@ async def reopen(store: Store, found: VersionedEntry, now: datetime) -> None:
     await store.write(replace(found.entry.reopened(), updated_at=now), found.version)
 
 
-def _gives_way(entry: LedgerEntry, job: FailedJob) -> bool:
+def _gives_way(entry: LedgerEntry, job: JobEvent) -> bool:
     """Whether an entry that somebody else wrote meanwhile may be written over: it waits, for another credential."""
     return entry.state == "open" or (entry.state == "deferred" and not entry.is_of(job))
 

@@ -19,19 +19,19 @@ from handlers.announcer import Announcer, reject_malformed
 from handlers.deadlines import CLAIMED, PREPARED, RECORDED, RECOVERED, Deadlines
 from handlers.domain.decisions import Decision, RetryPolicy, decide, event_to_keep
 from handlers.domain.delivery import Delivery
-from handlers.domain.events import FailedJob, MalformedEvent, parse_failed
+from handlers.domain.events import JobEvent, MalformedEvent, parse_failed
 from handlers.domain.ledger_entry import LedgerEntry
 from handlers.domain.outcomes import (
-    Fault,
     Outcome,
     Rejection,
     Retried,
     RetryLater,
+    StepError,
     Throttled,
     Transient,
     faults_as_outcomes,
 )
-from handlers.ledger import AlreadyDecided, Claim, Claimable, InProgress, LeaseLost, Ledger
+from handlers.ledger import Claim, Claimable, LeaseLost, Ledger, NoCallNeeded, NotYet
 from handlers.ports import AccessToken, DeliveryLog, Portability, Publisher, Tokens, VersionedEntry
 from handlers.retry_call import RetryCall
 
@@ -65,33 +65,33 @@ class _JobRetry:
     """One delivery of a well-formed event."""
 
     def __init__(
-        self, case: RetryFailedJob, delivery: Delivery, job: FailedJob, deadlines: Deadlines, log: DeliveryLog
+        self, use_case: RetryFailedJob, delivery: Delivery, job: JobEvent, deadlines: Deadlines, log: DeliveryLog
     ) -> None:
-        self._case = case
+        self._use_case = use_case
         self._delivery = delivery
         self._job = job
         self._announcer = Announcer(
-            delivery, deadlines, log, ledger=case.ledger, retried=case.retried, rejected=case.rejected
+            delivery, deadlines, log, ledger=use_case.ledger, retried=use_case.retried, rejected=use_case.rejected
         )
-        self._call = RetryCall(case.portability, case.tokens, case.shutting_down, deadlines, log)
+        self._call = RetryCall(use_case.portability, use_case.tokens, use_case.shutting_down, deadlines, log)
         self._step = deadlines.step
         self._log = log
         log.bind(archiveJobId=job.job_id, userId=job.user_id, credentialId=job.credential_id)
 
     async def outcome(self) -> Outcome:
-        case, job = self._case, self._job
+        use_case, job = self._use_case, self._job
         looked: Claimable | None = None
-        expired = case.policy.judge_age(job, case.now())
-        forbidden = expired or case.policy.judge_retries(job.retries_before)
+        expired = use_case.policy.judge_age(job, use_case.now())
+        forbidden = expired or use_case.policy.judge_retries(job.retries_before)
         # a first delivery has nothing to find but a parked doubt: it looks by claiming
-        if forbidden or self._delivery.attempt != 1 or case.policy.park_ambiguous:
-            found = await self._step("look", PREPARED, case.ledger.look(job))
-            if forbidden and isinstance(found, AlreadyDecided) and found.found.entry.state == "deferred":
+        if forbidden or self._delivery.delivery_attempt != 1 or use_case.policy.park_ambiguous:
+            found = await self._step("look", PREPARED, use_case.ledger.look(job))
+            if forbidden and isinstance(found, NoCallNeeded) and found.found.entry.state == "deferred":
                 return await self._announcer.reject(found.found.entry.merged(job).rejected(forbidden))
             if not isinstance(found, Claimable):
                 return await self._without_call(found, "look")
             looked = found
-            known = case.policy.judge_entry(looked.entry)
+            known = use_case.policy.judge_entry(looked.entry)
             if forbidden:  # by the event itself: that leaves no trace in the ledger
                 return await self._announcer.reject(looked.entry.rejected(expired or known or forbidden))
         token = None if looked and known else await self._token()
@@ -102,32 +102,32 @@ class _JobRetry:
         recorded = await self._record(claim, decision)
         return decision.nack or await self._announce_first(recorded)
 
-    async def _without_call(self, found: InProgress | AlreadyDecided, step: str) -> Outcome:
+    async def _without_call(self, found: NotYet | NoCallNeeded, step: str) -> Outcome:
         """What another delivery has done, or does."""
-        if isinstance(found, InProgress):
+        if isinstance(found, NotYet):
             self._log.failed(step)
             return RetryLater(found.detail)
         entry = found.found.entry
         if entry.state == "deferred" and not entry.is_of(self._job):
-            data, attributes = event_to_keep(self._delivery, self._job, self._case.now())
+            data, attributes = event_to_keep(self._delivery, self._job, self._use_case.now())
             kept = replace(entry.merged(self._job), event=data, attributes=attributes)
-            replaced = await self._step("record", RECORDED, self._case.ledger.replace_kept(found.found, kept))
+            replaced = await self._step("record", RECORDED, self._use_case.ledger.replace_kept(found.found, kept))
             return await self._announcer.announce(replaced)
         # a message that comes again was not acknowledged: whoever decided did not get that published
-        self._log.bind(republished=self._delivery.attempt <= 1)
+        self._log.bind(republished=self._delivery.delivery_attempt <= 1)
         return await self._announcer.announce(found.found)
 
     async def _token(self) -> AccessToken | Rejection:
-        tokens, credential_id = self._case.tokens, self._job.credential_id
+        tokens, credential_id = self._use_case.tokens, self._job.credential_id
         cached = tokens.cached(credential_id)
         self._log.bind(tokenCached=cached is not None)
         if cached:
             return cached
         return await self._step("token", PREPARED, tokens.get(credential_id))
 
-    async def _claim(self, looked: Claimable | None) -> Claim | InProgress | AlreadyDecided:
-        ledger, job = self._case.ledger, self._job
-        if self._case.shutting_down():
+    async def _claim(self, looked: Claimable | None) -> Claim | NotYet | NoCallNeeded:
+        ledger, job = self._use_case.ledger, self._job
+        if self._use_case.shutting_down():
             raise Transient("the instance is shutting down: no job is claimed any more")
         owner = ledger.new_owner()
         try:
@@ -135,7 +135,7 @@ class _JobRetry:
         except Throttled:
             raise
         except Exception:
-            with suppress(Fault):  # where that fails too, the claim lapses and counts as a call in doubt
+            with suppress(StepError):  # where that fails too, the claim lapses and counts as a call in doubt
                 await self._step("withdraw", RECOVERED, ledger.withdraw(job, owner), decides=False)
             raise
         if isinstance(claim, Claim):
@@ -145,7 +145,7 @@ class _JobRetry:
 
     async def _decide(self, claim: Claim, token: AccessToken | Rejection | None) -> Decision:
         """Decide, and call Google if that is the decision."""
-        entry, policy = claim.entry, self._case.policy
+        entry, policy = claim.entry, self._use_case.policy
         if known := policy.judge_entry(entry):
             return Decision(entry.rejected(known))
         if token is None:
@@ -161,7 +161,7 @@ class _JobRetry:
         return decide(answer, entry, policy, self._job, self._delivery)
 
     async def _record(self, claim: Claim, decision: Decision) -> VersionedEntry:
-        entry, ledger = decision.entry, self._case.ledger
+        entry, ledger = decision.entry, self._use_case.ledger
         if entry.new_job_id:
             self._log.bind(newArchiveJobId=entry.new_job_id)  # logged even if recording fails
         try:
@@ -182,8 +182,8 @@ class _JobRetry:
 
     async def _give_back(self, claim: Claim, entry: LedgerEntry) -> None:
         """End the claim. Where that fails it lapses by itself, and counts as a call in doubt."""
-        with suppress(LeaseLost, Fault):
-            await self._step("release", RECORDED, self._case.ledger.record(claim, entry), decides=False)
+        with suppress(LeaseLost, StepError):
+            await self._step("release", RECORDED, self._use_case.ledger.record(claim, entry), decides=False)
 
     async def _announce_first(self, recorded: VersionedEntry) -> Outcome:
         outcome = await self._announcer.announce(recorded)

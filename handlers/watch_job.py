@@ -20,19 +20,19 @@ from handlers.deadlines import ANSWERED, PREPARED, PUBLISHED, RECORDED, RECOVERE
 from handlers.domain.answers import Answer, BackOff, Cooldown, FaultOfOurs, JobState, Unauthorized
 from handlers.domain.decisions import event_to_keep
 from handlers.domain.delivery import Delivery
-from handlers.domain.events import FailedJob, MalformedEvent, encode, known_fields, parse_started, timestamp
+from handlers.domain.events import JobEvent, MalformedEvent, encode, known_fields, parse_started, timestamp
 from handlers.domain.ledger_entry import LedgerEntry
 from handlers.domain.messages import ArchiveJobEnded
 from handlers.domain.outcomes import (
     Ended,
-    Failed,
+    Fault,
     Outcome,
     Rejection,
     RetryLater,
     Watching,
     faults_as_outcomes,
 )
-from handlers.ledger import AlreadyDecided, Claimable, InProgress, Ledger
+from handlers.ledger import Claimable, Ledger, NoCallNeeded, NotYet
 from handlers.ports import AccessToken, DeliveryLog, JobStates, Publisher, Tokens, VersionedEntry
 
 _LONGEST_WAIT = timedelta(minutes=50)
@@ -76,11 +76,11 @@ class _Look:
     """One delivery of a well-formed event."""
 
     def __init__(
-        self, case: WatchJob, delivery: Delivery, job: FailedJob, deadlines: Deadlines, log: DeliveryLog
+        self, use_case: WatchJob, delivery: Delivery, job: JobEvent, deadlines: Deadlines, log: DeliveryLog
     ) -> None:
-        self._case = case
+        self._use_case = use_case
         self._delivery = delivery
-        self._came_at = min(job.published_at or case.now(), case.now() + _CLOCK_SKEW)
+        self._came_at = min(job.published_at or use_case.now(), use_case.now() + _CLOCK_SKEW)
         self._job = job = _not_started_later(job, self._came_at)
         self._deadlines = deadlines
         self._step = deadlines.step
@@ -89,20 +89,20 @@ class _Look:
         log.bind(attempt=job.retries_before, rootArchiveJobId=job.root_job_id or job.job_id)
 
     async def outcome(self) -> Outcome:
-        known = await self._step("look", PREPARED, self._case.ledger.look(self._job))
+        known = await self._step("look", PREPARED, self._use_case.ledger.look(self._job))
         match known:
-            case InProgress(detail):
+            case NotYet(detail):
                 return RetryLater(detail)
             case Claimable(None):
-                return await self._keep(None, known.entry, self._came_at + self._case.interval)
+                return await self._keep(None, known.entry, self._came_at + self._use_case.interval)
             case Claimable(VersionedEntry() as found):
                 return await self._look(found)
-            case AlreadyDecided(VersionedEntry(entry) as found) if entry.not_before:
+            case NoCallNeeded(VersionedEntry(entry) as found) if entry.not_before:
                 if not entry.is_of(self._job):  # the latest credential is the one to look with
                     kept = self._kept(entry, entry.not_before)
-                    await self._step("record", RECORDED, self._case.ledger.replace_kept(found, kept))
+                    await self._step("record", RECORDED, self._use_case.ledger.replace_kept(found, kept))
                 return Watching(entry.not_before)
-            case AlreadyDecided(VersionedEntry(entry)):
+            case NoCallNeeded(VersionedEntry(entry)):
                 return Ended(entry.reason, entry.cause)  # published before it was written
         raise AssertionError(known)
 
@@ -115,7 +115,7 @@ class _Look:
             self._log.failed("state")
         match answer:
             case FaultOfOurs(detail):
-                return Failed(detail)
+                return Fault(detail)
             case JobState(said, export_time):
                 state = said if said in _ENDS else ""
                 ended_at = export_time or ended_at
@@ -128,15 +128,15 @@ class _Look:
         if not state and age >= _GIVEN_UP:
             state = "UNKNOWN"
         if not state:
-            return await self._keep(found, found.entry, found.read_at + self._case.wait(age))
+            return await self._keep(found, found.entry, found.read_at + self._use_case.wait(age))
         await self._publish(state, cause, ended_at)
         stored = "rejected" if state == "UNKNOWN" else "ended"  # a rejection answers no later event
         entry = replace(found.entry.merged(self._job).done(), state=stored, reason=state, cause=cause)
-        await self._step("record", PUBLISHED, self._case.ledger.keep(self._job, found, entry))
+        await self._step("record", PUBLISHED, self._use_case.ledger.keep(self._job, found, entry))
         return Ended(state, cause)
 
     async def _state(self, now: datetime) -> JobState | Answer:
-        tokens, credential_id = self._case.tokens, self._job.credential_id
+        tokens, credential_id = self._use_case.tokens, self._job.credential_id
         token = await self._step("token", PREPARED, tokens.get(credential_id))
         if isinstance(token, Rejection):
             return token
@@ -150,13 +150,13 @@ class _Look:
 
     async def _ask(self, token: AccessToken, now: datetime) -> JobState | Answer | Unauthorized:
         seconds = max(self._deadlines.seconds_left(ANSWERED), 0.1)
-        asked = self._case.states.state(self._job.job_id, token=token.value, seconds=seconds, now=now)
+        asked = self._use_case.states.state(self._job.job_id, token=token.value, seconds=seconds, now=now)
         return await self._step("state", ANSWERED, asked)
 
     async def _publish(self, state: str, cause: str, ended_at: datetime) -> None:
         job = self._job
         if state == "FAILED":
-            await self._step("publish", PUBLISHED, self._case.failed.publish(known_fields(job), {}))
+            await self._step("publish", PUBLISHED, self._use_case.failed.publish(known_fields(job), {}))
             return
         event = ArchiveJobEnded(
             archive_job_id=job.job_id,
@@ -168,21 +168,21 @@ class _Look:
             cause=cause,
             ended_at=timestamp(ended_at),
         )
-        published = self._case.ended.publish(encode(event), event.message_attributes())
+        published = self._use_case.ended.publish(encode(event), event.message_attributes())
         await self._step("publish", PUBLISHED, published)
 
     async def _keep(self, found: VersionedEntry | None, entry: LedgerEntry, until: datetime) -> Outcome:
         kept = self._kept(entry, until)
-        await self._step("record", RECORDED, self._case.ledger.keep(self._job, found, kept))
+        await self._step("record", RECORDED, self._use_case.ledger.keep(self._job, found, kept))
         return Watching(until)
 
     def _kept(self, entry: LedgerEntry, until: datetime) -> LedgerEntry:
-        now = self._case.now()
+        now = self._use_case.now()
         job = replace(self._job, started_at=self._job.started_at or now)
         return entry.merged(self._job).deferred(until, *event_to_keep(self._delivery, job, now))
 
 
-def _not_started_later(job: FailedJob, came_at: datetime) -> FailedJob:
+def _not_started_later(job: JobEvent, came_at: datetime) -> JobEvent:
     """With a time that has passed when the event came: one far ahead would be looked at for ever."""
     if job.started_at is None or job.started_at <= came_at:
         return job

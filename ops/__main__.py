@@ -14,7 +14,7 @@ import click
 import msgspec
 
 from handlers.domain.events import JobId, UserId, plain_job_id
-from handlers.domain.outcomes import Fault, Reason
+from handlers.domain.outcomes import Reason, StepError
 from handlers.telemetry.logging import configure_logs
 from handlers.web.server import export_proxies
 from handlers.web.settings import Settings, WrongSettings, from_environment
@@ -309,7 +309,7 @@ def _exit(work: Coroutine[Any, Any, int], settings: Settings) -> None:
     configure_logs("ERROR")  # and nothing of what Google's clients would log of their calls
     try:
         code = asyncio.run(stoppable())
-    except Fault as fault:
+    except StepError as fault:
         raise click.ClickException(printable(explain(fault, settings))) from None
     except CliError as error:
         raise click.ClickException(str(error)) from None

@@ -10,7 +10,7 @@ from google.pubsub_v1.services.subscriber.async_client import SubscriberAsyncCli
 from google.pubsub_v1.services.subscriber.transports.grpc_asyncio import SubscriberGrpcAsyncIOTransport
 
 from handlers.bootstrap import firestore_store, google_clients
-from handlers.domain.outcomes import Fault, Misconfigured
+from handlers.domain.outcomes import Misconfigured, StepError
 from handlers.google.account import Account
 from handlers.google.clients import GoogleClients
 from handlers.google.firestore import FirestoreStore
@@ -78,7 +78,7 @@ async def connected(settings: Settings) -> AsyncIterator[Cloud]:
         await clients.close()
 
 
-def explain(fault: Fault, settings: Settings) -> str:
+def explain(fault: StepError, settings: Settings) -> str:
     """A fault in words for the person at the terminal."""
     said = str(fault).rstrip(".")
     if "Google credentials" in said or "program's own credentials" in said:

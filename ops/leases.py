@@ -19,7 +19,7 @@ from google.api_core.exceptions import DeadlineExceeded, GoogleAPIError
 from google.api_core.retry_async import AsyncRetry
 from google.pubsub_v1.types.pubsub import PubsubMessage, PullRequest
 
-from handlers.domain.outcomes import Fault
+from handlers.domain.outcomes import StepError
 from handlers.google.grpc_errors import is_transient, to_fault
 
 LEASE_SECONDS = 60
@@ -59,7 +59,7 @@ class Leases(AbstractAsyncContextManager["Leases"]):
     ) -> None:
         self._keeping.cancel()
         await asyncio.gather(self._keeping, return_exceptions=True)
-        with suppress(Fault, TimeoutError):
+        with suppress(StepError, TimeoutError):
             async with asyncio.timeout(_RELEASE_SECONDS):
                 await self.release(list(self._held))
 
@@ -128,7 +128,7 @@ class Leases(AbstractAsyncContextManager["Leases"]):
             for some in _batches(list(self._held)):
                 async with self._changing:
                     ack_ids = [self._held[message_id] for message_id in some if message_id in self._held]
-                    with suppress(Fault):  # a lease that ends is no harm: the message is handed out again
+                    with suppress(StepError):  # a lease that ends is no harm: the message is handed out again
                         await self._lease(ack_ids, LEASE_SECONDS)
 
     async def _lease(self, ack_ids: list[str], seconds: int) -> None:

@@ -84,7 +84,7 @@ def show_checks(report: Report, lines: list[Line]) -> None:
 
 def _facts(told: Told, budget: int) -> Iterator[tuple[str, str]]:
     entry = told.entry
-    doubt = f", {entry.unconfirmed_calls} of them in doubt" if entry.unconfirmed_calls else ""
+    doubt = f", {entry.calls_in_doubt} of them in doubt" if entry.calls_in_doubt else ""
     before = f"{entry.retries_before} of {budget} used before this job failed"
     before += f" ({entry.in_doubt_before} in doubt)" if entry.in_doubt_before else ""
     yield "retries", f"{before}, {entry.calls_made} for it{doubt}"
@@ -110,6 +110,6 @@ def _row(found: VersionedEntry, now: datetime) -> list[str]:
         entry.user_id,
         entry.credential_id,
         str(entry.retries_used),
-        str(entry.calls_in_doubt),
+        str(entry.chain_calls_in_doubt),
         clock(entry.not_before) if entry.not_before else "",
     ]

@@ -39,7 +39,7 @@ class Told:
         names = {field.name: field.encode_name for field in msgspec.structs.fields(LedgerEntry)}
         fields = msgspec.structs.asdict(self.entry)
         told: dict[str, Any] = {names[name]: fields[name] for name in fields if name not in _HIDDEN}
-        told |= {"used": self.entry.retries_used, "callsInDoubt": self.entry.calls_in_doubt}
+        told |= {"used": self.entry.retries_used, "callsInDoubt": self.entry.chain_calls_in_doubt}
         told |= {"leaseEndsAt": self.lease_ends_at, "next": self.next}
         return {name: timestamp(value) if isinstance(value, datetime) else value for name, value in told.items()}
 
@@ -191,7 +191,7 @@ def _after_rejection(entry: LedgerEntry) -> str:
     match entry.reason:
         case Reason.OUTCOME_UNKNOWN:
             return f"Waits for a person: an export may be running. If none is: {by_name}"
-        case Reason.RETRY_BUDGET_EXHAUSTED if entry.calls_in_doubt:
+        case Reason.RETRY_BUDGET_EXHAUSTED if entry.chain_calls_in_doubt:
             return f"Done. An export may be running. If Google carried out none of its calls in doubt: {by_name}"
         case Reason.EVENT_EXPIRED | Reason.RETRY_BUDGET_EXHAUSTED:
             return "Done. The user needs a new export."

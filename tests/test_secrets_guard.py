@@ -20,7 +20,7 @@ def pytest_configure(config):
 _TESTS = """
 import logging, sys
 import pytest
-from handlers.telemetry.logging import DeliveryLog, configure_logs, log
+from handlers.telemetry.logging import LogLine, configure_logs, log
 from local.function_server import ROOT
 from local.google_apis import MARK
 from tests.unit.instance import Instance
@@ -34,7 +34,7 @@ def test_nothing_is_told(): log.warning("a token of %d letters", len(MARK))
 def test_a_message(): log.warning("refused: %s", MARK)
 def test_a_field():
     configure_logs("INFO")
-    DeliveryLog(token=MARK).write(logging.INFO, "retried")
+    LogLine(token=MARK).write(logging.INFO, "retried")
 def test_anybody_elses_record(): logging.getLogger("aiohttp").debug("Bearer " + MARK)
 def test_a_traceback():
     try: raise Quoting(MARK)

@@ -15,9 +15,9 @@ from handlers.domain.answers import (
     OutcomeUnknown,
 )
 from handlers.domain.delivery import Delivery
-from handlers.domain.events import FailedJob, encode, known_fields, with_time
+from handlers.domain.events import JobEvent, encode, known_fields, with_time
 from handlers.domain.ledger_entry import NEW_EXPORT, LedgerEntry
-from handlers.domain.outcomes import Failed, Reason, Rejection, RetryLater
+from handlers.domain.outcomes import Fault, Reason, Rejection, RetryLater
 
 # Bytes that a deferral keeps of an event and its attributes: the schedule has a hundred of them in hand at once, in
 # several copies. Of a larger event the fields that are read are kept.
@@ -37,7 +37,7 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
     park_ambiguous: bool
     doubt_pause: float
 
-    def judge_age(self, job: FailedJob, now: datetime) -> Rejection | None:
+    def judge_age(self, job: JobEvent, now: datetime) -> Rejection | None:
         """Whether the job failed too long ago."""
         if job.failed_at and now - job.failed_at > self.event_max_age:
             days = self.event_max_age / timedelta(days=1)
@@ -46,7 +46,7 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
 
     def judge_entry(self, entry: LedgerEntry) -> Rejection | None:
         """Whether what is known of the job forbids a call."""
-        if entry.unconfirmed_calls and self.park_ambiguous:
+        if entry.calls_in_doubt and self.park_ambiguous:
             return _PARKED
         return self.judge_retries(entry.retries_used)
 
@@ -66,10 +66,10 @@ class Decision(Struct, frozen=True):
     """The entry to record, and how the delivery ends where there is nothing to announce."""
 
     entry: LedgerEntry
-    nack: RetryLater | Failed | None = None
+    nack: RetryLater | Fault | None = None
 
 
-def decide(answer: Answer, entry: LedgerEntry, policy: RetryPolicy, job: FailedJob, delivery: Delivery) -> Decision:
+def decide(answer: Answer, entry: LedgerEntry, policy: RetryPolicy, job: JobEvent, delivery: Delivery) -> Decision:
     """What Google's answer makes of a claimed entry."""
     match answer:
         case NewJob(job_id) | AlreadyRunning(job_id) if job_id == entry.job_id:
@@ -85,15 +85,15 @@ def decide(answer: Answer, entry: LedgerEntry, policy: RetryPolicy, job: FailedJ
         case NotSent(detail) | BackOff(detail):
             return Decision(entry.released(), RetryLater(detail))
         case FaultOfOurs(detail):
-            return Decision(entry.released(), Failed(detail))
+            return Decision(entry.released(), Fault(detail))
         case OutcomeUnknown(detail, ours):
             doubted = entry.in_doubt(detail)
             if policy.park_ambiguous:
                 return Decision(doubted.rejected(_PARKED))
-            return Decision(doubted, Failed(detail) if ours else RetryLater(detail))
+            return Decision(doubted, Fault(detail) if ours else RetryLater(detail))
 
 
-def event_to_keep(delivery: Delivery, job: FailedJob, now: datetime) -> tuple[bytes, str]:
+def event_to_keep(delivery: Delivery, job: JobEvent, now: datetime) -> tuple[bytes, str]:
     """The data to put back, which tells when the job failed or started, and its attributes as JSON. Without that time
     each put-back would make the event young again.
     """

@@ -7,7 +7,7 @@ from msgspec import Struct, field
 
 
 class Delivery(Struct, frozen=True, kw_only=True):
-    """`attempt` is Pub/Sub's count of this message's deliveries, 0 where the subscription has no dead-letter policy.
+    """`delivery_attempt` is Pub/Sub's count of this message's deliveries, 0 where it does not count.
 
     `published_at` is the time of the first publish, by Pub/Sub's clock.
     """
@@ -16,4 +16,4 @@ class Delivery(Struct, frozen=True, kw_only=True):
     attributes: Mapping[str, str] = field(default_factory=dict)
     message_id: str = ""
     published_at: datetime | None = None
-    attempt: int = 0
+    delivery_attempt: int = 0

@@ -28,7 +28,7 @@ class MalformedEvent(ValueError):
         self.known = known or {}
 
 
-class FailedJob(Struct, frozen=True, kw_only=True):
+class JobEvent(Struct, frozen=True, kw_only=True):
     """A failed archive job, as its event tells. `root_job_id` is "" and `retries_before` 0 where it does not say.
 
     `published_at` is when the event was first published, by Pub/Sub's clock; `failed_at`, of a failed event, and
@@ -46,14 +46,14 @@ class FailedJob(Struct, frozen=True, kw_only=True):
     tells_time: bool = True  # whether that time stands in the event
 
 
-def parse_failed(data: bytes, published_at: datetime | None = None) -> FailedJob:
+def parse_failed(data: bytes, published_at: datetime | None = None) -> JobEvent:
     """Read the data of a message. Raises MalformedEvent, whose text never quotes the data."""
     fields = _read(data, _FAILED)
     failed_at = fields.get("failedAt")
     return replace(_job(fields, published_at), failed_at=failed_at or published_at, tells_time=bool(failed_at))
 
 
-def parse_started(data: bytes, published_at: datetime | None = None) -> FailedJob:
+def parse_started(data: bytes, published_at: datetime | None = None) -> JobEvent:
     """Read the data of a started event, or of a follow-up, which is a valid one. Raises MalformedEvent."""
     fields = _read(data, _STARTED)
     started_at = fields.get("startedAt")
@@ -61,8 +61,8 @@ def parse_started(data: bytes, published_at: datetime | None = None) -> FailedJo
     return replace(_job(fields, published_at), started_at=known, tells_time=bool(started_at))
 
 
-def _job(fields: Mapping[str, Any], published_at: datetime | None) -> FailedJob:
-    return FailedJob(
+def _job(fields: Mapping[str, Any], published_at: datetime | None) -> JobEvent:
+    return JobEvent(
         job_id=fields["archiveJobId"],
         user_id=fields["userId"],
         credential_id=fields.get("credentialId") or fields["userId"],
@@ -77,7 +77,7 @@ def with_time(data: bytes, name: str, moment: datetime) -> bytes:
     return data[: data.rindex(b"}")] + b',"%b":"%b"}' % (name.encode(), timestamp(moment).encode())
 
 
-def known_fields(job: FailedJob, time_name: str = "", moment: datetime | None = None) -> bytes:
+def known_fields(job: JobEvent, time_name: str = "", moment: datetime | None = None) -> bytes:
     """The event with the fields that are read and no others."""
     fields: dict[str, Any] = {"archiveJobId": job.job_id, "userId": job.user_id, "credentialId": job.credential_id}
     fields |= {"rootArchiveJobId": job.root_job_id} if job.root_job_id else {}

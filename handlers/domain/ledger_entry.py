@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from handlers.domain.events import ATTEMPT_MAX, FailedJob, timestamp
+from handlers.domain.events import ATTEMPT_MAX, JobEvent, timestamp
 from handlers.domain.messages import ArchiveJobRetried, RetryRejected, as_text
 from handlers.domain.outcomes import Reason, Rejection
 
@@ -74,14 +74,14 @@ class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=
     expire_at: datetime  # when the store may delete it
 
     @property
-    def unconfirmed_calls(self) -> int:
+    def calls_in_doubt(self) -> int:
         """This job's calls that may have been carried out, with no answer to tell."""
         return self.calls_made - (self.state == "retried")
 
     @property
-    def calls_in_doubt(self) -> int:
+    def chain_calls_in_doubt(self) -> int:
         """Those of the whole chain."""
-        return self.in_doubt_before + self.unconfirmed_calls
+        return self.in_doubt_before + self.calls_in_doubt
 
     @property
     def retries_used(self) -> int:
@@ -90,7 +90,7 @@ class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=
 
     # Predicates
 
-    def is_final_for(self, job: FailedJob, written_at: datetime, read_at: datetime) -> bool:
+    def is_final_for(self, job: JobEvent, written_at: datetime, read_at: datetime) -> bool:
         """Whether this event needs no call: the job is answered, or waits for its time. All clocks are Google's."""
         match self.state:
             case "retried" | "ended":
@@ -106,7 +106,7 @@ class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=
                 return True
         return False
 
-    def is_of(self, job: FailedJob) -> bool:
+    def is_of(self, job: JobEvent) -> bool:
         """Whether user and credential are the event's."""
         return (self.user_id, self.credential_id) == (job.user_id, job.credential_id)
 
@@ -115,15 +115,15 @@ class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=
         further one, or where no call is left. So no outage of less than an hour is the reason of a rejection.
         """
         lapsed = self.state == "claimed"  # whoever asks has found that its lease is over
-        unconfirmed = self.unconfirmed_calls + lapsed
-        if unconfirmed <= self.doubts_waited_for:
+        in_doubt = self.calls_in_doubt + lapsed
+        if in_doubt <= self.doubts_waited_for:
             return 0.0
         is_last = self.retries_used + lapsed >= budget
-        return first if unconfirmed == 1 and not is_last else first * _LATER_PAUSES
+        return first if in_doubt == 1 and not is_last else first * _LATER_PAUSES
 
     # Transitions. Each of them but `claimed` ends a claim.
 
-    def merged(self, job: FailedJob) -> "LedgerEntry":
+    def merged(self, job: JobEvent) -> "LedgerEntry":
         """With what the event says. Where the two disagree on the retries used, the larger number counts."""
         return replace(
             self,
@@ -133,7 +133,7 @@ class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=
             credential_id=job.credential_id,
         )
 
-    def claimed(self, job: FailedJob, *, owner: str, lease_seconds: float) -> "LedgerEntry":
+    def claimed(self, job: JobEvent, *, owner: str, lease_seconds: float) -> "LedgerEntry":
         """A claim whose lease is over counts as a call in doubt: whoever held it may have sent one."""
         calls = self.calls_made + (self.state == "claimed")
         return replace(
@@ -156,7 +156,7 @@ class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=
 
     def rejected(self, rejection: Rejection) -> "LedgerEntry":
         detail = rejection.detail
-        if self.calls_in_doubt:
+        if self.chain_calls_in_doubt:
             detail = detail.replace(NEW_EXPORT, _MAY_BE_RUNNING)
         return replace(self, state="rejected", reason=rejection.reason, cause=rejection.cause, detail=detail)
 
@@ -197,7 +197,7 @@ class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=
             job_id=self.new_job_id,
             root_job_id=self.root_job_id,
             retries_before=self.retries_used,
-            in_doubt_before=self.calls_in_doubt,
+            in_doubt_before=self.chain_calls_in_doubt,
             user_id=self.user_id,
             credential_id=self.credential_id,
             updated_at=self.updated_at,
@@ -229,7 +229,7 @@ class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=
             user_id=self.user_id,
             credential_id=self.credential_id,
             attempt=self.retries_used,
-            calls_in_doubt=self.calls_in_doubt,
+            calls_in_doubt=self.chain_calls_in_doubt,
             rejected_at=timestamp(self.updated_at),
             event=event,
             event_encoding=encoding,

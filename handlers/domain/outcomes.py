@@ -5,15 +5,15 @@ Outcome                one delivery is ...                                 answe
 ├── Rejected           done: it can never succeed, and why is published    204
 ├── Deferred           done: the job waits in the ledger                   204
 ├── RetryLater         to be delivered again                               503
-└── Failed             to be delivered again, and a fault of ours          500
+└── Fault              to be delivered again, and a fault of ours          500
 The schedule ends as Resumed, the watch as Watching, Ended or Rejected (204), or as the last two.
 
-Fault                  a step raised it, because of ...                    and so the delivery is
+StepError              a step raised it, because of ...                    and so the delivery is
 ├── Transient          something that passes                               RetryLater
 │   └── Throttled      a quota: nothing was done                           RetryLater
-└── Misconfigured      our settings, permissions, OAuth client or code     Failed
+└── Misconfigured      our settings, permissions, OAuth client or code     Fault
 
-A `Rejection` is no fault: this user's grant or this job cannot be retried, by Google's word or by a setting.
+A `Rejection` is neither: this user's grant or this job cannot be retried, by Google's word or by a setting.
 All texts are logged and published. They name codes and resources, never a token or a payload.
 """
 
@@ -108,7 +108,7 @@ class RetryLater(Struct, frozen=True):
     status: ClassVar = 503
 
 
-class Failed(Struct, frozen=True):
+class Fault(Struct, frozen=True):
     """An operator has to fix something. Until then the event stays with Pub/Sub."""
 
     detail: str
@@ -122,14 +122,14 @@ class Resumed(Struct, frozen=True):
     status: ClassVar = 204
 
 
-Outcome = Retried | Rejected | Deferred | Watching | Ended | Resumed | RetryLater | Failed
+Outcome = Retried | Rejected | Deferred | Watching | Ended | Resumed | RetryLater | Fault
 
 
-class Fault(Exception):
+class StepError(Exception):
     """A step brought no result. Its text is fit for logs."""
 
 
-class Transient(Fault):
+class Transient(StepError):
     """Let Pub/Sub deliver again."""
 
 
@@ -140,7 +140,7 @@ class Throttled(Transient):
     """
 
 
-class Misconfigured(Fault):
+class Misconfigured(StepError):
     """Cannot succeed until settings, permissions or the OAuth client are fixed."""
 
 
@@ -154,7 +154,7 @@ def faults_as_outcomes(run: Callable[_P, Awaitable[Outcome]]) -> Callable[_P, Aw
         except Transient as fault:
             return RetryLater(str(fault))
         except Misconfigured as fault:
-            return Failed(str(fault))
+            return Fault(str(fault))
 
     return ended
 

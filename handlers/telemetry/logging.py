@@ -103,7 +103,7 @@ def log_start(fields: Mapping[str, str]) -> None:
     log.info("started: %s", ", ".join(f"{name} {value}" for name, value in fields.items()), extra={"fields": fields})
 
 
-class DeliveryLog:
+class LogLine:
     """What the log line of one delivery, or of one run, will say: its fields, and the milliseconds of its steps."""
 
     def __init__(self, **fields: Any) -> None:

@@ -5,7 +5,7 @@
                                                        └► publish ─► the consumer's span
 
 Names and kinds: https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/. Our own attributes have the
-names that they have in the log line. No span holds a token, and no text of an exception but a Fault's.
+names that they have in the log line. No span holds a token, and no text of an exception but a StepError's.
 """
 
 import threading
@@ -18,7 +18,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from handlers.domain.outcomes import Fault
+from handlers.domain.outcomes import StepError
 
 _tracer = trace.get_tracer("archive-job-retry")
 _started = threading.Event()
@@ -47,7 +47,7 @@ def _span(name: str, attributes: Mapping[str, Any]) -> Iterator[Span]:
         try:
             yield current
         except BaseException as error:
-            current.set_status(StatusCode.ERROR, str(error) if isinstance(error, Fault) else type(error).__name__)
+            current.set_status(StatusCode.ERROR, str(error) if isinstance(error, StepError) else type(error).__name__)
             raise
 
 

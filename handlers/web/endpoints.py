@@ -12,7 +12,7 @@ from handlers.domain.delivery import Delivery
 from handlers.domain.outcomes import (
     Deferred,
     Ended,
-    Failed,
+    Fault,
     Outcome,
     Rejected,
     Resumed,
@@ -22,7 +22,7 @@ from handlers.domain.outcomes import (
 )
 from handlers.ports import DeliveryLog as Log
 from handlers.telemetry import tracing
-from handlers.telemetry.logging import DeliveryLog, log
+from handlers.telemetry.logging import LogLine, log
 from handlers.web.push_request import NotADelivery, parse_delivery
 from handlers.web.settings import Settings
 
@@ -70,7 +70,7 @@ class Endpoints:
         return await self._deliver(request, self._started_topic, self._use_cases.watch_job)
 
     async def _deliver(
-        self, request: Request, topic: str, use_case: Callable[[Delivery, DeliveryLog], Awaitable[Outcome]]
+        self, request: Request, topic: str, use_case: Callable[[Delivery, Log], Awaitable[Outcome]]
     ) -> Response:
         """The body of the response is empty or one fixed word."""
         if request.method != "POST":
@@ -100,12 +100,12 @@ class Endpoints:
         request: Request,
         body: bytearray,
         topic: str,
-        use_case: Callable[[Delivery, DeliveryLog], Awaitable[Outcome]],
+        use_case: Callable[[Delivery, Log], Awaitable[Outcome]],
     ) -> Response:
         delivery = parse_delivery(request.headers, body)
         with tracing.delivery_span(topic, delivery.attributes, request.headers) as span:
-            known = {"messageId": delivery.message_id, "deliveryAttempt": delivery.attempt}
-            line = DeliveryLog(**tracing.log_fields(span, self._project), **known)
+            known = {"messageId": delivery.message_id, "deliveryAttempt": delivery.delivery_attempt}
+            line = LogLine(**tracing.log_fields(span, self._project), **known)
             return await _respond(lambda: use_case(delivery, line), line)
 
     async def resume_deferred_retries(self, request: Request) -> Response:
@@ -114,7 +114,7 @@ class Endpoints:
             return _response(405, "post", {"Allow": "POST"})
         self._use_cases.enter_worker()
         with tracing.delivery_span("schedule", {}, request.headers) as span:
-            line = DeliveryLog(**tracing.log_fields(span, self._project))
+            line = LogLine(**tracing.log_fields(span, self._project))
             return await _respond(lambda: self._use_cases.resume_deferred(line), line)
 
     async def _read(self, request: Request, body: bytearray) -> None:
@@ -127,13 +127,13 @@ class Endpoints:
                 self._bytes += len(chunk)
 
 
-async def _respond(work: Callable[[], Awaitable[Outcome]], line: DeliveryLog) -> Response:
+async def _respond(work: Callable[[], Awaitable[Outcome]], line: LogLine) -> Response:
     outcome: Outcome
     try:
         outcome = await work()  # which may build the parts first, and fail at that
     except Exception as error:
         # the framework's own page for this would say nothing of the delivery
-        outcome = Failed(f"unexpected {type(error).__name__}: a bug, and this line has its stack trace")
+        outcome = Fault(f"unexpected {type(error).__name__}: a bug, and this line has its stack trace")
         _write(line, outcome, exc_info=True)
     else:
         _write(line, outcome)
@@ -149,7 +149,7 @@ def _response(status: int, word: str, headers: dict[str, str] | None = None) -> 
     return Response(word, status_code=status, headers=headers, media_type="text/plain" if word else None)
 
 
-def _write(line: DeliveryLog, outcome: Outcome, *, exc_info: bool = False) -> None:
+def _write(line: LogLine, outcome: Outcome, *, exc_info: bool = False) -> None:
     """The one log line: what is expected is INFO, what is transient WARNING, what an operator has to fix ERROR."""
     fields: dict[str, Any] = {}
     match outcome:
@@ -167,7 +167,7 @@ def _write(line: DeliveryLog, outcome: Outcome, *, exc_info: bool = False) -> No
             level, message, fields = logging.INFO, f"the job has ended: {state}", {"state": state, "cause": cause}
         case RetryLater(detail):
             level, message = logging.WARNING, detail
-        case Failed(detail):
+        case Fault(detail):
             level, message = logging.ERROR, detail
     name = "failed" if fields.get("state") == "FAILED" else _NAMES[type(outcome)]
     line.write(level, message, outcome=name, exc_info=exc_info, **fields)
@@ -178,7 +178,7 @@ _NAMES: Mapping[type, str] = {
     Rejected: "rejected",
     Deferred: "deferred",
     RetryLater: "not_now",
-    Failed: "fault",
+    Fault: "fault",
     Resumed: "resumed",
     Watching: "watching",
     Ended: "ended",

@@ -57,7 +57,7 @@ def parse_delivery(headers: Mapping[str, str], body: bytes | bytearray) -> Deliv
             attributes=_attributes(message.attributes),
             message_id=str(message.messageId or message.message_id or ""),
             published_at=_moment(message.publishTime or message.publish_time or ""),
-            attempt=min(max(int(push.deliveryAttempt or 0), 0), ATTEMPT_MAX),
+            delivery_attempt=min(max(int(push.deliveryAttempt or 0), 0), ATTEMPT_MAX),
         )
     except (msgspec.MsgspecError, RecursionError, ValueError):
         raise NotADelivery("The body is no Pub/Sub push and no CloudEvent with one.") from None

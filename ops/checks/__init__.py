@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from handlers.domain.outcomes import Fault
+from handlers.domain.outcomes import StepError
 from ops.cloud import SWITCHED_OFF, Cloud, explain
 
 DEPLOY = "Deploy again: infra/ makes it."
@@ -59,7 +59,7 @@ async def _one(cloud: Cloud, subject: str, check: Check) -> list[Line]:
             return await check()
     except TimeoutError:
         return [failed(subject, f"no answer within {_TIMEOUT:g} s", "Is there a way from here to Google?")]
-    except Fault as fault:
+    except StepError as fault:
         if "UNIMPLEMENTED" in str(fault):
             return [not_checked(subject, "the emulator has nothing like it")]
         if "PERMISSION_DENIED" in str(fault) and SWITCHED_OFF not in str(fault):

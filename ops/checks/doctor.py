@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from handlers.domain.outcomes import Fault
+from handlers.domain.outcomes import StepError
 from handlers.google.http_client import HttpClient
 from ops.checks import Line, failed, ok, run
 from ops.checks.grants import grant_checks
@@ -20,7 +20,7 @@ async def examine(
     if cloud.uses_google:
         try:
             await cloud.account.credentials()
-        except Fault as fault:
+        except StepError as fault:
             return [failed("credentials", explain(fault, cloud.settings), "Without them nothing can be looked at.")]
         lines.append(ok("credentials"))
         get = get or authorised_get(cloud.account)

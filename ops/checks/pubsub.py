@@ -9,7 +9,7 @@ from google.pubsub_v1.types import Subscription, Topic, ValidateMessageRequest
 
 from handlers.domain.events import encode
 from handlers.domain.messages import ArchiveJobRetried, RetryRejected
-from handlers.domain.outcomes import Fault
+from handlers.domain.outcomes import StepError
 from handlers.google.grpc_errors import to_fault
 from ops.checks import BOOTSTRAP, DEPLOY, Check, Line, failed, not_checked, ok
 from ops.checks.rest import Get
@@ -84,7 +84,7 @@ class PubSubChecks:
             return ""
         try:
             status, found = await self._get(f"https://iam.googleapis.com/v1/projects/-/serviceAccounts/{account}")
-        except Fault:
+        except StepError:
             return ""
         disabled = status == 200 and found.get("disabled")
         return "not there" if status == 404 else "disabled" if disabled else ""

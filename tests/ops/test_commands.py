@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from google.pubsub_v1 import types
 
-from handlers.domain.outcomes import Fault, Misconfigured, Transient
+from handlers.domain.outcomes import Misconfigured, StepError, Transient
 from handlers.web.settings import from_environment
 from local import google_errors
 from local.stage import OAUTH_CLIENT, WATCH, Stage
@@ -330,7 +330,7 @@ async def test_missing_subscription_is_named(desk: Desk) -> None:
         (Transient("reading the ledger: UNAVAILABLE"), "Try again: nothing is lost by it."),
     ],
 )
-def test_refused_call_is_told_with_its_remedy(fault: Fault, said: str) -> None:
+def test_refused_call_is_told_with_its_remedy(fault: StepError, said: str) -> None:
     assert said in explain(fault, from_environment({"GOOGLE_CLOUD_PROJECT": "p"}))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from handlers.domain.outcomes import Deferred, Failed, Outcome, Rejected, Retried, RetryLater
+from handlers.domain.outcomes import Deferred, Fault, Outcome, Rejected, Retried, RetryLater
 from local.google_apis import MARK
 from tests.properties.inputs import (
     QUOTED,
@@ -26,7 +26,7 @@ from tests.properties.inputs import (
 from tests.unit.fakes import Answer
 from tests.unit.instance import Instance
 
-STATES = {Retried: "retried", Rejected: "rejected", Deferred: "deferred", RetryLater: "open", Failed: "open"}
+STATES = {Retried: "retried", Rejected: "rejected", Deferred: "deferred", RetryLater: "open", Fault: "open"}
 
 
 def deliver(*steps: Answer, token: Any = None) -> tuple[Instance, Outcome]:
@@ -40,7 +40,7 @@ def deliver(*steps: Answer, token: Any = None) -> tuple[Instance, Outcome]:
 def test_foreign_answer_rejects_nobody(answer: tuple[int, bytes]) -> None:
     rejected()
     instance, outcome = deliver(answer)
-    assert isinstance(outcome, RetryLater | Failed)
+    assert isinstance(outcome, RetryLater | Fault)
     assert ([], 1) == (instance.topics.messages, len(instance.http.retries))
 
 
@@ -61,7 +61,7 @@ def test_storm_of_foreign_answers_within_an_hour_rejects_nobody(
             granted: Answer = (200, {"access_token": f"{MARK}-access", "expires_in": 0})
             instance.http.token_script = [storm[number % len(storm)] if pause % 3 == 0 else granted]
             outcome = await instance.deliver({"archiveJobId": "job", "userId": "alice", "attempt": attempt})
-            assert isinstance(outcome, RetryLater | Failed)
+            assert isinstance(outcome, RetryLater | Fault)
             passed += pause
             if passed >= 3600:
                 return
@@ -84,7 +84,7 @@ def test_answer_ends_a_delivery_in_one_outcome(answer: tuple[int, bytes]) -> Non
     if isinstance(outcome, Retried):
         return
     rejected()
-    told = "" if isinstance(outcome, Failed) else repr(outcome)  # which quotes Google's own first sentence
+    told = "" if isinstance(outcome, Fault) else repr(outcome)  # which quotes Google's own first sentence
     assert QUOTED not in f"{told} {instance.rejected} {instance.line} {entry!r}"
     own_job = status == 200 and re.search(rb'"archiveJobId": *"(archiveJobs/)?job"', body)
     assert not isinstance(outcome, Rejected | Deferred) or is_own(status, body) or own_job
@@ -136,7 +136,7 @@ def test_any_secret_is_a_token_or_nobodys_fault(payload: bytes, start: bytes) ->
     outcome = asyncio.run(instance.deliver())
     if isinstance(outcome, Rejected):
         assert not (start + payload).decode("utf-8-sig").strip()
-    assert isinstance(outcome, Retried | Rejected | Failed)
+    assert isinstance(outcome, Retried | Rejected | Fault)
     if not isinstance(outcome, Retried):
         rejected()
         assert [] == instance.http.requests

@@ -12,7 +12,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from handlers.domain.delivery import Delivery
-from handlers.domain.events import FailedJob, MalformedEvent, encode, parse_failed, timestamp
+from handlers.domain.events import JobEvent, MalformedEvent, encode, parse_failed, timestamp
 from handlers.domain.messages import ArchiveJobRetried
 from handlers.domain.outcomes import Deferred, Outcome, Reason, Rejected, Retried
 from handlers.web.push_request import MESSAGE_PUBLISHED, NotADelivery, parse_delivery
@@ -87,7 +87,7 @@ def test_any_data_ends_as_one_message_of_its_schema(data: bytes) -> None:
 @given(st.binary() | nearly(events))
 def test_any_data_is_a_failed_job_or_malformed(data: bytes) -> None:
     read = fault_or(parse_failed, data)
-    if not isinstance(read, FailedJob):
+    if not isinstance(read, JobEvent):
         rejected()
         assert isinstance(read, MalformedEvent)
         assert QUOTED not in str(read)
@@ -102,7 +102,7 @@ def test_what_python_reads_as_an_event_is_read_the_same(data: bytes) -> None:
         assert isinstance(fault_or(parse_failed, data), MalformedEvent)
         return
     read = fault_or(parse_failed, data)
-    if isinstance(read, FailedJob):
+    if isinstance(read, JobEvent):
         assert read.job_id == content["archiveJobId"].removeprefix("archiveJobs/")
         assert read.user_id == content["userId"]
 
@@ -110,7 +110,7 @@ def test_what_python_reads_as_an_event_is_read_the_same(data: bytes) -> None:
 @given(events)
 def test_every_field_of_a_sound_event_is_read(event: dict[str, Any]) -> None:
     failed_at = datetime.fromisoformat(event["failedAt"]) if event.get("failedAt") else None
-    assert parse_failed(json.dumps(event).encode(), START) == FailedJob(
+    assert parse_failed(json.dumps(event).encode(), START) == JobEvent(
         job_id=event["archiveJobId"].removeprefix("archiveJobs/"),
         user_id=event["userId"],
         credential_id=event.get("credentialId") or event["userId"],
@@ -136,7 +136,7 @@ def test_any_follow_up_is_a_failed_event(
         retried_at=timestamp(at),
     )
     assert fastavro.validate(json.loads(encode(follow_up)), _SCHEMAS[RETRIED], strict=True)
-    assert parse_failed(encode(follow_up)) == FailedJob(
+    assert parse_failed(encode(follow_up)) == JobEvent(
         job_id=new, user_id=user, credential_id=credential, root_job_id=root, retries_before=attempt, tells_time=False
     )
 
@@ -180,7 +180,7 @@ def test_message_is_the_same_delivery_in_every_form(push: dict[str, Any]) -> Non
         attributes=message.get("attributes", {}),
         message_id=message["messageId"],
         published_at=datetime.fromisoformat(message["publishTime"]),
-        attempt=push.get("deliveryAttempt", 0),
+        delivery_attempt=push.get("deliveryAttempt", 0),
     )
     assert same == parse_delivery({}, body)
     assert same == parse_delivery({"ce-type": MESSAGE_PUBLISHED}, body)

@@ -10,7 +10,7 @@ from handlers.bootstrap import Container
 from handlers.domain.delivery import Delivery
 from handlers.domain.outcomes import Outcome
 from handlers.google.batching import MAX_LATENCY
-from handlers.telemetry.logging import DeliveryLog
+from handlers.telemetry.logging import LogLine
 from handlers.web.push_request import parse_delivery
 from handlers.web.settings import Settings, from_environment
 from handlers.web.shutdown import Shutdown
@@ -75,8 +75,8 @@ class Program(Protocol):
 
     shutdown: Any
 
-    async def retry_failed_job(self, delivery: Delivery, log: DeliveryLog) -> Outcome: ...
-    async def resume_deferred(self, log: DeliveryLog) -> Outcome: ...
+    async def retry_failed_job(self, delivery: Delivery, log: LogLine) -> Outcome: ...
+    async def resume_deferred(self, log: LogLine) -> Outcome: ...
 
 
 class FunctionInstance:
@@ -175,7 +175,7 @@ class FunctionInstance:
             use_case, answered = cast("Container", self._program).watch_job, WatchAnswered  # 1.0 has none
         else:
             use_case, answered = self._program.retry_failed_job, Answered
-        log = DeliveryLog()
+        log = LogLine()
         status, said, bug = await _outcome(lambda: use_case(parse_delivery({}, body), log))
         self._record.add(answered(self._timeline.now, delivery, status, said, bug))
         if grants.MARK in f"{said} {bug} {log.fields}":  # of which line and span are made
@@ -184,7 +184,7 @@ class FunctionInstance:
 
     async def _resume(self, run: str) -> None:
         DELIVERY.set(run)
-        ended = await _outcome(lambda: self._program.resume_deferred(DeliveryLog()))
+        ended = await _outcome(lambda: self._program.resume_deferred(LogLine()))
         self._record.add(Resumed(self._timeline.now, run, *ended))
 
     def now(self) -> datetime:

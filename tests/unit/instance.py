@@ -15,7 +15,7 @@ from handlers.domain.delivery import Delivery
 from handlers.domain.ledger_entry import LedgerEntry
 from handlers.domain.outcomes import Deferred, Outcome, Rejected, Retried, RetryLater
 from handlers.ports import Store
-from handlers.telemetry.logging import FIELDS, DeliveryLog, configure_logs
+from handlers.telemetry.logging import FIELDS, LogLine, configure_logs
 from handlers.web.endpoints import Endpoints
 from handlers.web.settings import from_environment
 from local.google_apis import MARK
@@ -72,10 +72,17 @@ class Instance:
         """One delivery to the watch."""
         return await self._deliver(self.container.watch_job, event, **delivery)
 
-    async def _deliver(self, use_case: Any, event: dict[str, Any] | bytes | None, **delivery: Any) -> Outcome:
+    async def _deliver(
+        self, use_case: Any, event: dict[str, Any] | bytes | None, attempt: int = 0, **delivery: Any
+    ) -> Outcome:
         data = event if isinstance(event, bytes) else json.dumps(failed() if event is None else event).encode()
-        known: dict[str, Any] = {"data": data, "message_id": "message-1", "published_at": START}
-        log = DeliveryLog()
+        known: dict[str, Any] = {
+            "data": data,
+            "message_id": "message-1",
+            "published_at": START,
+            "delivery_attempt": attempt,
+        }
+        log = LogLine()
         self.line = log.fields
         try:
             outcome: Outcome = await use_case(Delivery(**known | delivery), log)
@@ -94,7 +101,7 @@ class Instance:
 
     async def resume(self) -> Outcome:
         """One run of the schedule."""
-        log = DeliveryLog()
+        log = LogLine()
         self.line = log.fields
         return await self.container.resume_deferred(log)
 

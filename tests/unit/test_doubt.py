@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from handlers.domain.answers import OutcomeUnknown
-from handlers.domain.outcomes import Failed, Rejected, Retried, RetryLater
+from handlers.domain.outcomes import Fault, Rejected, Retried, RetryLater
 from tests.unit.fakes import Answer, Step, error_info, google_error
 from tests.unit.instance import Instance, failed
 
@@ -28,9 +28,9 @@ def adoption(job: str) -> Answer:
         ((499, b""), RetryLater),
         (OutcomeUnknown("ServerDisconnectedError"), RetryLater),
         (RuntimeError("unexpected"), RetryLater),
-        ((200, b"<html>Welcome"), Failed),
-        ((200, {}), Failed),
-        ((204, b""), Failed),
+        ((200, b"<html>Welcome"), Fault),
+        ((200, {}), Fault),
+        ((204, b""), Fault),
     ],
 )
 async def test_call_in_doubt_is_counted_and_sent_again(instance: Instance, doubtful: Step, outcome: type) -> None:

@@ -9,7 +9,7 @@ import pytest
 from handlers.domain.outcomes import (
     Deferred,
     Ended,
-    Failed,
+    Fault,
     Outcome,
     Reason,
     Rejected,
@@ -61,7 +61,7 @@ class Ends:
         ),
         (Deferred(START), 204, b"", "INFO", {"outcome": "deferred", "notBefore": "2026-11-23T18:00:00Z"}),
         (RetryLater("words"), 503, b"later", "WARNING", {"outcome": "not_now", "message": "words"}),
-        (Failed("words"), 500, b"fault", "ERROR", {"outcome": "fault", "message": "words"}),
+        (Fault("words"), 500, b"fault", "ERROR", {"outcome": "fault", "message": "words"}),
         (Resumed(3), 204, b"", "INFO", {"outcome": "resumed", "resumed": 3}),
         (ValueError("words"), 500, b"fault", "ERROR", {"outcome": "fault", "stack_trace": ANY}),
         (Watching(START), 204, b"", "INFO", {"outcome": "watching", "notBefore": "2026-11-23T18:00:00Z"}),

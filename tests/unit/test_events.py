@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
-from handlers.domain.events import FailedJob, MalformedEvent, parse_failed, timestamp
+from handlers.domain.events import JobEvent, MalformedEvent, parse_failed, timestamp
 
 LEAST = {"archiveJobId": "job", "userId": "alice"}
 
 
-def parse(**fields: Any) -> FailedJob:
+def parse(**fields: Any) -> JobEvent:
     return parse_failed(json.dumps(LEAST | fields).encode())
 
 
 def test_optional_fields_have_defaults() -> None:
     published = datetime(2026, 11, 23, tzinfo=UTC)
-    expected = FailedJob(
+    expected = JobEvent(
         job_id="job",
         user_id="alice",
         credential_id="alice",

@@ -10,7 +10,7 @@ import pytest
 from google.cloud.firestore_v1.types import Document
 
 from handlers.domain.ledger_entry import LedgerEntry
-from handlers.domain.outcomes import Failed, Resumed, Retried, RetryLater
+from handlers.domain.outcomes import Fault, Resumed, Retried, RetryLater
 from handlers.ports import Conflict, VersionedEntry
 from tests.unit.fakes import START, FakeFirestore, cooldown, google_error, grpc_error
 from tests.unit.instance import Instance, LogLines, failed, later
@@ -138,7 +138,7 @@ async def test_empty_read_after_a_lost_commit_leaves_no_claim() -> None:
 @pytest.mark.parametrize("code", ["PERMISSION_DENIED", "NOT_FOUND", "INVALID_ARGUMENT"])
 async def test_misconfigured_ledger_is_a_fault_of_ours(instance: Instance, code: str) -> None:
     instance.documents.faults = [grpc_error(code)] * 100
-    assert isinstance(await instance.deliver(attempt=2), Failed)
+    assert isinstance(await instance.deliver(attempt=2), Fault)
     assert ([], "look") == (instance.http.retries, instance.line["failedStep"])
 
 
@@ -195,7 +195,7 @@ async def test_unreadable_entry_is_named_and_passed_by(
     [line] = logged.lines
     assert ("WARNING", True) == (line["severity"], "ledger entry 'bad' cannot be read" in line["message"])
     outcome = await instance.deliver(failed("bad"), attempt=2)
-    assert isinstance(outcome, Failed)
+    assert isinstance(outcome, Fault)
     assert "ledger entry 'bad' cannot be read" in outcome.detail
 
 
@@ -213,7 +213,7 @@ async def test_unreadable_entries_hold_up_no_other(instance: Instance) -> None:
     [
         ([UNAVAILABLE], Resumed(1)),
         ([ABORTED, UNAVAILABLE], Resumed(1)),
-        ([grpc_error("PERMISSION_DENIED")] * 9, Failed("finding what is due: PERMISSION_DENIED: words")),
+        ([grpc_error("PERMISSION_DENIED")] * 9, Fault("finding what is due: PERMISSION_DENIED: words")),
     ],
 )
 async def test_query_that_fails_for_a_moment_is_tried_again(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from handlers.domain.outcomes import Deferred, Failed, Retried, RetryLater, Watching
+from handlers.domain.outcomes import Deferred, Fault, Retried, RetryLater, Watching
 from local.google_apis import MARK
 from local.stage import WATCH
 from local.state_answers import SIGNED_URL
@@ -86,7 +86,7 @@ async def test_longest_delay_of_google_is_a_deferral_of_31_days(instance: Instan
 
 async def test_unregistered_callers_are_ours_in_any_capitals(instance: Instance) -> None:
     instance.script("job", google_error(403, "PERMISSION_DENIED", message="Method doesn't allow Unregistered Callers"))
-    assert isinstance(await instance.deliver(), Failed)
+    assert isinstance(await instance.deliver(), Fault)
 
 
 @pytest.mark.parametrize(
@@ -94,13 +94,13 @@ async def test_unregistered_callers_are_ours_in_any_capitals(instance: Instance)
 )
 async def test_precondition_that_is_not_the_secrets_state_is_ours(instance: Instance, words: str) -> None:
     instance.replace_secret("alice", grpc_error("FAILED_PRECONDITION", words))
-    assert isinstance(await instance.deliver(), Failed)
+    assert isinstance(await instance.deliver(), Fault)
 
 
 @pytest.mark.parametrize("payload", [f"refresh-token={MARK}", "null", f"{MARK}\u00a0", f"\u2028{MARK}", f"\x1c{MARK}"])
 async def test_payload_that_can_be_no_token_is_ours(instance: Instance, payload: str) -> None:
     instance.replace_secret("alice", payload)
-    assert isinstance(await instance.deliver(), Failed)
+    assert isinstance(await instance.deliver(), Fault)
     assert [] == instance.http.token_forms
 
 
@@ -168,7 +168,7 @@ async def test_entry_with_senseless_values_is_unreadable(fields: dict[str, Any])
         kind = {str: "string_value", int: "integer_value", float: "double_value"}[type(value)]
         setattr(document.fields[name], kind, value)
     outcome = await instance.deliver(attempt=2)
-    assert isinstance(outcome, Failed)
+    assert isinstance(outcome, Fault)
     assert "cannot be read" in outcome.detail
 
 
@@ -182,7 +182,7 @@ async def test_entry_that_waits_for_the_end_of_time_is_unreadable_and_costs_no_c
     instance.clock.wait(3600)
     for _ in range(3):
         outcome = await instance.deliver(attempt=2)
-        assert isinstance(outcome, Failed)
+        assert isinstance(outcome, Fault)
         assert "cannot be read" in outcome.detail
         instance.clock.wait(3600)
     assert ["job"] == instance.http.retries

@@ -10,11 +10,11 @@ from msgspec.structs import replace
 
 from handlers.bootstrap import firestore_store, google_clients
 from handlers.domain.decisions import RetryPolicy
-from handlers.domain.events import FailedJob
+from handlers.domain.events import JobEvent
 from handlers.domain.ledger_entry import LedgerEntry
 from handlers.domain.outcomes import Reason, Rejection, Throttled, Transient
 from handlers.google.account import Account
-from handlers.ledger import AlreadyDecided, Claim, Claimable, InProgress, LeaseLost, Ledger, reopen
+from handlers.ledger import Claim, Claimable, LeaseLost, Ledger, NoCallNeeded, NotYet, reopen
 from handlers.memory_store import MemoryStore
 from handlers.ports import Conflict, Store, Unreadable, VersionedEntry
 from handlers.web.settings import from_environment
@@ -41,13 +41,13 @@ def ledger(store: Store, lease_seconds: float = 150) -> Ledger:
     return Ledger(store, POLICY, lease_seconds=lease_seconds, keep=timedelta(days=45), now=lambda: START)
 
 
-def failed(job_id: str = "job", **fields: Any) -> FailedJob:
-    return FailedJob(**{"job_id": job_id, "user_id": "alice", "credential_id": "alice"} | fields)
+def failed(job_id: str = "job", **fields: Any) -> JobEvent:
+    return JobEvent(**{"job_id": job_id, "user_id": "alice", "credential_id": "alice"} | fields)
 
 
-async def claimed(ledger: Ledger, job: FailedJob | None = None, owner: str = "me") -> Claim:
+async def claimed(ledger: Ledger, job: JobEvent | None = None, owner: str = "me") -> Claim:
     claim = await ledger.claim(job or failed(), owner)
-    if isinstance(claim, InProgress | AlreadyDecided):
+    if isinstance(claim, NotYet | NoCallNeeded):
         claim = await ledger.claim(job or failed(), owner)
     assert isinstance(claim, Claim)
     return claim
@@ -55,7 +55,7 @@ async def claimed(ledger: Ledger, job: FailedJob | None = None, owner: str = "me
 
 async def test_of_many_claims_at_once_one_wins(store: Store) -> None:
     claims = await asyncio.gather(*(ledger(store).claim(failed(), f"{number}") for number in range(20)))
-    assert [1, 19] == [sum(isinstance(claim, kind) for claim in claims) for kind in (Claim, InProgress)]
+    assert [1, 19] == [sum(isinstance(claim, kind) for claim in claims) for kind in (Claim, NotYet)]
 
 
 async def test_released_claim_costs_nothing(store: Store) -> None:
@@ -75,7 +75,7 @@ async def test_lapsed_claim_is_taken_over_and_counts(store: Store) -> None:
 async def test_lease_is_the_one_of_the_claim(store: Store) -> None:
     await claimed(ledger(store, lease_seconds=150))
     await asyncio.sleep(0.1)
-    assert isinstance(await ledger(store, lease_seconds=0.05).claim(failed(), "other"), InProgress)
+    assert isinstance(await ledger(store, lease_seconds=0.05).claim(failed(), "other"), NotYet)
 
 
 async def test_lost_lease_records_nothing(store: Store) -> None:
@@ -130,7 +130,7 @@ async def test_link_never_overwrites_a_known_job(store: Store) -> None:
 @pytest.mark.parametrize("job_id", [".", "..", "__a__", "~", "a" * 256, "A.z_0~-"])
 async def test_any_job_id_can_be_kept(store: Store, job_id: str) -> None:
     await claimed(ledger(store), failed(job_id))
-    assert isinstance(await ledger(store).look(failed(job_id)), InProgress)
+    assert isinstance(await ledger(store).look(failed(job_id)), NotYet)
 
 
 async def test_entry_is_not_created_twice(store: Store) -> None:
@@ -162,7 +162,7 @@ async def test_due_is_the_longest_due_first(store: Store) -> None:
     await claimed(ledger(store), failed("claimed"))
     assert ["job-5", "job-1"] == [found.entry.job_id for found in await due(store)]
     assert ["job-5"] == [found.entry.job_id for found in await due(store, limit=1)]
-    assert isinstance(await real_time(store).look(failed("job50")), AlreadyDecided)
+    assert isinstance(await real_time(store).look(failed("job50")), NoCallNeeded)
     assert isinstance(await real_time(store).look(failed("job-1")), Claimable)
 
 
@@ -346,7 +346,7 @@ async def test_withdrawal_leaves_another_owners_claim_alone(store: Store) -> Non
 # pauses, on the store's own clock
 
 
-@pytest.mark.parametrize(("waited", "kind"), [(119, InProgress), (120, Claim)])
+@pytest.mark.parametrize(("waited", "kind"), [(119, NotYet), (120, Claim)])
 async def test_doubt_pause_is_on_the_stores_clock(waited: float, kind: type) -> None:
     clock = Clock()
     policy = replace(POLICY, doubt_pause=120.0)

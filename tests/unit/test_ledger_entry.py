@@ -19,12 +19,12 @@ from handlers.domain.answers import (
 )
 from handlers.domain.decisions import RetryPolicy, decide
 from handlers.domain.delivery import Delivery
-from handlers.domain.events import FailedJob
+from handlers.domain.events import JobEvent
 from handlers.domain.ledger_entry import LedgerEntry
-from handlers.domain.outcomes import Failed, Reason, Rejection, RetryLater
+from handlers.domain.outcomes import Fault, Reason, Rejection, RetryLater
 from tests.unit.fakes import START
 
-JOB = FailedJob(job_id="job", user_id="alice", credential_id="alice", published_at=START)
+JOB = JobEvent(job_id="job", user_id="alice", credential_id="alice", published_at=START)
 ENTRY = LedgerEntry(
     job_id="job",
     root_job_id="root",
@@ -76,7 +76,7 @@ def test_transition_counts_calls(
     before: LedgerEntry, transition: Callable[[LedgerEntry], LedgerEntry], state: str, used: int, in_doubt: int
 ) -> None:
     after = transition(before)
-    assert (state, used, in_doubt) == (after.state, after.retries_used, after.calls_in_doubt)
+    assert (state, used, in_doubt) == (after.state, after.retries_used, after.chain_calls_in_doubt)
 
 
 @pytest.mark.parametrize(
@@ -90,9 +90,9 @@ def test_transition_counts_calls(
         (Cooldown(UNTIL), "deferred", None, 0),
         (NotSent("x"), "open", RetryLater, 0),
         (BackOff("x"), "open", RetryLater, 0),
-        (FaultOfOurs("x"), "open", Failed, 0),
+        (FaultOfOurs("x"), "open", Fault, 0),
         (OutcomeUnknown("x"), "open", RetryLater, 1),
-        (OutcomeUnknown("x", ours=True), "open", Failed, 1),
+        (OutcomeUnknown("x", ours=True), "open", Fault, 1),
     ],
     ids=str,
 )

@@ -29,7 +29,7 @@ SAME = Delivery(
     attributes={"key": "value"},
     message_id="42",
     published_at=datetime(2026, 11, 23, 18, 0, 0, 123_000, UTC),
-    attempt=3,
+    delivery_attempt=3,
 )
 STRUCTURED = {"content-type": "application/cloudevents+json"}
 EVENT = {"specversion": "1.0", "type": MESSAGE_PUBLISHED, "source": "//pubsub", "id": "1"}
@@ -84,7 +84,7 @@ def test_message_of_a_push(message: dict[str, Any], expected: dict[str, Any]) ->
 
 @pytest.mark.parametrize(("attempt", "read"), [(3, 3), ("3", 3), (3.0, 3), (None, 0), (0, 0), (-1, 0)])
 def test_delivery_attempt(attempt: Any, read: int) -> None:
-    assert read == parse(attempt).attempt
+    assert read == parse(attempt).delivery_attempt
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from handlers.bootstrap import MAX_RESUMED
 from handlers.domain.ledger_entry import LedgerEntry
-from handlers.domain.outcomes import Failed, Resumed, Retried, RetryLater
+from handlers.domain.outcomes import Fault, Resumed, Retried, RetryLater
 from handlers.ports import Store
 from handlers.resume_deferred import MAX_CONCURRENCY
 from tests.unit.fakes import Answer, PublishesAs, cooldown, die, grpc_error, hang
@@ -52,7 +52,7 @@ async def test_run_puts_back_many_in_parts(instance: Instance) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "outcome"), [("UNAVAILABLE", RetryLater), ("NOT_FOUND", Failed), ("INVALID_ARGUMENT", Failed)]
+    ("code", "outcome"), [("UNAVAILABLE", RetryLater), ("NOT_FOUND", Fault), ("INVALID_ARGUMENT", Fault)]
 )
 async def test_unpublished_deferral_is_due_again(instance: Instance, code: str, outcome: type) -> None:
     await deferred(instance, "job")
@@ -99,7 +99,7 @@ async def test_bad_events_hold_up_no_other(instance: Instance) -> None:
             raise grpc_error("INVALID_ARGUMENT")
 
     instance.clients.topics = PublishesAs(reject)
-    assert isinstance(await instance.resume(), Failed)
+    assert isinstance(await instance.resume(), Fault)
     assert 70 == len(instance.clients.topics.messages)
 
 

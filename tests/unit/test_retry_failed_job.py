@@ -10,10 +10,10 @@ import pytest
 
 from handlers.domain.answers import NotSent, OutcomeUnknown
 from handlers.domain.ledger_entry import LedgerEntry
-from handlers.domain.outcomes import Failed, Misconfigured, Outcome, Rejected, Retried, RetryLater, Throttled, Transient
+from handlers.domain.outcomes import Fault, Misconfigured, Outcome, Rejected, Retried, RetryLater, Throttled, Transient
 from handlers.memory_store import MemoryStore
 from handlers.ports import VersionedEntry
-from handlers.telemetry.logging import DeliveryLog
+from handlers.telemetry.logging import LogLine
 from local.google_apis import MARK
 from tests.unit.fakes import SECRET_PREFIX, START, Answer, Clock, Step, error_info, google_error, grpc_error
 from tests.unit.instance import Instance, failed, later
@@ -162,7 +162,7 @@ async def test_token_is_there_before_the_claim(stored: Stored) -> None:
 async def test_token_fault_leaves_no_claim(stored: Stored, step: Step) -> None:
     instance, store = stored
     instance.http.token_script = [step]
-    assert isinstance(await instance.deliver(attempt=1), RetryLater | Failed)
+    assert isinstance(await instance.deliver(attempt=1), RetryLater | Fault)
     assert ([], [], "token") == (store.calls, instance.http.retries, instance.line["failedStep"])
 
 
@@ -188,11 +188,11 @@ async def test_slow_token_ends_the_delivery_without_claim(stored: Stored) -> Non
 
 async def test_answer_is_recorded_before_the_follow_up_is_published(instance: Instance) -> None:
     instance.topics.failures["archive-job-retried"] = grpc_error("UNAVAILABLE")
-    assert isinstance(await instance.deliver(), Failed | RetryLater)
+    assert isinstance(await instance.deliver(), Fault | RetryLater)
     assert ("retried", 1) == await instance.state()
 
 
-@pytest.mark.parametrize(("failure", "outcome"), [("UNAVAILABLE", RetryLater), ("PERMISSION_DENIED", Failed)])
+@pytest.mark.parametrize(("failure", "outcome"), [("UNAVAILABLE", RetryLater), ("PERMISSION_DENIED", Fault)])
 async def test_unpublished_follow_up_is_not_acknowledged(instance: Instance, failure: str, outcome: type) -> None:
     instance.topics.failures["archive-job-retried"] = grpc_error(failure)
     assert outcome is type(await instance.deliver())
@@ -259,7 +259,7 @@ async def test_malformed_event_is_rejected_and_costs_nothing(instance: Instance,
 async def test_answer_of_nothing_done_costs_no_retry(instance: Instance, step: Step) -> None:
     instance.script("job", step, step, step, step, NEW)
     for _ in range(4):
-        assert isinstance(await instance.deliver(), RetryLater | Failed)
+        assert isinstance(await instance.deliver(), RetryLater | Fault)
         assert ("open", 0) == await instance.state()
         assert (0, "retry") == (instance.line["callsUnknown"], instance.line["failedStep"])
     assert Retried("new") == await instance.deliver()
@@ -379,7 +379,7 @@ async def test_unrecordable_answer_ends_the_claim(stored: Stored, fault: Excepti
     faults = [fault] * (2 if answer is NEW else 1)  # a known answer is recorded once more
     store.before = lambda call, entry: raise_(faults.pop()) if faults and call not in ("claimed", "load") else None
     try:
-        assert isinstance(await instance.deliver(attempt=1), Failed)
+        assert isinstance(await instance.deliver(attempt=1), Fault)
     except ValueError:
         assert isinstance(fault, ValueError)
     assert ("open", calls) == await instance.state()
@@ -485,7 +485,7 @@ async def test_cached_token_is_told(instance: Instance) -> None:
 
 
 def test_step_times_are_rounded() -> None:
-    log = DeliveryLog()
+    log = LogLine()
     for _ in range(50):
         with log.step("claim"):
             pass

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from handlers.domain.answers import NotSent, OutcomeUnknown
-from handlers.domain.outcomes import Failed, Retried
+from handlers.domain.outcomes import Fault, Retried
 from local.google_apis import MARK
 from tests.unit.fakes import CLIENT, CLIENT_SECRET, SECRET_PREFIX, Answer, grpc_error
 from tests.unit.instance import Instance, failed, verdict
@@ -94,7 +94,7 @@ async def test_answer_of_the_token_endpoint(instance: Instance, step: Any, expec
 async def test_fault_of_ours_names_host_status_and_code(instance: Instance, answer: Answer, told: str) -> None:
     instance.http.token_script = [answer]
     outcome = await instance.deliver()
-    assert isinstance(outcome, Failed)
+    assert isinstance(outcome, Fault)
     assert outcome.detail.startswith(told)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from handlers.domain.outcomes import Ended, Failed, Outcome, Rejected, Resumed, RetryLater, Watching
+from handlers.domain.outcomes import Ended, Fault, Outcome, Rejected, Resumed, RetryLater, Watching
 from local.foreign_answers import TO_LOOK
 from local.grants import MARK
 from local.stage import WATCH
@@ -383,7 +383,7 @@ async def test_foreign_answer_ends_no_watch(instance: Instance, row: Any) -> Non
     answer = row.make("job", START)
     body = answer.body.encode() if isinstance(answer.body, str) else answer.body
     outcome = await first_look(instance, (answer.status, body), ago=20 * DAY)
-    assert {"fault": Failed, "not_now": RetryLater}[row.verdict.outcome] is type(outcome)
+    assert {"fault": Fault, "not_now": RetryLater}[row.verdict.outcome] is type(outcome)
     assert ("state", []) == (instance.line["failedStep"], came_out(instance))
 
 
@@ -491,7 +491,7 @@ async def test_death_between_put_back_and_look_leaves_the_event_with_pubsub(inst
 async def test_end_that_cannot_be_published_stays_with_pubsub(instance: Instance, code: str) -> None:
     instance.topics.failures[ENDED] = grpc_error(code)
     outcome = await first_look(instance, says("COMPLETE"))
-    assert isinstance(outcome, RetryLater if code == "UNAVAILABLE" else Failed)
+    assert isinstance(outcome, RetryLater if code == "UNAVAILABLE" else Fault)
     assert "publish" == instance.line["failedStep"]
     instance.topics.failures.clear()
     assert Ended("COMPLETE") == await instance.watch(instance.published(STARTED)[0])
