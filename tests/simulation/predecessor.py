@@ -107,6 +107,7 @@ class _Program:
 
     async def retry_failed_job(self, delivery: Delivery, log: Any) -> Any:
         same = {name: getattr(delivery, name) for name in Delivery.__struct_fields__}
+        same["attempt"] = same.pop("delivery_attempt")
         return await self._retry_failed_job(self._old.delivery.Delivery(**same), self._old.telemetry.Journal())
 
     async def resume_deferred(self, log: Any) -> Any:
