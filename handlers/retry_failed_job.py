@@ -1,9 +1,7 @@
 """The use case: one delivery of a failed archive job in, one outcome out.
 
-parse ─► look (but at a first delivery) ─► age, doubt, budget ─► access token ─► claim ─► archiveJobs.retry ─► record
-─► publish
-
-Where doubts are parked a first delivery looks, too: such a job is rejected without an access token.
+parse ─► the event's own age and attempt ─► look (at a redelivery) ─► parked doubt, budget ─► access token ─► claim
+─► archiveJobs.retry ─► record ─► publish
 
 The access token is there before the claim: a delivery that waits for it holds nothing that could lapse.
 """
@@ -81,9 +79,10 @@ class _JobRetry:
     async def outcome(self) -> Outcome:
         use_case, job = self._use_case, self._job
         looked: Claimable | None = None
+        known: Rejection | None = None
         expired = use_case.policy.judge_age(job, use_case.now())
         forbidden = expired or use_case.policy.judge_retries(job.retries_before)
-        # a first delivery has nothing to find but a parked doubt: it looks by claiming
+        # any other first delivery has nothing to find: it looks by claiming
         if forbidden or self._delivery.delivery_attempt != 1 or use_case.policy.park_ambiguous:
             found = await self._step("look", PREPARED, use_case.ledger.look(job))
             if forbidden and isinstance(found, NoCallNeeded) and found.found.entry.state == "deferred":
@@ -94,7 +93,7 @@ class _JobRetry:
             known = use_case.policy.judge_entry(looked.entry)
             if forbidden:  # by the event itself: that leaves no trace in the ledger
                 return await self._announcer.reject(looked.entry.rejected(expired or known or forbidden))
-        token = None if looked and known else await self._token()
+        token = None if known else await self._token()
         claim = await self._claim(looked)
         if not isinstance(claim, Claim):
             return await self._without_call(claim, "claim")

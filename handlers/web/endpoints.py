@@ -86,7 +86,7 @@ class Endpoints:
                 await asyncio.sleep(_TURN_SECONDS)  # it parses until it waits for the first time
             return await answering
         except TooManyBytes:
-            return _not_now("in-flight requests exceed 40 MiB")
+            return _not_now(f"in-flight requests exceed {_MAX_BYTES >> 20} MiB")
         except (ClientDisconnect, TimeoutError):
             return _not_now("the request did not come in whole")
         except NotADelivery as error:

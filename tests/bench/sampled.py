@@ -59,10 +59,10 @@ class Sampler:
 
     def _sample(self, number: int, frame: FrameType | None) -> None:
         main, process = self._seen
-        self._seen = time.thread_time(), time.process_time()
-        spent = self._seen[0] - main
+        spent, of_all = time.thread_time() - main, time.process_time() - process
         self._found[part_of(frame)] += round(spent * 1e6)
-        self._found[_THREADS] += round((self._seen[1] - process - spent) * 1e6)
+        self._found[_THREADS] += round((of_all - spent) * 1e6)
+        self._seen = time.thread_time(), time.process_time()  # without what the sampler takes
 
     def _write(self) -> None:
         self._into.write_text(json.dumps({part: spent / 1000 for part, spent in self._found.items()}))

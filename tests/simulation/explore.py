@@ -45,6 +45,17 @@ _PLANTED_WITHIN = (Bound(0, 0), Bound(1, 0), Bound(0, 1), Bound(2, 0), Bound(1, 
 BEYOND: Mapping[type[Container], str] = {
     mutants.UnknownFieldsLost: "needs an entry that another version of the program has written to",
     mutants.StopsAtWhatItCannotRead: "needs an entry that nobody can read, and no delivery: the schedule alone",
+    **dict.fromkeys(
+        (
+            mutants.ForgetsAJobAfterADeath,
+            mutants.EndsTwice,
+            mutants.TellsTheUrl,
+            mutants.LooksEverySecond,
+            mutants.OneCollectionForAll,
+            mutants.LooksOnTheFailedTopic,
+        ),
+        "needs a watched job, and looks over hours",
+    ),
 }
 
 
