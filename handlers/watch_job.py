@@ -130,8 +130,7 @@ class _Look:
         if not state:
             return await self._keep(found, found.entry, found.read_at + self._use_case.wait(age))
         await self._publish(state, cause, ended_at)
-        stored = "rejected" if state == "UNKNOWN" else "ended"  # a rejection answers no later event
-        entry = replace(found.entry.merged(self._job).done(), state=stored, reason=state, cause=cause)
+        entry = found.entry.merged(self._job).ended(state, cause)
         await self._step("record", PUBLISHED, self._use_case.ledger.keep(self._job, found, entry))
         return Ended(state, cause)
 

@@ -63,7 +63,7 @@ class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=
     calls_made: int = field(name="callsCounted", default=0)  # of archiveJobs.retry, those in doubt included
     doubts_waited_for: int = 0  # calls in doubt whose pause was over when the job was claimed
     new_job_id: str = ""
-    reason: str = ""  # of a rejection, or COOLDOWN; stays when the job is claimed again
+    reason: str = ""  # of a rejection, or COOLDOWN; of the watch the end. Stays when the job is claimed again
     cause: str = ""
     detail: str = ""
     not_before: datetime | None = None  # of a deferral, until its outcome is published
@@ -164,6 +164,11 @@ class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=
         """Google will not retry before then; the event is kept to be put back."""
         kept = replace(self, event=event, attributes=attributes)
         return replace(kept, state="deferred", reason=COOLDOWN, cause="", not_before=until)
+
+    def ended(self, state: str, cause: str) -> "LedgerEntry":
+        """Of the watch: the job's end is told. UNKNOWN is stored as a rejection, so that a later event is looked at."""
+        stored: Literal["rejected", "ended"] = "rejected" if state == "UNKNOWN" else "ended"
+        return replace(self.done(), state=stored, reason=state, cause=cause)
 
     def in_doubt(self, detail: str) -> "LedgerEntry":
         """A call may have been carried out. It is counted, and another one may follow."""

@@ -68,6 +68,7 @@ class Retried(Struct, frozen=True):
 
     new_job_id: str
     status: ClassVar = 204
+    name: ClassVar = "retried"  # in the log line
 
 
 class Rejected(Struct, frozen=True):
@@ -77,6 +78,7 @@ class Rejected(Struct, frozen=True):
     detail: str
     cause: str = ""
     status: ClassVar = 204
+    name: ClassVar = "rejected"
 
 
 class Deferred(Struct, frozen=True):
@@ -84,6 +86,7 @@ class Deferred(Struct, frozen=True):
 
     until: datetime
     status: ClassVar = 204
+    name: ClassVar = "deferred"
 
 
 class Watching(Struct, frozen=True):
@@ -91,6 +94,7 @@ class Watching(Struct, frozen=True):
 
     until: datetime
     status: ClassVar = 204
+    name: ClassVar = "watching"
 
 
 class Ended(Struct, frozen=True):
@@ -100,12 +104,17 @@ class Ended(Struct, frozen=True):
     cause: str = ""
     status: ClassVar = 204
 
+    @property
+    def name(self) -> str:
+        return "failed" if self.state == "FAILED" else "ended"
+
 
 class RetryLater(Struct, frozen=True):
     """Nothing is decided. Pub/Sub delivers again after its back-off."""
 
     detail: str
     status: ClassVar = 503
+    name: ClassVar = "not_now"
 
 
 class Fault(Struct, frozen=True):
@@ -113,6 +122,7 @@ class Fault(Struct, frozen=True):
 
     detail: str
     status: ClassVar = 500
+    name: ClassVar = "fault"
 
 
 class Resumed(Struct, frozen=True):
@@ -120,6 +130,7 @@ class Resumed(Struct, frozen=True):
 
     put_back: int
     status: ClassVar = 204
+    name: ClassVar = "resumed"
 
 
 Outcome = Retried | Rejected | Deferred | Watching | Ended | Resumed | RetryLater | Fault

@@ -165,7 +165,7 @@ def judge_error(error: GoogleError, now: datetime, method: str) -> Answer | Unau
             return _held_back(error, now, method)
         case 409 if error.code == "ABORTED":
             return _held_back(error, now, method)
-        case 409 if job_id and any(word.startswith("ALREADY_EXISTS") for word in words):
+        case 409 if job_id and any(code.startswith("ALREADY_EXISTS") for code in words):
             return AlreadyRunning(job_id)
         case 403 if _is_about_the_grant(error):
             return _rejection(Reason.ACCESS_DENIED, error)

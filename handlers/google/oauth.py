@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from handlers.domain.outcomes import Cause, Misconfigured, Reason, RedactedRepr, Rejection
+from handlers.google.google_error import json_of
 from handlers.google.http_client import Http, HttpResponse
 from handlers.telemetry.tracing import span
 
@@ -163,10 +164,7 @@ async def exchange(http: Http, client: OAuthClient, token: RefreshToken) -> Toke
 
 def judge(status: int, body: bytes, said: str) -> TokenAnswer:
     """What an answer means: the first row that fits. `said` is where it came from, and its status."""
-    try:
-        content = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        content = None
+    content = json_of(body)
     content = content if isinstance(content, dict) else {}
     error = content.get("error")
     code = error if isinstance(error, str) and re.fullmatch(r"[a-z0-9_]{1,64}", error) else ""

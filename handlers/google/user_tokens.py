@@ -63,9 +63,9 @@ class UserTokens:
         *,
         secret_prefix: str,
         client_secret: str,
-        canary: str = "",
-        token_hosts: frozenset[str] = frozenset(),
-        margin: float = 120.0,
+        canary: str,
+        token_hosts: frozenset[str],
+        margin: float,
     ) -> None:
         self._secrets = secrets
         self._http = http

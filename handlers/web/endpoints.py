@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from starlette.requests import ClientDisconnect, Request
@@ -169,17 +169,4 @@ def _write(line: LogLine, outcome: Outcome, *, exc_info: bool = False) -> None:
             level, message = logging.WARNING, detail
         case Fault(detail):
             level, message = logging.ERROR, detail
-    name = "failed" if fields.get("state") == "FAILED" else _NAMES[type(outcome)]
-    line.write(level, message, outcome=name, exc_info=exc_info, **fields)
-
-
-_NAMES: Mapping[type, str] = {
-    Retried: "retried",
-    Rejected: "rejected",
-    Deferred: "deferred",
-    RetryLater: "not_now",
-    Fault: "fault",
-    Resumed: "resumed",
-    Watching: "watching",
-    Ended: "ended",
-}
+    line.write(level, message, outcome=outcome.name, exc_info=exc_info, **fields)
