@@ -25,7 +25,7 @@ from handlers.domain.ledger_entry import LedgerEntry
 from handlers.domain.outcomes import Throttled, Transient
 from handlers.ports import Conflict, Store, Unreadable, VersionedEntry
 
-_CLOCK_SKEW = timedelta(hours=1)  # by which an instance's clock may be off; due entries are judged by the store's
+CLOCK_SKEW = timedelta(hours=1)  # by which an instance's clock may be off; due entries are judged by the store's
 
 
 class NotYet(Struct, frozen=True):
@@ -213,7 +213,7 @@ class Ledger:
         back_off = _BackOff()
         while True:
             with suppress(Transient):
-                found = await self._store.due(self._now() + _CLOCK_SKEW, limit)
+                found = await self._store.due(self._now() + CLOCK_SKEW, limit)
                 return [one for one in found if isinstance(one, Unreadable) or _is_due(one)]
             await back_off()
 

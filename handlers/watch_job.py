@@ -32,12 +32,11 @@ from handlers.domain.outcomes import (
     Watching,
     faults_as_outcomes,
 )
-from handlers.ledger import Claimable, Ledger, NoCallNeeded, NotYet
+from handlers.ledger import CLOCK_SKEW, Claimable, Ledger, NoCallNeeded, NotYet
 from handlers.ports import AccessToken, DeliveryLog, JobStates, Publisher, Tokens, VersionedEntry
 
 _LONGEST_WAIT = timedelta(minutes=50)
 _NEW = timedelta(hours=1)  # while a job is so young, nobody can be sure that it is not there
-_CLOCK_SKEW = timedelta(hours=1)  # by which an instance's clock may be off
 _GIVEN_UP = timedelta(days=15)  # an archive lives 14 days
 _ENDS = ("FAILED", "COMPLETE", "CANCELLED")
 _SOURCE = "archive-job-started"
@@ -80,7 +79,7 @@ class _Look:
     ) -> None:
         self._use_case = use_case
         self._delivery = delivery
-        self._came_at = min(job.published_at or use_case.now(), use_case.now() + _CLOCK_SKEW)
+        self._came_at = min(job.published_at or use_case.now(), use_case.now() + CLOCK_SKEW)
         self._job = job = _not_started_later(job, self._came_at)
         self._deadlines = deadlines
         self._step = deadlines.step

@@ -9,8 +9,9 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 from msgspec.structs import replace
 
-JobId = Annotated[str, Meta(pattern=r"^(archiveJobs/)?[A-Za-z0-9._~-]{1,256}\Z")]
-UserId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,128}\Z")]
+JOB_ID, USER_ID = r"[A-Za-z0-9._~-]{1,256}", r"[A-Za-z0-9_-]{1,128}"  # regular expressions
+JobId = Annotated[str, Meta(pattern=rf"^(archiveJobs/)?{JOB_ID}\Z")]
+UserId = Annotated[str, Meta(pattern=rf"^{USER_ID}\Z")]
 
 ATTEMPT_MAX = 2**31 - 1  # the largest int of Avro, and beyond any budget
 EVENT_BYTES_MAX = 1 << 20  # larger data is not parsed
@@ -29,7 +30,7 @@ class MalformedEvent(ValueError):
 
 
 class JobEvent(Struct, frozen=True, kw_only=True):
-    """A failed archive job, as its event tells. `root_job_id` is "" and `retries_before` 0 where it does not say.
+    """A failed or started archive job, as its event tells: `root_job_id` is "", `retries_before` 0 where it does not.
 
     `published_at` is when the event was first published, by Pub/Sub's clock; `failed_at`, of a failed event, and
     `started_at`, of a started one, are that too where the event does not say. None: not known.

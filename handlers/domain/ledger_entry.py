@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from handlers.domain.events import ATTEMPT_MAX, JobEvent, timestamp
+from handlers.domain.events import ATTEMPT_MAX, JOB_ID, USER_ID, JobEvent, timestamp
 from handlers.domain.messages import ArchiveJobRetried, RetryRejected, as_text
 from handlers.domain.outcomes import Reason, Rejection
 
@@ -29,8 +29,8 @@ _YEAR_MAX = 9990  # an entry is kept for longer than until its time comes, and y
 
 NEW_EXPORT = "Start a new export."
 _MAY_BE_RUNNING = "A call had no answer, so an export may be running: look before you start another one."
-_JOB_ID = re.compile(r"[A-Za-z0-9._~-]{1,256}")
-_USER_IDS = re.compile(r"[A-Za-z0-9_-]{0,128} [A-Za-z0-9_-]{0,128}")
+_JOB_ID = re.compile(JOB_ID)
+_USER_IDS = re.compile(rf"({USER_ID})? ({USER_ID})?")
 
 
 def is_sound(entry: "LedgerEntry") -> bool:

@@ -20,7 +20,7 @@ from handlers.domain.outcomes import (
     RetryLater,
     Watching,
 )
-from handlers.ports import DeliveryLog as Log
+from handlers.ports import DeliveryLog
 from handlers.telemetry import tracing
 from handlers.telemetry.logging import LogLine, log
 from handlers.web.push_request import NotADelivery, parse_delivery
@@ -40,9 +40,9 @@ class UseCases(Protocol):
     """What is behind the entry points, built at the first request: after the fork."""
 
     def enter_worker(self) -> None: ...
-    async def retry_failed_job(self, delivery: Delivery, log: Log) -> Outcome: ...
-    async def watch_job(self, delivery: Delivery, log: Log) -> Outcome: ...
-    async def resume_deferred(self, log: Log) -> Outcome: ...
+    async def retry_failed_job(self, delivery: Delivery, log: DeliveryLog) -> Outcome: ...
+    async def watch_job(self, delivery: Delivery, log: DeliveryLog) -> Outcome: ...
+    async def resume_deferred(self, log: DeliveryLog) -> Outcome: ...
 
 
 class TooManyBytes(Exception):
@@ -70,7 +70,7 @@ class Endpoints:
         return await self._deliver(request, self._started_topic, self._use_cases.watch_job)
 
     async def _deliver(
-        self, request: Request, topic: str, use_case: Callable[[Delivery, Log], Awaitable[Outcome]]
+        self, request: Request, topic: str, use_case: Callable[[Delivery, DeliveryLog], Awaitable[Outcome]]
     ) -> Response:
         """The body of the response is empty or one fixed word."""
         if request.method != "POST":
@@ -100,7 +100,7 @@ class Endpoints:
         request: Request,
         body: bytearray,
         topic: str,
-        use_case: Callable[[Delivery, Log], Awaitable[Outcome]],
+        use_case: Callable[[Delivery, DeliveryLog], Awaitable[Outcome]],
     ) -> Response:
         delivery = parse_delivery(request.headers, body)
         with tracing.delivery_span(topic, delivery.attributes, request.headers) as span:

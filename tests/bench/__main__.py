@@ -110,8 +110,9 @@ async def bench_parts(pubsub: str, firestore: str) -> None:
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=1)) as session,
     ):
         found = await attribution.parts(stage, session, events=2_400)
-    print(attribution.table(found))
-    attribution.keep(found)
+    table = attribution.table(found)
+    print(table)
+    report.renew_table("make bench BENCH=--parts", table)
 
 
 async def start_as_deployed(

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import sys
-from pathlib import Path
 
 import aiohttp
 
@@ -12,9 +11,6 @@ from local.function_server import ROOT, FunctionServer
 from local.stage import Stage
 from tests.bench.contenders import IN_FLIGHT, TARGET, Contender, load
 from tests.bench.sampled import BEGIN, END
-
-PAGE = Path("docs/performance.md")
-_BEGIN, _END = "<!-- make bench BENCH=--parts -->\n", "<!-- /make bench BENCH=--parts -->"
 
 
 class _SampledServer(FunctionServer):
@@ -46,9 +42,3 @@ def table(found: dict[str, float]) -> str:
     return "\n".join(
         ["| part | CPU an event | share |", "| --- | ---: | ---: |", *rows, f"| all | {total:.2f} ms | |", ""]
     )
-
-
-def keep(found: dict[str, float]) -> None:
-    """Put the table into docs/performance.md."""
-    before, _, rest = PAGE.read_text().partition(_BEGIN)
-    PAGE.write_text(f"{before}{_BEGIN}{table(found)}{_END}{rest.partition(_END)[2]}")

@@ -8,7 +8,6 @@ from typing import Any
 from tests.bench.picture import picture
 
 PAGE, RESULT, PICTURE = Path("docs/performance.md"), Path("docs/bench.json"), Path("docs/bench.svg")
-_BEGIN, _END = "<!-- make bench -->\n", "<!-- /make bench -->"
 MEASURES = {
     "cpu_ms": "CPU an event, 80 in flight (ms)",
     "alone_ms": "one event alone, connections open (ms)",
@@ -88,7 +87,7 @@ def keep(result: dict[str, Any]) -> None:
     """Put it into the repository: as values, as a picture, and as the table of docs/performance.md."""
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
     PICTURE.write_text(drawn(result))
-    PAGE.write_text(renewed(PAGE.read_text(), result))
+    renew_table("make bench", markdown(result))
 
 
 def drawn(result: dict[str, Any]) -> str:
@@ -96,11 +95,11 @@ def drawn(result: dict[str, Any]) -> str:
     return picture(medians, MEASURES)
 
 
-def renewed(page: str, result: dict[str, Any]) -> str:
-    """The page with the table of this result."""
-    before, _, rest = page.partition(_BEGIN)
-    _, _, after = rest.partition(_END)
-    return f"{before}{_BEGIN}{markdown(result)}{_END}{after}"
+def renew_table(command: str, table: str) -> None:
+    """Put the table that this command prints into docs/performance.md, between its marks."""
+    begin, end = f"<!-- {command} -->\n", f"<!-- /{command} -->"
+    before, _, rest = PAGE.read_text().partition(begin)
+    PAGE.write_text(f"{before}{begin}{table}{end}{rest.partition(end)[2]}")
 
 
 def _figure(value: float) -> str:

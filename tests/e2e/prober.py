@@ -5,18 +5,11 @@ What counts is the CPU that the worker used while it let the prober wait: on a b
 """
 
 import http.client
-import os
 import sys
 import threading
 import time
-from pathlib import Path
 
-_TICK = os.sysconf("SC_CLK_TCK")
-
-
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICK
+from tests.bench.process_tree import cpu_seconds
 
 
 def probe(port: int, worker: int, ended: threading.Event) -> float:
