@@ -66,7 +66,7 @@ class Announcer:
         outcome = await (self._follow_up(entry) if entry.state == "retried" else self.reject(entry))
         if entry.not_before:  # deferred once. Where this fails, it is put back and published once more
             with suppress(StepError):
-                await self._deadlines.step("announced", PUBLISHED, self._ledger.announced(found), decides=False)
+                await self._deadlines.step("announced", PUBLISHED, self._ledger.no_longer_due(found), decides=False)
         return outcome
 
     async def reject(self, entry: LedgerEntry) -> Outcome:

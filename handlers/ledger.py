@@ -15,6 +15,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
+from typing import Any, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -24,6 +25,8 @@ from handlers.domain.events import JobEvent
 from handlers.domain.ledger_entry import LedgerEntry
 from handlers.domain.outcomes import Throttled, Transient
 from handlers.ports import Conflict, Store, Unreadable, VersionedEntry
+
+_T = TypeVar("_T")
 
 CLOCK_SKEW = timedelta(hours=1)  # by which an instance's clock may be off; due entries are judged by the store's
 
@@ -95,14 +98,7 @@ class Ledger:
 
     async def look(self, job: JobEvent) -> Claimable | NotYet | NoCallNeeded:
         """What a claim would meet. Raises Throttled."""
-        back_off = _BackOff()
-        while True:
-            try:
-                return self._judge(await self._store.load(job.job_id), job)
-            except Throttled:
-                raise
-            except Transient:
-                await back_off()
+        return self._judge(await _persist(lambda: self._store.load(job.job_id), Throttled), job)
 
     async def claim(self, job: JobEvent, owner: str, looked: Claimable | None = None) -> Claim | NotYet | NoCallNeeded:
         """Ask for the right to call Google for this job. Of any number that ask at once, one gets it.
@@ -159,11 +155,9 @@ class Ledger:
             free = Claimable(found, found.entry) if found and is_ours else self._judge(found, job)
             if not isinstance(free, Claimable):
                 return  # what was written since then is in its way
-            with suppress(Conflict, Transient):
-                entry = replace(free.entry.released(), lease_owner="")
-                await self._store.write(entry, found.version if found else None)
+            released = replace(free.entry.released(), lease_owner="")
+            if await self._written(released, found.version if found else None, back_off):
                 return
-            await back_off()
 
     async def record(self, claim: Claim, entry: LedgerEntry) -> VersionedEntry:
         """Write what became of the claimed entry, and end the claim. Raises LeaseLost."""
@@ -171,9 +165,8 @@ class Ledger:
         link = entry.entry_of_new_job()
         version, back_off = claim.stored.version, _BackOff()
         while True:
-            with suppress(Conflict, Transient):
-                return await self._store.write(entry, version, link)
-            await back_off()
+            if written := await self._written(entry, version, back_off, link):
+                return written
             found = await self._load(entry.job_id)
             if found and found.entry == entry:
                 return found  # our own write, whose answer was lost
@@ -187,11 +180,7 @@ class Ledger:
         """Write an entry that waits or is ended, without a claim: of two that come at once, either will do."""
         entry = self._unclaimed(entry)
         version, back_off = found.version if found else None, _BackOff()
-        while True:
-            with suppress(Conflict, Transient):
-                await self._store.write(entry, version)
-                return
-            await back_off()
+        while not await self._written(entry, version, back_off):
             found = await self._load(job.job_id)
             if found and found.version != version and not _gives_way(found.entry, job):
                 return  # our own write, whose answer was lost, or another look's
@@ -210,40 +199,53 @@ class Ledger:
 
     async def due(self, limit: int) -> list[VersionedEntry | Unreadable]:
         """Deferrals whose time has come, with their events to put back, and entries that nobody can read."""
-        back_off = _BackOff()
-        while True:
-            with suppress(Transient):
-                found = await self._store.due(self._now() + CLOCK_SKEW, limit)
-                return [one for one in found if isinstance(one, Unreadable) or _is_due(one)]
-            await back_off()
+        found = await _persist(lambda: self._store.due(self._now() + CLOCK_SKEW, limit))
+        return [one for one in found if isinstance(one, Unreadable) or _is_due(one)]
 
     async def put_back(self, found: VersionedEntry, publish: Callable[[], Awaitable[None]]) -> None:
         """Put a deferral's event back with `publish`.
 
         It is opened before it is published: found deferred, its delivery would be acknowledged. It stays due until it
-        is published: a run that dies in between is done again by the next one. One that a delivery has claimed
-        meanwhile stays due until its outcome is published: Pub/Sub may owe that delivery's message to nobody.
+        is published: a run that dies in between is done again by the next one, and so is one that a delivery has
+        written to meanwhile, because Pub/Sub may owe that delivery's message to nobody.
         """
-        if found.entry.state not in ("deferred", "open"):
-            await publish()
-            return
-        opened = replace(found.entry.released(), updated_at=self._now())
-        with suppress(Conflict):
-            written = await self._store.write(opened, found.version)
-            await publish()
-            await self._store.write(opened.done(), written.version)
+        if found.entry.state in ("deferred", "open"):
+            try:
+                opened = replace(found.entry.released(), updated_at=self._now())
+                found = await self._store.write(opened, found.version)
+            except Conflict:
+                return
+        await publish()
+        await self.no_longer_due(found)
 
-    async def announced(self, found: VersionedEntry) -> None:
-        """The outcome of what was deferred once is published: it is no longer due."""
+    async def no_longer_due(self, found: VersionedEntry) -> None:
+        """What was deferred once is no longer due: its outcome is published, or its event since this was stored."""
         decided_at = found.entry.decided_at or found.written_at
         with suppress(Conflict):
             await self._store.write(replace(found.entry.done(), decided_at=decided_at), found.version)
 
     async def _load(self, job_id: str) -> VersionedEntry | None:
-        back_off = _BackOff()
-        while True:
-            with suppress(Transient):
-                return await self._store.load(job_id)
+        return await _persist(lambda: self._store.load(job_id))
+
+    async def _written(
+        self, entry: LedgerEntry, version: Any, back_off: _BackOff, link: LedgerEntry | None = None
+    ) -> VersionedEntry | None:
+        """One try. None after a pause, where the entry may or may not be written."""
+        with suppress(Conflict, Transient):
+            return await self._store.write(entry, version, link)
+        await back_off()
+        return None
+
+
+async def _persist(ask: Callable[[], Awaitable[_T]], *raised: type[Exception]) -> _T:
+    """Ask until the store answers. Of what is transient, only these are raised."""
+    back_off = _BackOff()
+    while True:
+        try:
+            return await ask()
+        except raised:
+            raise
+        except Transient:
             await back_off()
 
 

@@ -192,15 +192,16 @@ class Judge:
             yield "a field was lost that this version does not know"
         if before.state == "deferred" and after.state != "deferred" and effect.at < before.not_before:
             yield "a deferral ended before its time"
+        if effect.before and _is_no_longer_due(before, after):
+            return
         if before.state == "retried":
-            if after != replace(before, not_before=0.0):
-                yield "a final answer was overwritten"
+            yield "a final answer was overwritten"
         elif _ends_another_claim(before, after):
             yield from self._illegal_claim(effect, before, after)
         elif before.state == "claimed":
             if self._owners.get(before.owner) != delivery:
                 yield f"the claim of {before.owner} was overwritten by {delivery}, which does not hold it"
-        elif effect.before and after != replace(before, not_before=0.0) and not is_run:
+        elif effect.before and not is_run:
             event = self._event(delivery)
             kept = replace(after, user=before.user, credential=before.credential, root=before.root)
             if before.state != "deferred" or kept != before or not _is_of(after, event) or _is_of(before, event):
@@ -601,7 +602,13 @@ class Judge:
 
 def _ends_another_claim(before: Entry, after: Entry) -> bool:
     """Whether this is a claim, or one that was given up in the same write: in the way of what may be under way."""
-    return after.state == "claimed" or (after.state == "open" and after.claims == before.claims + 1)
+    is_claim = after.state == "claimed" and not _is_no_longer_due(before, after)
+    return is_claim or (after.state == "open" and after.claims == before.claims + 1)
+
+
+def _is_no_longer_due(before: Entry, after: Entry) -> bool:
+    """Whether nothing else is written: the event of what was deferred once is published, or its outcome."""
+    return after == replace(before, not_before=0.0)
 
 
 def _is_of(entry: Entry, event: EventPublished) -> bool:
