@@ -3,6 +3,8 @@
 from contextlib import suppress
 from datetime import datetime
 
+from msgspec import Struct
+
 from handlers.deadlines import PUBLISHED, Deadlines
 from handlers.domain.delivery import Delivery
 from handlers.domain.events import MalformedEvent, encode
@@ -37,25 +39,15 @@ async def _publish_rejection(
     return Rejected(rejection.reason, rejection.detail, rejection.cause)
 
 
-class Announcer:
+class Announcer(Struct, frozen=True):
     """For one delivery. What it publishes for one ledger entry is the same at every delivery."""
 
-    def __init__(
-        self,
-        delivery: Delivery,
-        deadlines: Deadlines,
-        log: DeliveryLog,
-        *,
-        ledger: Ledger,
-        retried: Publisher,
-        rejected: Publisher,
-    ) -> None:
-        self._delivery = delivery
-        self._deadlines = deadlines
-        self._log = log
-        self._ledger = ledger
-        self._retried = retried
-        self._rejected = rejected
+    delivery: Delivery
+    deadlines: Deadlines
+    log: DeliveryLog
+    ledger: Ledger
+    retried: Publisher
+    rejected: Publisher
 
     async def announce(self, found: VersionedEntry) -> Outcome:
         """Publish what the ledger holds."""
@@ -66,23 +58,23 @@ class Announcer:
         outcome = await (self._follow_up(entry) if entry.state == "retried" else self.reject(entry))
         if entry.not_before:  # deferred once. Where this fails, it is put back and published once more
             with suppress(StepError):
-                await self._deadlines.step("announced", PUBLISHED, self._ledger.no_longer_due(found), decides=False)
+                await self.deadlines.step("announced", PUBLISHED, self.ledger.no_longer_due(found), decides=False)
         return outcome
 
     async def reject(self, entry: LedgerEntry) -> Outcome:
         """Publish the rejection of this entry, which need not be stored."""
         self._bind(entry)
-        rejection = entry.rejection(self._delivery.data)
-        return await _publish_rejection(rejection, self._delivery, self._rejected, self._deadlines)
+        rejection = entry.rejection(self.delivery.data)
+        return await _publish_rejection(rejection, self.delivery, self.rejected, self.deadlines)
 
     async def _follow_up(self, entry: LedgerEntry) -> Outcome:
         self._bind(entry)
         follow_up = entry.follow_up()
-        published = self._retried.publish(encode(follow_up), follow_up.message_attributes())
-        await self._deadlines.step("publish", PUBLISHED, published)
+        published = self.retried.publish(encode(follow_up), follow_up.message_attributes())
+        await self.deadlines.step("publish", PUBLISHED, published)
         return Retried(entry.new_job_id)
 
     def _bind(self, entry: LedgerEntry) -> None:
         """The identity in the log line is the published one."""
-        self._log.bind(userId=entry.user_id, credentialId=entry.credential_id)
-        self._log.bind(attempt=entry.retries_used, rootArchiveJobId=entry.root_job_id)
+        self.log.bind(userId=entry.user_id, credentialId=entry.credential_id)
+        self.log.bind(attempt=entry.retries_used, rootArchiveJobId=entry.root_job_id)

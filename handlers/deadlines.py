@@ -19,13 +19,13 @@ class Deadlines:
 
     def __init__(self, seconds: float, log: DeliveryLog) -> None:
         self._seconds = seconds
-        self._log = log
+        self.log = log
         self._begun = asyncio.get_running_loop().time()
 
     async def step(self, name: str, by: float, work: Awaitable[_T], *, decides: bool = True) -> _T:
         """Run one step until this share of the time is over. Raises Transient then."""
         try:
-            with self._log.step(name, decides=decides):
+            with self.log.step(name, decides=decides):
                 async with asyncio.timeout_at(self._begun + by * self._seconds):
                     return await work
         except TimeoutError:

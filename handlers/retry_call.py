@@ -1,20 +1,14 @@
 """archiveJobs.retry for a claimed job: sent once, and once more only where that cannot be a second retry."""
 
 from collections.abc import Callable
+from functools import partial
 
 from msgspec import Struct
 
-from handlers.deadlines import ANSWERED, RECOVERED, Deadlines
-from handlers.domain.answers import (
-    AlreadyRunning,
-    Answer,
-    Cooldown,
-    NewJob,
-    NotSent,
-    OutcomeUnknown,
-    Unauthorized,
-)
-from handlers.domain.outcomes import Reason, Rejection, Transient
+from handlers.ask import ask
+from handlers.deadlines import ANSWERED, Deadlines
+from handlers.domain.answers import AlreadyRunning, Answer, Cooldown, NewJob, NotSent, OutcomeUnknown, Unauthorized
+from handlers.domain.outcomes import Transient
 from handlers.ledger import Claim
 from handlers.ports import AccessToken, DeliveryLog, Portability, Tokens
 
@@ -30,31 +24,12 @@ class RetryCall(Struct, frozen=True):
 
     async def __call__(self, claim: Claim, token: AccessToken) -> Answer:
         """Whatever this raises, nothing was carried out."""
-        answer = await self._send(claim, token)
-        other = await self._other_token(answer, claim.entry.credential_id, token)
-        if isinstance(other, Rejection):
-            self.log.failed("token")
-            return other
-        if other:
-            answer = await self._send(claim, other)
-        if isinstance(answer, Unauthorized):
-            answer = answer.if_again
+        answer: Answer = await ask(
+            partial(self._send, claim), token, claim.entry.credential_id, self.tokens, self.deadlines
+        )
         if not isinstance(answer, NewJob | AlreadyRunning | Cooldown):
-            self.log.failed("retry")
+            self.log.fields.setdefault("failedStep", "retry")
         return answer
-
-    async def _other_token(
-        self, answer: Answer | Unauthorized, credential_id: str, used: AccessToken
-    ) -> AccessToken | Rejection | None:
-        """After a 401 a new one; after a 403 on this user's grant one by the newest version of the secret, if it was
-        not that already. Neither call was carried out.
-        """
-        match answer:
-            case Unauthorized():
-                return await self.deadlines.step("token", RECOVERED, self.tokens.replace(credential_id, used))
-            case Rejection(Reason.ACCESS_DENIED):
-                return await self.deadlines.step("token", RECOVERED, self.tokens.replace_if_newer(credential_id, used))
-        return None
 
     async def _send(self, claim: Claim, token: AccessToken) -> Answer | Unauthorized:
         if self.shutting_down():
@@ -62,9 +37,8 @@ class RetryCall(Struct, frozen=True):
         seconds = self.deadlines.seconds_left(ANSWERED)
         if seconds <= 0:
             return NotSent("no time was left for the call to Google: the instance was CPU-throttled")
-        retry = self.portability.retry(
-            claim.entry.job_id, token=token.value, seconds=seconds, now=claim.stored.written_at
-        )
+        job_id, now = claim.entry.job_id, claim.stored.written_at
+        retry = self.portability.retry(job_id, token=token.value, seconds=seconds, now=now)
         answer: Answer | Unauthorized
         try:
             answer = await self.deadlines.step("retry", ANSWERED, retry)

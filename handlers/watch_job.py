@@ -16,7 +16,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from handlers.announcer import reject_malformed
-from handlers.deadlines import ANSWERED, PREPARED, PUBLISHED, RECORDED, RECOVERED, Deadlines
+from handlers.ask import ask
+from handlers.deadlines import ANSWERED, PREPARED, PUBLISHED, RECORDED, Deadlines
 from handlers.domain.answers import Answer, BackOff, Cooldown, FaultOfOurs, JobState, Unauthorized
 from handlers.domain.decisions import event_to_keep
 from handlers.domain.delivery import Delivery
@@ -134,22 +135,18 @@ class _Look:
         return Ended(state, cause)
 
     async def _state(self, now: datetime) -> JobState | Answer:
-        tokens, credential_id = self._use_case.tokens, self._job.credential_id
-        token = await self._step("token", PREPARED, tokens.get(credential_id))
+        tokens, job = self._use_case.tokens, self._job
+        token = await self._step("token", PREPARED, tokens.get(job.credential_id))
         if isinstance(token, Rejection):
+            self._log.failed("token")
             return token
-        answer = await self._ask(token, now)
-        if isinstance(answer, Unauthorized):
-            token = await self._step("token", RECOVERED, tokens.replace(credential_id, token))
-            if isinstance(token, Rejection):
-                return token
-            answer = await self._ask(token, now)
-        return answer.if_again if isinstance(answer, Unauthorized) else answer
 
-    async def _ask(self, token: AccessToken, now: datetime) -> JobState | Answer | Unauthorized:
-        seconds = max(self._deadlines.seconds_left(ANSWERED), 0.1)
-        asked = self._use_case.states.state(self._job.job_id, token=token.value, seconds=seconds, now=now)
-        return await self._step("state", ANSWERED, asked)
+        async def send(token: AccessToken) -> JobState | Answer | Unauthorized:
+            seconds = self._deadlines.seconds_left(ANSWERED)
+            asked = self._use_case.states.state(job.job_id, token=token.value, seconds=seconds, now=now)
+            return await self._step("state", ANSWERED, asked)
+
+        return await ask(send, token, job.credential_id, tokens, self._deadlines)
 
     async def _publish(self, state: str, cause: str, ended_at: datetime) -> None:
         job = self._job
