@@ -12,7 +12,7 @@ from handlers.domain.ledger_entry import LedgerEntry
 from handlers.domain.messages import RetryRejected
 from handlers.domain.outcomes import Deferred, Outcome, Rejected, Retried, StepError
 from handlers.ledger import Ledger
-from handlers.ports import DeliveryLog, Publisher, VersionedEntry
+from handlers.ports import Publisher, VersionedEntry
 
 
 async def reject_malformed(
@@ -20,14 +20,13 @@ async def reject_malformed(
     delivery: Delivery,
     rejected: Publisher,
     deadlines: Deadlines,
-    log: DeliveryLog,
     *,
     now: datetime,
     source: str = "",
 ) -> Outcome:
     """Publish the rejection of data that is no event. `source`: the topic that it came by, where that is another."""
     rejection = RetryRejected.of_malformed(error, delivery.data, now)
-    log.bind(archiveJobId=rejection.archive_job_id, userId=rejection.user_id)
+    deadlines.log.bind(archiveJobId=rejection.archive_job_id, userId=rejection.user_id)
     return await _publish_rejection(rejection, delivery, rejected, deadlines, source)
 
 
@@ -44,7 +43,6 @@ class Announcer(Struct, frozen=True):
 
     delivery: Delivery
     deadlines: Deadlines
-    log: DeliveryLog
     ledger: Ledger
     retried: Publisher
     rejected: Publisher
@@ -76,5 +74,5 @@ class Announcer(Struct, frozen=True):
 
     def _bind(self, entry: LedgerEntry) -> None:
         """The identity in the log line is the published one."""
-        self.log.bind(userId=entry.user_id, credentialId=entry.credential_id)
-        self.log.bind(attempt=entry.retries_used, rootArchiveJobId=entry.root_job_id)
+        self.deadlines.log.bind(userId=entry.user_id, credentialId=entry.credential_id)
+        self.deadlines.log.bind(attempt=entry.retries_used, rootArchiveJobId=entry.root_job_id)

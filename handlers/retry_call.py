@@ -10,7 +10,7 @@ from handlers.deadlines import ANSWERED, Deadlines
 from handlers.domain.answers import AlreadyRunning, Answer, Cooldown, NewJob, NotSent, OutcomeUnknown, Unauthorized
 from handlers.domain.outcomes import Transient
 from handlers.ledger import Claim
-from handlers.ports import AccessToken, DeliveryLog, Portability, Tokens
+from handlers.ports import AccessToken, Portability, Tokens
 
 
 class RetryCall(Struct, frozen=True):
@@ -20,7 +20,6 @@ class RetryCall(Struct, frozen=True):
     tokens: Tokens
     shutting_down: Callable[[], bool]
     deadlines: Deadlines
-    log: DeliveryLog
 
     async def __call__(self, claim: Claim, token: AccessToken) -> Answer:
         """Whatever this raises, nothing was carried out."""
@@ -28,7 +27,7 @@ class RetryCall(Struct, frozen=True):
             partial(self._send, claim), token, claim.entry.credential_id, self.tokens, self.deadlines
         )
         if not isinstance(answer, NewJob | AlreadyRunning | Cooldown):
-            self.log.fields.setdefault("failedStep", "retry")
+            self.deadlines.log.fields.setdefault("failedStep", "retry")
         return answer
 
     async def _send(self, claim: Claim, token: AccessToken) -> Answer | Unauthorized:
@@ -46,7 +45,7 @@ class RetryCall(Struct, frozen=True):
             answer = OutcomeUnknown(str(late))
         except Exception as bug:  # before or after the request was sent: it counts
             answer = OutcomeUnknown(f"unexpected {type(bug).__name__} in archiveJobs.retry: a bug")
-            self.log.exception(answer.detail)
-        self.log.count("calls", not isinstance(answer, NotSent))
-        self.log.count("callsUnknown", isinstance(answer, OutcomeUnknown))
+            self.deadlines.log.exception(answer.detail)
+        self.deadlines.log.count("calls", not isinstance(answer, NotSent))
+        self.deadlines.log.count("callsUnknown", isinstance(answer, OutcomeUnknown))
         return answer

@@ -55,26 +55,22 @@ class RetryFailedJob(Struct, frozen=True, kw_only=True):
         try:
             job = parse_failed(delivery.data, delivery.published_at)
         except MalformedEvent as error:
-            return await reject_malformed(error, delivery, self.rejected, deadlines, log, now=self.now())
-        return await _JobRetry(self, delivery, job, deadlines, log).outcome()
+            return await reject_malformed(error, delivery, self.rejected, deadlines, now=self.now())
+        return await _JobRetry(self, delivery, job, deadlines).outcome()
 
 
 class _JobRetry:
     """One delivery of a well-formed event."""
 
-    def __init__(
-        self, use_case: RetryFailedJob, delivery: Delivery, job: JobEvent, deadlines: Deadlines, log: DeliveryLog
-    ) -> None:
+    def __init__(self, use_case: RetryFailedJob, delivery: Delivery, job: JobEvent, deadlines: Deadlines) -> None:
         self._use_case = use_case
         self._delivery = delivery
         self._job = job
-        self._announcer = Announcer(
-            delivery, deadlines, log, ledger=use_case.ledger, retried=use_case.retried, rejected=use_case.rejected
-        )
-        self._call = RetryCall(use_case.portability, use_case.tokens, use_case.shutting_down, deadlines, log)
+        self._announcer = Announcer(delivery, deadlines, use_case.ledger, use_case.retried, use_case.rejected)
+        self._call = RetryCall(use_case.portability, use_case.tokens, use_case.shutting_down, deadlines)
         self._step = deadlines.step
-        self._log = log
-        log.bind(archiveJobId=job.job_id, userId=job.user_id, credentialId=job.credential_id)
+        self._log = deadlines.log
+        self._log.bind(archiveJobId=job.job_id, userId=job.user_id, credentialId=job.credential_id)
 
     async def outcome(self) -> Outcome:
         use_case, job = self._use_case, self._job

@@ -63,9 +63,8 @@ class WatchJob(Struct, frozen=True, kw_only=True):
         try:
             job = parse_started(delivery.data, delivery.published_at)
         except MalformedEvent as error:
-            now = self.now()
-            return await reject_malformed(error, delivery, self.rejected, deadlines, log, now=now, source=_SOURCE)
-        return await _Look(self, delivery, job, deadlines, log).outcome()
+            return await reject_malformed(error, delivery, self.rejected, deadlines, now=self.now(), source=_SOURCE)
+        return await _Look(self, delivery, job, deadlines).outcome()
 
     def wait(self, age: timedelta) -> timedelta:
         """From one look to the next: half of the job's age, within bounds."""
@@ -75,18 +74,16 @@ class WatchJob(Struct, frozen=True, kw_only=True):
 class _Look:
     """One delivery of a well-formed event."""
 
-    def __init__(
-        self, use_case: WatchJob, delivery: Delivery, job: JobEvent, deadlines: Deadlines, log: DeliveryLog
-    ) -> None:
+    def __init__(self, use_case: WatchJob, delivery: Delivery, job: JobEvent, deadlines: Deadlines) -> None:
         self._use_case = use_case
         self._delivery = delivery
         self._came_at = min(job.published_at or use_case.now(), use_case.now() + CLOCK_SKEW)
         self._job = job = _not_started_later(job, self._came_at)
         self._deadlines = deadlines
         self._step = deadlines.step
-        self._log = log
-        log.bind(archiveJobId=job.job_id, userId=job.user_id, credentialId=job.credential_id)
-        log.bind(attempt=job.retries_before, rootArchiveJobId=job.root_job_id or job.job_id)
+        self._log = deadlines.log
+        self._log.bind(archiveJobId=job.job_id, userId=job.user_id, credentialId=job.credential_id)
+        self._log.bind(attempt=job.retries_before, rootArchiveJobId=job.root_job_id or job.job_id)
 
     async def outcome(self) -> Outcome:
         known = await self._step("look", PREPARED, self._use_case.ledger.look(self._job))

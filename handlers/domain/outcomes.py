@@ -4,7 +4,7 @@ Outcome                one delivery is ...                                 answe
 ├── Retried            done: its follow-up is published                    204
 ├── Rejected           done: it can never succeed, and why is published    204
 ├── Deferred           done: the job waits in the ledger                   204
-├── RetryLater         to be delivered again                               503
+├── RetryLater         to be delivered again (logged as not_now)           503
 └── Fault              to be delivered again, and a fault of ours          500
 The schedule ends as Resumed, the watch as Watching, Ended or Rejected (204), or as the last two.
 
