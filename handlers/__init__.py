@@ -1,3 +1,3 @@
-"""archive-job-retry: see docs/design.md for the rooms and what each may import."""
+"""archive-job-retry: see docs/design.md for the layers and what each may import."""
 
 __version__ = "2.0.0"

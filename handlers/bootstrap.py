@@ -2,7 +2,7 @@
 
 The framework imports this program before it forks its workers, and a gRPC client does not survive a fork
 (https://github.com/grpc/grpc/blob/master/doc/fork_support.md), so nothing here is built earlier. Tests, simulation and
-bench build through here too, with other parts at the seams.
+bench build through here too, with other parts for what talks to the world.
 """
 
 import asyncio
@@ -74,7 +74,7 @@ def firestore_store(
 class Container:
     """The use cases, put together as the settings say. Each part is built when it is first asked for.
 
-    The keyword arguments are the seams: what talks to the world, and the clock.
+    The keyword arguments replace what talks to the world, and the clock.
     """
 
     def __init__(

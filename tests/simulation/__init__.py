@@ -3,7 +3,7 @@
     timeline      virtual time, an event loop for each process
     faults        what goes wrong, and how often
     wire          the network between an instance and the services
-    clients       the seams of an instance's container over the wire
+    clients       what an instance's container is given to reach the world with
     firestore, grants, google, pubsub       the services
     instance      a process with its container
     world         a seed becomes a world, and runs until it is at rest

@@ -1,4 +1,4 @@
-"""What an instance reaches the world with, at the seams of its container: Google's clients, and HTTP."""
+"""What an instance reaches the world with, given to its container: Google's clients, and HTTP."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping

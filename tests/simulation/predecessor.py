@@ -1,6 +1,6 @@
 """An instance of the release before this one, over the same simulated wire.
 
-Its parts are put together as its own handlers/composition.py does; its seams are gRPC services and the one POST.
+Its parts are put together as its own handlers/composition.py does; what is replaced are gRPC services and the one POST.
 """
 
 import asyncio
