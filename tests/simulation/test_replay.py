@@ -29,9 +29,8 @@ def _digests() -> str:
     return str([hashlib.sha256(history).hexdigest() for history in histories])
 
 
-@pytest.mark.parametrize("hash_seed", ["1", "2"])
-def test_seed_replays_exactly_in_another_process(hash_seed: str) -> None:
-    environment = os.environ | {"PYTHONHASHSEED": hash_seed}
+def test_seed_replays_exactly_in_another_process() -> None:
+    environment = os.environ | {"PYTHONHASHSEED": "1"}  # this process has one of its own
     ran = subprocess.run([sys.executable, "-c", _DIGEST], env=environment, capture_output=True, text=True, check=True)
     assert _digests() == ran.stdout.strip()
 
