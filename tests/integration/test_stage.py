@@ -52,22 +52,16 @@ async def test_on_googles_emulators_a_failed_job_comes_out_retried(google_cloud:
         assert [line["outcome"] for line in server.deliveries] == ["retried"]
 
 
-async def test_embedded_a_failed_job_comes_out_retried_too() -> None:
+async def test_embedded_a_failed_job_comes_out_retried_and_what_is_malformed_or_has_no_consent_rejected() -> None:
     async with Stage() as stage:
         stage.add_user("user")
-        await stage.start_function()
-        await stage.publish(event())
-        await stage.until(lambda: stage.follow_ups)
-        assert stage.google.new_jobs == {stage.follow_ups[0].data["archiveJobId"]: "job-1"}
-
-
-async def test_what_is_malformed_or_has_no_consent_comes_out_rejected() -> None:
-    async with Stage() as stage:
         stage.add_user("revoked", consents=False)
         await stage.start_function()
+        await stage.publish(event())
         await stage.publish(b"{")
-        await stage.publish(event(userId="revoked"))
-        await stage.until(lambda: len(stage.rejections) == 2)
+        await stage.publish(event(2, userId="revoked"))
+        await stage.until(lambda: stage.follow_ups and len(stage.rejections) == 2)
+        assert stage.google.new_jobs == {stage.follow_ups[0].data["archiveJobId"]: "job-1"}
         assert Counter(rejection.data["reason"] for rejection in stage.rejections) == Counter(
             ["MALFORMED_EVENT", "REAUTHORIZATION_REQUIRED"]
         )

@@ -35,7 +35,7 @@ from ops.checks.doctor import examine
 from ops.checks.rest import authorised_get
 from ops.cloud import Cloud, connected
 from tests.ops.api import Api
-from tests.ops.test_commands import here, ops
+from tests.ops.running import here, ops
 
 NOW = datetime.now(UTC)
 SCHEMAS = Path(__file__).parents[2] / "infra" / "schemas"

@@ -6,17 +6,14 @@ import json
 import os
 import pty
 import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
-from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from google.pubsub_v1 import types
@@ -26,41 +23,11 @@ from handlers.web.settings import from_environment
 from local import google_errors
 from local.stage import OAUTH_CLIENT, WATCH, Stage
 from local.topics import DEAD, FAILED, REJECTED, STARTED, connected
-from ops.__main__ import main
 from ops.cloud import explain
 from tests.ops.desk import SECONDS, Desk, failed, rejection
+from tests.ops.running import QUICK, clean, here, ops, started
 
 BOTH = ("--reason", "ACCESS_DENIED", "--reason", "OUTCOME_UNKNOWN")
-QUICK = ("--wait", "1")
-ROOT = Path(__file__).parents[2]
-
-
-@dataclass(frozen=True)
-class Ran:
-    code: int
-    out: str
-    err: str
-
-
-def clean(**settings: str) -> dict[str, str]:
-    """An environment with these settings and no others of this machine's."""
-    known = ("PATH", "HOME", "LANG", "SYSTEMROOT")
-    return {name: os.environ[name] for name in known if name in os.environ} | settings
-
-
-async def started(*arguments: str, env: dict[str, str], **streams: Any) -> asyncio.subprocess.Process:
-    pipe = asyncio.subprocess.PIPE
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "ops", *arguments), env=env, cwd=ROOT, **{"stdout": pipe, "stderr": pipe} | streams
-    )
-
-
-async def ops(*arguments: str, **settings: str) -> Ran:
-    process = await started(*arguments, env=clean(**settings))
-    async with asyncio.timeout(60):
-        out, err = await process.communicate()
-    assert "Traceback" not in err.decode()
-    return Ran(process.returncode or 0, out.decode(), err.decode())
 
 
 def of(desk: Desk) -> dict[str, str]:
@@ -70,13 +37,6 @@ def of(desk: Desk) -> dict[str, str]:
         "PUBSUB_EMULATOR_HOST": desk.address,
         "RETRY_LEDGER": "memory",
     }
-
-
-def here(*arguments: str, **settings: str) -> Ran:
-    """The same in this process, for what needs no server of this process's."""
-    environment: dict[str, str | None] = {name: None for name in os.environ if name not in clean()}
-    ran = CliRunner().invoke(main, arguments, env=environment | settings)
-    return Ran(ran.exit_code, ran.stdout, ran.stderr)
 
 
 only_embedded = pytest.mark.parametrize("desk", ["embedded"], indirect=True)

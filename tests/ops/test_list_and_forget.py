@@ -16,7 +16,7 @@ from local.secrets import SecretManager
 from ops.cloud import Cloud, connected
 from ops.forget import find_traces, forget
 from ops.listing import list_ledger
-from tests.ops.test_commands import ops
+from tests.ops.running import ops
 
 NOW = datetime.now(UTC)
 PREFIX = "dataportability-refresh-token-"

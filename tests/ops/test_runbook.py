@@ -7,7 +7,7 @@ from typing import Any
 from local.stage import Stage
 from local.topics import FAILED
 from tests.ops.api import Api
-from tests.ops.test_commands import QUICK, ROOT, ops
+from tests.ops.running import QUICK, ROOT, ops
 
 _CALL = re.compile(r"\.venv/bin/python -m ops ([^`#\n]+)")
 _PAGES = [ROOT / "docs" / "runbook.md", ROOT / "README.md"]
@@ -20,7 +20,7 @@ def test_pages_name_every_command() -> None:
 
 
 async def test_commands_of_the_pages_run(google_cloud: Any) -> None:
-    async with Stage(**google_cloud) as stage, Api() as api:
+    async with Stage(**google_cloud, tls=False) as stage, Api() as api:
         environment = stage.environment | api.settings
         await stage.start_function()
         stage.add_user("user-4711")
