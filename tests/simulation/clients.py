@@ -14,8 +14,9 @@ from google.cloud.firestore_v1.types import (
     RunQueryRequest,
     RunQueryResponse,
 )
-from google.cloud.secretmanager_v1.types import AccessSecretVersionResponse
+from google.cloud.secretmanager_v1.types import AccessSecretVersionRequest, AccessSecretVersionResponse
 from google.pubsub_v1.types import PublishRequest, PublishResponse
+from msgspec.structs import asdict
 
 from handlers.bootstrap import Container
 from handlers.domain.answers import NotSent, OutcomeUnknown
@@ -111,12 +112,12 @@ class _Secrets:
         self._service = service
 
     async def access_secret_version(self, request: Any, **options: Any) -> Any:
-        wire = self._wire
-        secret = request.name.split("/")[3]
+        wire, name = self._wire, AccessSecretVersionRequest.pb(request).name
+        secret = name.split("/")[3]
         if secret != CLIENT_SECRET_ID:
             credential = secret.removeprefix(SECRET_PREFIX)
             wire.faults.record(SecretAsked(wire.timeline.now, DELIVERY.get(), wire.instance, credential))
-        effect = partial(self._service.access, request.name)
+        effect = partial(self._service.access, name)
         return AccessSecretVersionResponse.wrap(await wire.rpc("secrets", effect, reads=True, **options))
 
 
@@ -190,8 +191,8 @@ class _SignedStore:
         self.load, self.due = store.load, store.due
 
     async def write(self, entry: LedgerEntry, version: Any, link: LedgerEntry | None = None) -> VersionedEntry:
-        fields = {name: getattr(entry, name) for name in LedgerEntry.__struct_fields__}
-        written = await self._store.write(_SignedEntry(**fields, simulated_delivery=DELIVERY.get()), version, link)
+        signed_entry = _SignedEntry(**asdict(entry) | {"simulated_delivery": DELIVERY.get()})
+        written = await self._store.write(signed_entry, version, link)
         return VersionedEntry(entry, written.version, written.written_at, written.read_at)
 
 

@@ -21,8 +21,6 @@ What an enumeration is not: other latencies, back-offs, clocks and answers than 
 """
 
 import argparse
-import gc
-import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +29,7 @@ from multiprocessing import get_context
 
 from handlers.bootstrap import Container
 from tests.simulation import mutants, story
-from tests.simulation.command import cores, kind_of
+from tests.simulation.command import cores, kind_of, prepare
 from tests.simulation.enumeration import Bound, Broken, Part, Result, explore, parts
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.scenarios import SCENARIOS
@@ -84,7 +82,7 @@ def _all(scenarios: Sequence[str], most: Bound, mutant: str | None, seconds: flo
     bounds = [Bound(s, f) for f in range(most.faults + 1) for s in range(most.switches + 1)]
     bounds.sort(key=sum)
     explored, broken, interrupted = 0, 0, False
-    with get_context("spawn").Pool(processes, _prepare) as pool:
+    with get_context("spawn").Pool(processes, prepare) as pool:
         for bound in bounds:
             begun, number, is_whole = time.monotonic(), 0, True
             todo = [part for name in scenarios for part in parts(name, bound, kind)]
@@ -110,13 +108,6 @@ def _explore(mutant: str | None, until: float, part: Part) -> Result:
     return explore(part, kind_of(mutant), until=until)
 
 
-def _prepare() -> None:
-    """A worker leaves interrupts to the parent, and does not look for garbage among what was imported."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    gc.freeze()
-    gc.set_threshold(100_000)
-
-
 def _told_of(results: Iterator[Result], bound: Bound) -> Iterator[Result]:
     """The results; how far it has come is told on the way."""
     number, reported = 0, time.monotonic()
@@ -132,7 +123,7 @@ def _planted(processes: int) -> int:
     """The smallest history of each mutant."""
     fitting = [mutant for mutant in MUTANTS if mutant not in BEYOND]
     missed = 0
-    with get_context("spawn").Pool(processes, _prepare) as pool:
+    with get_context("spawn").Pool(processes, prepare) as pool:
         for mutant, found in zip(fitting, pool.imap(first_found, fitting), strict=True):
             told = story_of(found, mutant) if found else "not found"
             print(f"{mutant.__name__}: {mutant.__doc__}\n{told}\n", flush=True)

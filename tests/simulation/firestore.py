@@ -125,13 +125,13 @@ class Firestore:
         """Fields in the mask are set, or removed where the write does not have them; all others stay."""
         name, delivery, sent = write.update.name, _delivery(write.update), write.update.fields
         before, old = self._entries.get(name), self._documents.get(name)
-        document = _Document(name=name)
-        if old is not None and write.update_mask.field_paths:
-            document.CopyFrom(old)
-        for field in write.update_mask.field_paths or [field for field in sent if field != SIGNATURE]:
-            document.fields.pop(field, None)
-            if field in sent:
-                document.fields[field].CopyFrom(sent[field])
+        mask, document = frozenset(write.update_mask.field_paths), _Document()
+        document.CopyFrom(write.update)
+        for field in [field for field in sent if (field not in mask if mask else field == SIGNATURE)]:
+            del document.fields[field]
+        if old is not None and mask:
+            for field in [field for field in old.fields if field not in mask]:
+                document.fields[field].CopyFrom(old.fields[field])
         if old is None and self._timeline.rng.random() < 0.3:  # by another version of the program, a moment later
             document.fields[LATER_FIELD].string_value = "x"
         age = (now - old.update_time.ToNanoseconds()) / _SECOND if old is not None else 0.0

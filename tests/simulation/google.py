@@ -5,11 +5,12 @@ https://developers.google.com/data-portability/user-guide/troubleshooting, https
 https://github.com/googleapis/googleapis/blob/master/google/api/error_reason.proto
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+
+import msgspec
 
 from tests.simulation import faults
 from tests.simulation.faults import Faults
@@ -191,7 +192,7 @@ class Google:
             return self._token_error(401 if refused == "unauthorized_client" else 400, refused)
         if trouble == faults.BROKEN_AFTER:
             return self._foreign("oauth") if rng.random() < 0.5 else self._token_error(503, "")
-        return 200, json.dumps(answer).encode()
+        return 200, msgspec.json.encode(answer)
 
     def _token_error(self, status: int, code: str) -> Answer:
         self.seen.add(("oauth", status, code))
@@ -204,7 +205,7 @@ class Google:
         content = {"error": code, "error_description": said}
         if code == "invalid_grant" and self._timeline.rng.random() < 0.3:
             content["error_subtype"] = "invalid_rapt"
-        return status, json.dumps(content).encode()
+        return status, msgspec.json.encode(content)
 
     def _foreign(self, service: str) -> Answer:
         """Somebody else's answer: for whoever runs the function to look into."""
@@ -249,7 +250,7 @@ class Google:
                 known.meaning, status, content = self._break()
             if status >= 400 and self._timeline.rng.random() < 0.2:
                 content = [content]
-            body = json.dumps(content).encode()
+            body = msgspec.json.encode(content)
         self._record.add(CallArrived(self._timeline.now, call, known.job, "".join(made)))
         return status, body
 

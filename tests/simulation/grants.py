@@ -1,12 +1,12 @@
 """The users' grants: what Secret Manager holds of them, and what Google makes of it."""
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import google_crc32c
+import msgspec
 from google.api_core.exceptions import FailedPrecondition, NotFound, ServiceUnavailable
 from google.cloud.secretmanager_v1.types import AccessSecretVersionResponse
 
@@ -121,7 +121,7 @@ class Grants:
     def _latest(self, secret: str) -> tuple[str, int, bytes]:
         if secret == CLIENT_SECRET_ID:
             client = {"client_id": "a-client", "client_secret": f"{MARK}client-{self._client}", "token_uri": TOKEN_URI}
-            return secret, self._client, json.dumps({"web": client}).encode()
+            return secret, self._client, msgspec.json.encode({"web": client})
         credential = secret.removeprefix(SECRET_PREFIX)
         if not self._is_prefix_right:
             raise NotFound("secret not found")  # type: ignore[no-untyped-call]
@@ -144,7 +144,7 @@ class Grants:
         refresh_token = f"{MARK}refresh.{credential}.{grant.stored}"
         if grant.state == "no token":
             return rng.choice(_NO_TOKENS).format(refresh_token, refresh_token).encode()
-        return json.dumps({"refresh_token": refresh_token}).encode() if grant.stored % 2 else refresh_token.encode()
+        return msgspec.json.encode({"refresh_token": refresh_token}) if grant.stored % 2 else refresh_token.encode()
 
     # --- Google's side ---
 

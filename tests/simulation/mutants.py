@@ -246,7 +246,7 @@ class LedgerInMemory(Container):
 
     @cached_property
     def store(self) -> Store:
-        return MemoryStore()
+        return MemoryStore(self.now)
 
 
 # --- Firestore ---

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+import msgspec
 from google.pubsub_v1.types import PublishResponse
 
 from tests.simulation.record import (
@@ -111,7 +112,7 @@ class PubSub:
             return self.fail(data, attributes, put_back_by=delivery)
         if topic == STARTED:
             return self.start(data, attributes, put_back_by=delivery)
-        content = json.loads(data)
+        content = msgspec.json.decode(data)
         now, job = self._timeline.now, content["archiveJobId"]
         if topic == RETRIED:
             root, attempt = content["rootArchiveJobId"], content["attempt"]
@@ -144,7 +145,7 @@ class PubSub:
 
         Where Pub/Sub accepts and its answers are lost, each copy of a failed event brings copies of a follow-up.
         """
-        job = json.loads(data)["archiveJobId"]
+        job = msgspec.json.decode(data)["archiveJobId"]
         self._copies[topic, job] += 1
         return self._copies[topic, job] > self.most_copies
 
@@ -238,25 +239,24 @@ class PubSub:
         timeline.after(timeline.rng.uniform(first, longest + 1), self._push, message)
 
     def _body(self, message: _Message) -> bytes:
-        published_at = datetime.fromtimestamp(self._epoch + message.published_at, UTC).isoformat()
-        content: dict[str, Any] = {
-            "data": base64.b64encode(message.data).decode(),
-            "attributes": dict(message.attributes),
+        content = {
+            "data": message.data,
+            "attributes": message.attributes,
             "messageId": message.name,
-            "publishTime": published_at,
+            "publishTime": datetime.fromtimestamp(self._epoch + message.published_at, UTC),
         }
         push = {
             "message": content,
             "subscription": "projects/p/subscriptions/push",
             "deliveryAttempt": message.attempts,
         }
-        return json.dumps(push).encode()
+        return msgspec.json.encode(push)
 
 
 def _event(data: bytes) -> dict[str, Any]:
     """What the event says, {} where it is malformed: the simulation's producers know only these forms."""
     try:
-        event = json.loads(data)
+        event = msgspec.json.decode(data)
     except ValueError:
         return {}
     sound = isinstance(event, dict) and all(isinstance(event.get(name), str) for name in ("archiveJobId", "userId"))

@@ -3,8 +3,9 @@
 https://developers.google.com/data-portability/reference/rest/v1/archiveJobs/getPortabilityArchiveState
 """
 
-import json
 from typing import Any
+
+import msgspec
 
 from tests.simulation import faults
 from tests.simulation.google import HELD_BACK, Answer, Google, Job, error, info, retry_info
@@ -78,7 +79,7 @@ class States(Google):
         self._looks[look] = LookAnswered(0.0, look, known.delivery, known.job, **said)
         if status >= 400 and self._timeline.rng.random() < 0.2:
             content = [content]
-        return status, json.dumps(content).encode()
+        return status, msgspec.json.encode(content)
 
     def _state(self, name: str, bearer: str, trouble: str) -> tuple[dict[str, Any], tuple[int, Any]]:
         """What it means, and the answer."""

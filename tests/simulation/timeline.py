@@ -21,6 +21,9 @@ from tests.simulation.deviations import Rehearsal
 _AT_ONCE = 1e-6  # seconds between the events that a frozen process finds waiting for it
 
 
+_TASKS_KEPT = 30  # before those that are done are let go
+
+
 class Endless(Exception):
     """The simulation did not come to rest."""
 
@@ -211,6 +214,8 @@ class ProcessLoop(asyncio.AbstractEventLoop):
     ) -> asyncio.Task[Any]:
         context = context or copy_context()
         task = asyncio.Task(coro, loop=self, context=context, **options)
+        if len(self._tasks) >= _TASKS_KEPT:
+            self._tasks = [one for one in self._tasks if not one[0].done()]
         self._tasks.append((task, context))
         return task
 

@@ -4,6 +4,7 @@ import asyncio
 from asyncio import Future
 from collections.abc import Callable
 from contextvars import copy_context
+from functools import cache, partial
 from typing import Any, Protocol
 
 from google.api_core import exceptions
@@ -80,7 +81,8 @@ class Wire:
         timeline, rng = self.timeline, self.timeline.rng
         trouble = self.faults.trouble(service, self.instance, reads=reads)
         answer: Future[Any] = self.loop.create_future()
-        there, back = (self.faults.latency[service] * (0.3 + rng.random()) for _ in "ab")
+        latency = self.faults.latency[service]
+        there, back = latency * (0.3 + rng.random()), latency * (0.3 + rng.random())
         gives_up_at = timeline.now + seconds
         context = copy_context()  # the effect is recorded as this delivery's
 
@@ -149,30 +151,33 @@ class Wire:
         reads: bool = False,
     ) -> Any:
         """One gRPC method, with tries as the given AsyncRetry says; `timeout` is that of one try."""
-        rng = self.timeline.rng
+        carry_out, transient = partial(self._carry_out, service, effect), self._transient
+        one_try = _with_tries(retry) if retry else Wire.exchange
+        return await one_try(
+            self,
+            service,
+            carry_out,
+            seconds=timeout,
+            refused=transient,
+            lost=transient,
+            overdue=_deadline_exceeded,
+            reads=reads,
+        )
 
-        def carry_out(trouble: str) -> Any:
-            if trouble == faults.MISTAKEN:
-                self.faults.was_wrong(service)
-            elif not self.faults.is_wrong(service):
-                return effect(trouble)
-            raise rng.choice(_OURS[service])("as the simulation wants it")
+    def _carry_out(self, service: str, effect: Callable[[str], Any], trouble: str) -> Any:
+        if trouble == faults.MISTAKEN:
+            self.faults.was_wrong(service)
+        elif not self.faults.is_wrong(service):
+            return effect(trouble)
+        raise self.timeline.rng.choice(_OURS[service])("as the simulation wants it")
 
-        def transient() -> Exception:
-            return rng.choice(_TRANSIENT)("as the simulation wants it")
+    def _transient(self) -> Exception:
+        return self.timeline.rng.choice(_TRANSIENT)("as the simulation wants it")
 
-        async def call() -> Any:
-            return await self.exchange(
-                service,
-                carry_out,
-                seconds=timeout,
-                refused=transient,
-                lost=transient,
-                overdue=_deadline_exceeded,
-                reads=reads,
-            )
 
-        return await (retry(call)() if retry else call())
+@cache
+def _with_tries(retry: Any) -> Any:
+    return retry(Wire.exchange)
 
 
 def _deadline_exceeded() -> Exception:
