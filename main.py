@@ -18,21 +18,23 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from handlers.bootstrap import Container
-from handlers.telemetry.logging import configure_logs, log_start, log_wrong_settings
+from handlers.settings import WrongSettings, from_environment, summary
+from handlers.telemetry.logging import configure_logs, log
 from handlers.web.endpoints import Endpoints
 from handlers.web.server import export_proxies, keep_connections
-from handlers.web.settings import WrongSettings, from_environment, summary
 
 keep_connections(os.environ)
 export_proxies(os.environ)
 try:
     settings = from_environment(os.environ)
 except WrongSettings as wrong:
-    log_wrong_settings(str(wrong))
+    configure_logs("ERROR")
+    log.error(str(wrong), extra={"fields": {"outcome": "fault", "failedStep": "settings"}})
     sys.exit(1)
 configure_logs(settings.log_level)
 endpoints = Endpoints(settings, Container(settings))
-log_start(summary(settings, os.environ.get("FUNCTION_TARGET", "")))
+started = summary(settings, os.environ.get("FUNCTION_TARGET", ""))
+log.info("started: %s", ", ".join(f"{name} {value}" for name, value in started.items()), extra={"fields": started})
 
 
 @functions_framework.aio.http

@@ -5,14 +5,13 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from handlers.deadlines import PUBLISHED, Deadlines
-from handlers.domain.delivery import Delivery
-from handlers.domain.events import MalformedEvent, encode
+from handlers.domain.events import Delivery, MalformedEvent, encode
 from handlers.domain.ledger_entry import LedgerEntry
 from handlers.domain.messages import RetryRejected
 from handlers.domain.outcomes import Deferred, Outcome, Rejected, Retried, StepError
 from handlers.ledger import Ledger
 from handlers.ports import Publisher, VersionedEntry
+from handlers.steps import PUBLISHED, Deadlines
 
 
 async def reject_malformed(

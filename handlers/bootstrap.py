@@ -8,13 +8,14 @@ bench build through here too, with other parts for what talks to the world.
 import asyncio
 import secrets
 import sys
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from handlers.domain.delivery import Delivery
-from handlers.domain.outcomes import Outcome, Resumed
+from handlers.domain.events import Delivery
+from handlers.domain.outcomes import Outcome, Resumed, outcome_of
 from handlers.google.account import Account
 from handlers.google.batching import MAX_LATENCY
 from handlers.google.clients import GoogleClients
@@ -26,14 +27,13 @@ from handlers.google.secret_manager import SecretStore
 from handlers.google.user_tokens import UserTokens
 from handlers.ledger import Ledger
 from handlers.memory_store import MemoryStore
-from handlers.ports import DeliveryLog, Publisher, Store, Tokens
+from handlers.ports import Publisher, Store, Tokens
 from handlers.resume_deferred import ResumeDeferred
 from handlers.retry_failed_job import RetryFailedJob
-from handlers.web.settings import Settings
-from handlers.web.shutdown import Shutdown
-
-if TYPE_CHECKING:
-    from handlers.watch_job import WatchJob
+from handlers.settings import Settings
+from handlers.telemetry.logging import LogLine
+from handlers.watch_job import WatchJob
+from handlers.web.shutdown import listen
 
 # A message can be redelivered, or redriven from the dead letters, for as long as Pub/Sub keeps any: 31 days.
 _LONGEST_RETENTION = timedelta(days=31)
@@ -47,28 +47,6 @@ class Clients(Protocol):
     async def firestore(self) -> Any: ...
     async def publisher(self) -> Any: ...
     async def secret_manager(self, location: str = "") -> Any: ...
-
-
-def google_clients(settings: Settings, account: Account) -> GoogleClients:
-    return GoogleClients(
-        account,
-        pubsub_emulator=settings.pubsub_emulator_host,
-        firestore_emulator=settings.firestore_emulator_host,
-        secret_emulator=settings.secret_manager_emulator_host,
-    )
-
-
-def firestore_store(
-    settings: Settings, clients: Clients, max_latency: float = MAX_LATENCY, suffix: str = ""
-) -> FirestoreStore:
-    """The ledger's entries, where these settings have them; the watch's with its suffix."""
-    return FirestoreStore(
-        clients.firestore,
-        project=settings.google_cloud_project,
-        database=settings.firestore_database,
-        collection=settings.retry_ledger_collection + suffix,
-        max_latency=max_latency,
-    )
 
 
 class Container:
@@ -90,7 +68,7 @@ class Container:
     ) -> None:
         self.settings = settings
         self.now = now
-        self.shutdown = Shutdown()
+        self.shutdown = threading.Event()
         self._clients = clients
         self._http = http
         self._store = store
@@ -103,18 +81,20 @@ class Container:
 
             self._otlp = otlp
 
-    async def retry_failed_job(self, delivery: Delivery, log: DeliveryLog) -> Outcome:
-        return await self.retry_use_case(delivery, log)
+    async def retry_failed_job(self, delivery: Delivery, log: LogLine) -> Outcome:
+        return await outcome_of(self.retry_use_case(delivery, log))
 
-    async def watch_job(self, delivery: Delivery, log: DeliveryLog) -> Outcome:
-        return await self.watch_use_case(delivery, log)
+    async def watch_job(self, delivery: Delivery, log: LogLine) -> Outcome:
+        return await outcome_of(self.watch_use_case(delivery, log))
 
-    async def resume_deferred(self, log: DeliveryLog) -> Outcome:
+    async def resume_deferred(self, log: LogLine) -> Outcome:
         """Both collections at the same time: many looks that are due delay no cooldown. Deferrals have a limit, since
         each is a call that counts at Google. Looks go on until the time is over: every job is due once in 50 minutes.
         """
         put_back, not_resumed = 0, []
-        for run in await asyncio.gather(*(run(log) for run in self.resume_use_cases), return_exceptions=True):
+        for run in await asyncio.gather(
+            *(outcome_of(run(log)) for run in self.resume_use_cases), return_exceptions=True
+        ):
             if isinstance(run, BaseException):
                 raise run  # a bug, when the other run is over too
             if isinstance(run, Resumed):
@@ -135,13 +115,11 @@ class Container:
             retried=self.topic(settings.retried_topic),
             rejected=self.topic(settings.rejected_topic),
             now=self.now,
-            shutting_down=self.shutdown,
+            shutting_down=self.shutdown.is_set,
         )
 
     @cached_property
-    def watch_use_case(self) -> "WatchJob":
-        from handlers.watch_job import WatchJob  # noqa: PLC0415, in no other function
-
+    def watch_use_case(self) -> WatchJob:
         settings = self.settings
         return WatchJob(
             interval=timedelta(seconds=settings.watch_interval_seconds),
@@ -174,7 +152,7 @@ class Container:
         self._entered = True
         if self._otlp:
             self._otlp.install(self.settings.google_cloud_project)
-        self.shutdown.listen()
+        listen(self.shutdown, exits=self.settings.traces)
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -198,30 +176,21 @@ class Container:
 
     @cached_property
     def store(self) -> Store:
-        if self._store:
-            return self._store
-        if self.settings.retry_ledger == "memory":
-            return MemoryStore(self.now)
-        return firestore_store(self.settings, self.clients, self._max_latency)
+        return self._store or self._new_store("")
 
     @cached_property
     def watch_store(self) -> Store:
+        return self._new_store(WATCH_SUFFIX)
+
+    def _new_store(self, suffix: str) -> Store:
         if self.settings.retry_ledger == "memory":
             return MemoryStore(self.now)
-        return firestore_store(self.settings, self.clients, self._max_latency, suffix=WATCH_SUFFIX)
+        return FirestoreStore(self.clients.firestore, self.settings, suffix, max_latency=self._max_latency)
 
     @cached_property
     def tokens(self) -> Tokens:
-        settings = self.settings
-        return UserTokens(
-            SecretStore(self.clients.secret_manager, settings.google_cloud_project),
-            self.http,
-            secret_prefix=settings.refresh_token_secret_prefix,
-            client_secret=settings.oauth_client_secret,
-            canary=settings.canary_credential,
-            token_hosts=settings.token_host_names,
-            margin=settings.token_margin,
-        )
+        secrets = SecretStore(self.clients.secret_manager, self.settings.google_cloud_project)
+        return UserTokens(secrets, self.http, self.settings)
 
     @cached_property
     def portability(self) -> PortabilityApi:
@@ -232,7 +201,7 @@ class Container:
 
     @cached_property
     def clients(self) -> Clients:
-        return self._clients or google_clients(self.settings, Account())
+        return self._clients or GoogleClients(Account(), self.settings)
 
     @cached_property
     def http(self) -> Http:

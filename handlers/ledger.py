@@ -106,26 +106,25 @@ class Ledger:
         Most jobs are new, so without a look the first try creates an entry. Raises Throttled where nothing was written,
         and Transient where something may have been.
         """
-        free = looked or self._judge(None, job)
-        back_off, wrote = _BackOff(), False
-        while isinstance(free, Claimable):
+        verdict = looked or self._judge(None, job)
+        back_off, maybe_written = _BackOff(), False
+        while isinstance(verdict, Claimable):
+            found, entry = verdict.found, replace(verdict.entry, lease_owner=owner)
+            lapsed = found is not None and found.entry.state == "claimed"
             try:
-                lapsed = free.found is not None and free.found.entry.state == "claimed"
-                entry = replace(free.entry, lease_owner=owner)
-                version = free.found.version if free.found else None
-                return Claim(await self._store.write(entry, version), lapsed)
+                return Claim(await self._store.write(entry, found.version if found else None), lapsed)
             except Conflict:
                 pass
             except Transient as fault:
-                wrote = wrote or not isinstance(fault, Throttled)
-                if not wrote:
+                maybe_written = maybe_written or not isinstance(fault, Throttled)
+                if not maybe_written:
                     raise
             await back_off()
             found = await self._load(job.job_id)
             if found and found.entry.lease_owner == owner:
                 return Claim(found, lapsed)  # our own write, whose answer was lost
-            free = self._judge(found, job)
-        return free
+            verdict = self._judge(found, job)
+        return verdict
 
     def _judge(self, found: VersionedEntry | None, job: JobEvent) -> Claimable | NotYet | NoCallNeeded:
         now = self._now()

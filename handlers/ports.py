@@ -1,7 +1,6 @@
 """What the use cases need: protocols, and the values that pass through them."""
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -97,26 +96,3 @@ class Store(Protocol):
         """Store the entry if it still has this version (None: if there is none), and the link with it if there is no
         entry for its job. All or nothing. Fields that the entry does not know stay. Raises Conflict.
         """
-
-
-class DeliveryLog(Protocol):
-    """What the one log line of a delivery will say."""
-
-    fields: dict[str, Any]
-
-    def bind(self, **fields: Any) -> None: ...
-
-    def count(self, field: str, number: int) -> None:
-        """Add to a field that is a number."""
-
-    def step(self, name: str, *, decides: bool = True) -> AbstractContextManager[None]:
-        """A step, which is timed. Where it raises, and decides the outcome by that, it is the `failedStep`."""
-
-    def failed(self, step: str) -> None:
-        """This step decided that the job is not retried now."""
-
-    def warning(self, message: str) -> None:
-        """A log line of its own."""
-
-    def exception(self, message: str) -> None:
-        """A log line of its own for a bug, with the stack trace of the exception in hand."""

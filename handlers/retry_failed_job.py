@@ -9,29 +9,21 @@ The access token is there before the claim: a delivery that waits for it holds n
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from handlers.announcer import Announcer, reject_malformed
-from handlers.deadlines import CLAIMED, PREPARED, RECORDED, RECOVERED, Deadlines
+from handlers.domain.answers import AlreadyRunning, Answer, Cooldown, NewJob, NotSent, OutcomeUnknown, Unauthorized
 from handlers.domain.decisions import Decision, RetryPolicy, decide, event_to_keep
-from handlers.domain.delivery import Delivery
-from handlers.domain.events import JobEvent, MalformedEvent, parse_failed
+from handlers.domain.events import Delivery, JobEvent, MalformedEvent, parse_failed
 from handlers.domain.ledger_entry import LedgerEntry
-from handlers.domain.outcomes import (
-    Outcome,
-    Rejection,
-    Retried,
-    RetryLater,
-    StepError,
-    Throttled,
-    Transient,
-    faults_as_outcomes,
-)
+from handlers.domain.outcomes import Outcome, Rejection, Retried, RetryLater, StepError, Throttled, Transient
 from handlers.ledger import Claim, Claimable, LeaseLost, Ledger, NoCallNeeded, NotYet
-from handlers.ports import AccessToken, DeliveryLog, Portability, Publisher, Tokens, VersionedEntry
-from handlers.retry_call import RetryCall
+from handlers.ports import AccessToken, Portability, Publisher, Tokens, VersionedEntry
+from handlers.steps import ANSWERED, CLAIMED, PREPARED, RECORDED, RECOVERED, Deadlines, ask
+from handlers.telemetry.logging import LogLine, log
 
 
 class RetryFailedJob(Struct, frozen=True, kw_only=True):
@@ -47,8 +39,7 @@ class RetryFailedJob(Struct, frozen=True, kw_only=True):
     now: Callable[[], datetime]
     shutting_down: Callable[[], bool]
 
-    @faults_as_outcomes
-    async def __call__(self, delivery: Delivery, log: DeliveryLog) -> Outcome:
+    async def __call__(self, delivery: Delivery, log: LogLine) -> Outcome:
         """Bring one delivery to its outcome. What it raises is a bug."""
         deadlines = Deadlines(self.deadline, log)
         log.bind(republished=False, calls=0, callsUnknown=0)
@@ -66,30 +57,27 @@ class _JobRetry:
         self._use_case = use_case
         self._delivery = delivery
         self._job = job
+        self._deadlines = deadlines
         self._announcer = Announcer(delivery, deadlines, use_case.ledger, use_case.retried, use_case.rejected)
-        self._call = RetryCall(use_case.portability, use_case.tokens, use_case.shutting_down, deadlines)
         self._step = deadlines.step
         self._log = deadlines.log
         self._log.bind(archiveJobId=job.job_id, userId=job.user_id, credentialId=job.credential_id)
 
     async def outcome(self) -> Outcome:
-        use_case, job = self._use_case, self._job
+        use_case, job, policy = self._use_case, self._job, self._use_case.policy
         looked: Claimable | None = None
-        known: Rejection | None = None
-        expired = use_case.policy.judge_age(job, use_case.now())
-        forbidden = expired or use_case.policy.judge_retries(job.retries_before)
+        by_ledger: Rejection | None = None
+        expired = policy.judge_age(job, use_case.now())
+        by_event = expired or policy.judge_retries(job.retries_before)
         # any other first delivery has nothing to find: it looks by claiming
-        if forbidden or self._delivery.delivery_attempt != 1 or use_case.policy.park_ambiguous:
+        if by_event or self._delivery.delivery_attempt != 1 or policy.park_ambiguous:
             found = await self._step("look", PREPARED, use_case.ledger.look(job))
-            if forbidden and isinstance(found, NoCallNeeded) and found.found.entry.state == "deferred":
-                return await self._announcer.reject(found.found.entry.merged(job).rejected(forbidden))
             if not isinstance(found, Claimable):
-                return await self._without_call(found, "look")
-            looked = found
-            known = use_case.policy.judge_entry(looked.entry)
-            if forbidden:  # by the event itself: that leaves no trace in the ledger
-                return await self._announcer.reject(looked.entry.rejected(expired or known or forbidden))
-        token = None if known else await self._token()
+                return await self._without_call(found, "look", by_event)
+            looked, by_ledger = found, policy.judge_entry(found.entry)
+            if by_event:  # that leaves no trace in the ledger
+                return await self._announcer.reject(looked.entry.rejected(expired or by_ledger or by_event))
+        token = None if by_ledger else await self._token()
         claim = await self._claim(looked)
         if not isinstance(claim, Claim):
             return await self._without_call(claim, "claim")
@@ -97,12 +85,16 @@ class _JobRetry:
         recorded = await self._record(claim, decision)
         return decision.nack or await self._announce_first(recorded)
 
-    async def _without_call(self, found: NotYet | NoCallNeeded, step: str) -> Outcome:
-        """What another delivery has done, or does."""
+    async def _without_call(
+        self, found: NotYet | NoCallNeeded, step: str, by_event: Rejection | None = None
+    ) -> Outcome:
+        """What another delivery has done, or does. `by_event`: why this event is rejected where its job waits."""
         if isinstance(found, NotYet):
             self._log.failed(step)
             return RetryLater(found.detail)
         entry = found.found.entry
+        if entry.state == "deferred" and by_event:
+            return await self._announcer.reject(entry.merged(self._job).rejected(by_event))
         if entry.state == "deferred" and not entry.is_of(self._job):
             data, attributes = event_to_keep(self._delivery, self._job, self._use_case.now())
             kept = replace(entry.merged(self._job), event=data, attributes=attributes)
@@ -154,6 +146,34 @@ class _JobRetry:
             await self._give_back(claim, entry.released())
             raise
         return decide(answer, entry, policy, self._job, self._delivery)
+
+    async def _call(self, claim: Claim, token: AccessToken) -> Answer:
+        """archiveJobs.retry, once more only where that cannot be a second retry. What it raises was not carried out."""
+        send, tokens = partial(self._send, claim), self._use_case.tokens
+        answer: Answer = await ask(send, token, claim.entry.credential_id, tokens, self._deadlines)
+        if not isinstance(answer, NewJob | AlreadyRunning | Cooldown):
+            self._log.fields.setdefault("failedStep", "retry")
+        return answer
+
+    async def _send(self, claim: Claim, token: AccessToken) -> Answer | Unauthorized:
+        if self._use_case.shutting_down():
+            return NotSent("the instance is shutting down: no call to Google is begun any more")
+        seconds = self._deadlines.seconds_left(ANSWERED)
+        if seconds <= 0:
+            return NotSent("no time was left for the call to Google: the instance was CPU-throttled")
+        job_id, now = claim.entry.job_id, claim.stored.written_at
+        retry = self._use_case.portability.retry(job_id, token=token.value, seconds=seconds, now=now)
+        answer: Answer | Unauthorized
+        try:
+            answer = await self._step("retry", ANSWERED, retry)
+        except Transient as late:
+            answer = OutcomeUnknown(str(late))
+        except Exception as bug:  # before or after the request was sent: it counts
+            answer = OutcomeUnknown(f"unexpected {type(bug).__name__} in archiveJobs.retry: a bug")
+            log.exception(answer.detail)
+        self._log.count("calls", not isinstance(answer, NotSent))
+        self._log.count("callsUnknown", isinstance(answer, OutcomeUnknown))
+        return answer
 
     async def _record(self, claim: Claim, decision: Decision) -> VersionedEntry:
         entry, ledger = decision.entry, self._use_case.ledger

@@ -16,25 +16,16 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from handlers.announcer import reject_malformed
-from handlers.ask import ask
-from handlers.deadlines import ANSWERED, PREPARED, PUBLISHED, RECORDED, Deadlines
-from handlers.domain.answers import Answer, BackOff, Cooldown, FaultOfOurs, JobState, Unauthorized
+from handlers.domain.answers import Answer, Cooldown, JobState, Unauthorized
 from handlers.domain.decisions import event_to_keep
-from handlers.domain.delivery import Delivery
-from handlers.domain.events import JobEvent, MalformedEvent, encode, known_fields, parse_started, timestamp
+from handlers.domain.events import Delivery, JobEvent, MalformedEvent, encode, known_fields, parse_started, timestamp
 from handlers.domain.ledger_entry import LedgerEntry
 from handlers.domain.messages import ArchiveJobEnded
-from handlers.domain.outcomes import (
-    Ended,
-    Fault,
-    Outcome,
-    Rejection,
-    RetryLater,
-    Watching,
-    faults_as_outcomes,
-)
+from handlers.domain.outcomes import Ended, Fault, Outcome, Rejection, RetryLater, Watching
 from handlers.ledger import CLOCK_SKEW, Claimable, Ledger, NoCallNeeded, NotYet
-from handlers.ports import AccessToken, DeliveryLog, JobStates, Publisher, Tokens, VersionedEntry
+from handlers.ports import AccessToken, JobStates, Publisher, Tokens, VersionedEntry
+from handlers.steps import ANSWERED, PREPARED, PUBLISHED, RECORDED, Deadlines, ask
+from handlers.telemetry.logging import LogLine
 
 _LONGEST_WAIT = timedelta(minutes=50)
 _NEW = timedelta(hours=1)  # while a job is so young, nobody can be sure that it is not there
@@ -56,8 +47,7 @@ class WatchJob(Struct, frozen=True, kw_only=True):
     rejected: Publisher
     now: Callable[[], datetime]
 
-    @faults_as_outcomes
-    async def __call__(self, delivery: Delivery, log: DeliveryLog) -> Outcome:
+    async def __call__(self, delivery: Delivery, log: LogLine) -> Outcome:
         """Bring one delivery to its outcome. What it raises is a bug."""
         deadlines = Deadlines(self.deadline, log)
         try:
@@ -78,7 +68,9 @@ class _Look:
         self._use_case = use_case
         self._delivery = delivery
         self._came_at = min(job.published_at or use_case.now(), use_case.now() + CLOCK_SKEW)
-        self._job = job = _not_started_later(job, self._came_at)
+        if job.started_at and job.started_at > self._came_at:  # a time far ahead would be looked at for ever
+            job = replace(job, started_at=self._came_at, tells_time=False)
+        self._job = job
         self._deadlines = deadlines
         self._step = deadlines.step
         self._log = deadlines.log
@@ -111,8 +103,8 @@ class _Look:
         if not isinstance(answer, JobState | Rejection | Cooldown):
             self._log.failed("state")
         match answer:
-            case FaultOfOurs(detail):
-                return Fault(detail)
+            case RetryLater() | Fault():
+                return answer
             case JobState(said, export_time):
                 state = said if said in _ENDS else ""
                 ended_at = export_time or ended_at
@@ -121,7 +113,7 @@ class _Look:
             case Cooldown(until):
                 return await self._keep(found, found.entry, until)
             case _:
-                return RetryLater(answer.detail if isinstance(answer, BackOff) else "no answer to the look")
+                return RetryLater("no answer to the look")
         if not state and age >= _GIVEN_UP:
             state = "UNKNOWN"
         if not state:
@@ -172,10 +164,3 @@ class _Look:
         now = self._use_case.now()
         job = replace(self._job, started_at=self._job.started_at or now)
         return entry.merged(self._job).deferred(until, *event_to_keep(self._delivery, job, now))
-
-
-def _not_started_later(job: JobEvent, came_at: datetime) -> JobEvent:
-    """With a time that has passed when the event came: one far ahead would be looked at for ever."""
-    if job.started_at is None or job.started_at <= came_at:
-        return job
-    return replace(job, started_at=came_at, tells_time=False)

@@ -15,9 +15,9 @@ import msgspec
 
 from handlers.domain.events import JobId, UserId, plain_job_id
 from handlers.domain.outcomes import Reason, StepError
+from handlers.settings import Settings, WrongSettings, from_environment
 from handlers.telemetry.logging import configure_logs
 from handlers.web.server import export_proxies
-from handlers.web.settings import Settings, WrongSettings, from_environment
 from ops import commands
 from ops.cloud import CliError, explain
 from ops.commands import INTERRUPTED, SUBSCRIPTIONS, Selection

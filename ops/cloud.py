@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from google.pubsub_v1.services.subscriber.async_client import SubscriberAsyncClient
-from google.pubsub_v1.services.subscriber.transports.grpc_asyncio import SubscriberGrpcAsyncIOTransport
 
-from handlers.bootstrap import firestore_store, google_clients
 from handlers.domain.outcomes import Misconfigured, StepError
 from handlers.google.account import Account
 from handlers.google.clients import GoogleClients
 from handlers.google.firestore import FirestoreStore
 from handlers.google.pubsub import BatchPublisher, TopicPublisher
-from handlers.web.settings import Settings
+from handlers.settings import Settings
 
 LOG_IN = "gcloud auth application-default login"
 SWITCHED_OFF = "has not been used in project"  # Google's words for an API that is not enabled
@@ -53,7 +51,8 @@ class Cloud:
     @property
     def store(self) -> FirestoreStore | None:
         """None where the ledger is in the function's own memory."""
-        return firestore_store(self.settings, self.clients) if self.settings.retry_ledger == "firestore" else None
+        is_there = self.settings.retry_ledger == "firestore"
+        return FirestoreStore(self.clients.firestore, self.settings) if is_there else None
 
     def ledger(self) -> FirestoreStore:
         """Raises CliError where nobody can read it."""
@@ -63,15 +62,14 @@ class Cloud:
         return store
 
     async def subscriber(self) -> Any:
-        kind, transport = SubscriberAsyncClient, SubscriberGrpcAsyncIOTransport
-        return await self.clients.client(kind, transport, self.settings.pubsub_emulator_host)
+        return await self.clients.client(SubscriberAsyncClient, self.settings.pubsub_emulator_host)
 
 
 @asynccontextmanager
 async def connected(settings: Settings) -> AsyncIterator[Cloud]:
     """The same project, database, topics and secrets as the function with these settings."""
     account = Account()
-    clients = google_clients(settings, account)
+    clients = GoogleClients(account, settings)
     try:
         yield Cloud(settings, account, clients)
     finally:

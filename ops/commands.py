@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from handlers.bootstrap import WATCH_SUFFIX, firestore_store
+from handlers.bootstrap import WATCH_SUFFIX
+from handlers.google.firestore import FirestoreStore
 from handlers.ports import Unreadable
-from handlers.web.settings import Settings
+from handlers.settings import Settings
 from ops.checks import State
 from ops.checks.doctor import examine
 from ops.cloud import CliError, Cloud, connected
@@ -98,7 +99,7 @@ async def story(settings: Settings, job_id: str, *, as_json: bool) -> int:
     async with connected(settings) as cloud:
         with report.progress("reading the ledger"):
             chain = await chain_of(cloud.ledger(), job_id)
-            watch = firestore_store(settings, cloud.clients, suffix=WATCH_SUFFIX)
+            watch = FirestoreStore(cloud.clients.firestore, settings, WATCH_SUFFIX)
             watched = await watches_of(watch, list(map(job_id_of, chain)) or [job_id])
     if not chain and not watched:
         raise CliError(_unknown(job_id, settings))

@@ -18,7 +18,7 @@ from handlers.domain.ledger_entry import LedgerEntry
 from handlers.google.firestore import FirestoreStore
 from handlers.google.grpc_errors import to_fault
 from handlers.ports import Unreadable, VersionedEntry
-from handlers.web.settings import Settings
+from handlers.settings import Settings
 from ops.cloud import Cloud
 
 _TIMEOUT = 60.0  # seconds for one call

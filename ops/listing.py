@@ -8,7 +8,7 @@ import msgspec
 
 from handlers.domain.events import timestamp
 from handlers.ports import Unreadable, VersionedEntry
-from handlers.web.settings import Settings
+from handlers.settings import Settings
 from ops.cloud import Cloud
 from ops.ledger_search import LedgerSearch, Where, watch_collection
 

@@ -7,7 +7,7 @@ from google.api_core.exceptions import GoogleAPIError, NotFound
 from google.cloud.secretmanager_v1.types import DeleteSecretRequest, GetSecretRequest, ListSecretsRequest
 
 from handlers.google.grpc_errors import to_fault
-from handlers.web.settings import Settings
+from handlers.settings import Settings
 from ops.cloud import Cloud
 
 _CALL: Any = {"retry": None, "timeout": 30.0}

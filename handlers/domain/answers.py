@@ -1,10 +1,13 @@
-"""What a call over HTTP can come to. All of it are values: an exception would hide what was sent."""
+"""What a call over HTTP can come to. All of it are values: an exception would hide what was sent.
+
+RetryLater and Fault are answers, too: Google did not carry the call out, for now or for a fault of ours.
+"""
 
 from datetime import datetime
 
 from msgspec import Struct
 
-from handlers.domain.outcomes import Rejection
+from handlers.domain.outcomes import Fault, Rejection, RetryLater
 
 
 class NewJob(Struct, frozen=True):
@@ -31,22 +34,10 @@ class NotSent(Struct, frozen=True):
     detail: str
 
 
-class BackOff(Struct, frozen=True):
-    """Google answered that it will not carry the request out for now."""
-
-    detail: str
-
-
 class Unauthorized(Struct, frozen=True):
     """401: not carried out. Another access token may do; `if_again` is what it means where that one meets it, too."""
 
-    if_again: Rejection | BackOff
-
-
-class FaultOfOurs(Struct, frozen=True):
-    """Not carried out, and neither user nor job is to blame: an operator has to look."""
-
-    detail: str
+    if_again: Rejection | RetryLater
 
 
 class OutcomeUnknown(Struct, frozen=True):
@@ -63,4 +54,4 @@ class JobState(Struct, frozen=True):
     export_time: datetime | None = None
 
 
-Answer = NewJob | AlreadyRunning | Cooldown | Rejection | NotSent | BackOff | FaultOfOurs | OutcomeUnknown
+Answer = NewJob | AlreadyRunning | Cooldown | Rejection | NotSent | RetryLater | Fault | OutcomeUnknown

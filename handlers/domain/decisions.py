@@ -4,24 +4,16 @@ from datetime import datetime, timedelta
 
 from msgspec import Struct
 
-from handlers.domain.answers import (
-    AlreadyRunning,
-    Answer,
-    BackOff,
-    Cooldown,
-    FaultOfOurs,
-    NewJob,
-    NotSent,
-    OutcomeUnknown,
-)
-from handlers.domain.delivery import Delivery
-from handlers.domain.events import JobEvent, encode, known_fields, with_time
+from handlers.domain.answers import AlreadyRunning, Answer, Cooldown, NewJob, NotSent, OutcomeUnknown
+from handlers.domain.events import Delivery, JobEvent, encode, known_fields, with_time
 from handlers.domain.ledger_entry import NEW_EXPORT, LedgerEntry
 from handlers.domain.outcomes import Fault, Reason, Rejection, RetryLater
 
 # Bytes that a deferral keeps of an event and its attributes: the schedule has a hundred of them in hand at once, in
 # several copies. Of a larger event the fields that are read are kept.
 _KEPT_BYTES_MAX = 128 << 10
+
+_LATER_PAUSES = 30  # times the first: an hour lies between the second call in doubt and the third, or the verdict
 
 _PARKED = Rejection(
     Reason.OUTCOME_UNKNOWN, "A call to Google had no answer, so an export may be running: look before you try again."
@@ -51,8 +43,16 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
         return self.judge_retries(entry.retries_used)
 
     def pause_before(self, entry: LedgerEntry) -> float:
-        """Seconds from the entry's last call in doubt to the next decision on it. A parked doubt waits for nothing."""
-        return 0.0 if self.park_ambiguous else entry.doubt_pause(self.doubt_pause, self.budget)
+        """Seconds from the entry's latest call in doubt to the next decision on it: `doubt_pause`, and thirty times
+        that after each further one, or where no call is left. So no outage of less than an hour is the reason of a
+        rejection. A parked doubt waits for nothing.
+        """
+        lapsed = entry.state == "claimed"  # whoever asks has found that its lease is over
+        in_doubt = entry.calls_in_doubt + lapsed
+        if self.park_ambiguous or in_doubt <= entry.doubts_waited_for:
+            return 0.0
+        is_last = entry.retries_used + lapsed >= self.budget
+        return self.doubt_pause * (1 if in_doubt == 1 and not is_last else _LATER_PAUSES)
 
     def judge_retries(self, used: int) -> Rejection | None:
         """Whether the chain has used up its budget."""
@@ -82,10 +82,10 @@ def decide(answer: Answer, entry: LedgerEntry, policy: RetryPolicy, job: JobEven
             return Decision(entry.rejected(answer))
         case Cooldown(until):
             return Decision(entry.deferred(until, *event_to_keep(delivery, job, entry.updated_at)))
-        case NotSent(detail) | BackOff(detail):
+        case NotSent(detail):
             return Decision(entry.released(), RetryLater(detail))
-        case FaultOfOurs(detail):
-            return Decision(entry.released(), Fault(detail))
+        case RetryLater() | Fault():
+            return Decision(entry.released(), answer)
         case OutcomeUnknown(detail, ours):
             doubted = entry.in_doubt(detail)
             if policy.park_ambiguous:

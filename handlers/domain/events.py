@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import Meta, Raw, Struct, field
 from msgspec.structs import replace
 
 JOB_ID, USER_ID = r"[A-Za-z0-9._~-]{1,256}", r"[A-Za-z0-9_-]{1,128}"  # regular expressions
@@ -16,9 +16,24 @@ UserId = Annotated[str, Meta(pattern=rf"^{USER_ID}\Z")]
 ATTEMPT_MAX = 2**31 - 1  # the largest int of Avro, and beyond any budget
 EVENT_BYTES_MAX = 1 << 20  # larger data is not parsed
 _MOMENT_MAX = 64  # characters
+_Moment = Annotated[datetime, Meta(tz=True)]
+_LEAP_SECOND = re.compile(r"(\d\d:\d\d):60")
 
 encode = msgspec.json.Encoder().encode
+_decode_job_id = msgspec.json.Decoder(JobId).decode
 _decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
+
+
+class Delivery(Struct, frozen=True, kw_only=True):
+    """One Pub/Sub message as it was delivered. `delivery_attempt` is Pub/Sub's count of this message's deliveries, 0
+    where it does not count. `published_at` is the time of the first publish, by Pub/Sub's clock.
+    """
+
+    data: bytes
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    message_id: str = ""
+    published_at: datetime | None = None
+    delivery_attempt: int = 0
 
 
 class MalformedEvent(ValueError):
@@ -101,7 +116,7 @@ def moment_of(raw: Raw | str) -> datetime:
     text = raw if isinstance(raw, str) else msgspec.json.decode(raw, type=str)
     if len(text) > _MOMENT_MAX:
         raise msgspec.ValidationError("Expected a time as RFC 3339 has it")
-    moment: datetime = msgspec.convert(re.sub(r"(\d\d:\d\d):60", r"\1:59", text), Annotated[datetime, Meta(tz=True)])
+    moment: datetime = msgspec.convert(_LEAP_SECOND.sub(r"\1:59", text), _Moment)
     try:
         return moment.astimezone(UTC)
     except OverflowError:
@@ -109,11 +124,7 @@ def moment_of(raw: Raw | str) -> datetime:
 
 
 def _job_id(raw: Raw) -> str:
-    return plain_job_id(msgspec.json.decode(raw, type=JobId))
-
-
-def _user_id(raw: Raw) -> str:
-    return msgspec.json.decode(raw, type=UserId)
+    return plain_job_id(_decode_job_id(raw))
 
 
 def _retries(raw: Raw) -> int:
@@ -124,6 +135,8 @@ def _retries(raw: Raw) -> int:
         raise msgspec.ValidationError("Expected an integer from 0")
     return int(min(number, ATTEMPT_MAX))
 
+
+_user_id = msgspec.json.Decoder(UserId).decode
 
 # name → (whether it is required, how to read it); null in an optional field counts as absent
 _Fields = Mapping[str, tuple[bool, Callable[[Raw], Any]]]
@@ -163,16 +176,9 @@ def _raw_fields(data: bytes) -> dict[str, Raw]:
         raise MalformedEvent("The event is larger than 1 MiB.")
     try:
         data.decode()
-    except UnicodeDecodeError:
-        raise MalformedEvent("The event is not UTF-8.") from None
-    try:
         return decode_fields(data)
-    except msgspec.ValidationError:
-        raise MalformedEvent("The event is not a JSON object.") from None
-    except RecursionError:
-        raise MalformedEvent("The event is nested too deeply.") from None
-    except msgspec.DecodeError:
-        raise MalformedEvent("The event is not JSON.") from None
+    except (UnicodeDecodeError, msgspec.MsgspecError, RecursionError):
+        raise MalformedEvent("The event is not a JSON object in UTF-8, or nested too deeply.") from None
 
 
 def decode_fields(data: bytes) -> dict[str, Raw]:

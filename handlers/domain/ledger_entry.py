@@ -9,12 +9,11 @@ the events published before it; a later event, or another credential, claims the
 time has come.
 """
 
-import re
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 from msgspec.structs import replace
 
 from handlers.domain.events import ATTEMPT_MAX, JOB_ID, USER_ID, JobEvent, timestamp
@@ -22,47 +21,44 @@ from handlers.domain.messages import ArchiveJobRetried, RetryRejected, as_text
 from handlers.domain.outcomes import Reason, Rejection
 
 COOLDOWN = "COOLDOWN"  # the reason of a deferral, which is published nowhere
-_LATER_PAUSES = 30  # times the first: an hour lies between the second call in doubt and the third, or the verdict
 
-_LEASE_MAX = 86_400  # seconds: what a setting can be
 _YEAR_MAX = 9990  # an entry is kept for longer than until its time comes, and years have four digits
 
 NEW_EXPORT = "Start a new export."
 _MAY_BE_RUNNING = "A call had no answer, so an export may be running: look before you start another one."
-_JOB_ID = re.compile(JOB_ID)
-_USER_IDS = re.compile(rf"({USER_ID})? ({USER_ID})?")
+
+# What a stored value has to be: anything else is a person's mistake. Checked where an entry is read
+_Id = Annotated[str, Meta(pattern=rf"^{JOB_ID}\Z")]
+_Who = Annotated[str, Meta(pattern=rf"^({USER_ID})?\Z")]
+_Count = Annotated[int, Meta(ge=0, le=ATTEMPT_MAX)]
 
 
 def is_sound(entry: "LedgerEntry") -> bool:
-    """Whether an entry can be one that this program has written, and not a person's mistake."""
-    counts = (entry.retries_before, entry.in_doubt_before, entry.calls_made, entry.doubts_waited_for, entry.claim_count)
-    has_job = entry.state != "retried" or _JOB_ID.fullmatch(entry.new_job_id)
-    has_ids = _JOB_ID.fullmatch(entry.root_job_id) and _USER_IDS.fullmatch(f"{entry.user_id} {entry.credential_id}")
+    """What the types of its fields cannot say."""
     try:
         msgspec.json.decode(entry.attributes or "{}", type=dict[str, str])
     except msgspec.MsgspecError:
         return False
     may_be_kept = entry.not_before is None or entry.not_before.year < _YEAR_MAX
-    in_range = 0 <= min(counts) and max(counts) <= ATTEMPT_MAX and 0 <= entry.lease_seconds <= _LEASE_MAX
-    return in_range and may_be_kept and bool(has_job and has_ids)
+    return may_be_kept and (entry.state != "retried" or entry.new_job_id != "")
 
 
 class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
     """One failed job. The names in quotes are those of the stored fields, which must not change."""
 
     job_id: str
-    root_job_id: str
-    retries_before: int = field(name="attempt")  # that the chain had used before this job failed
-    in_doubt_before: int = 0  # how many of those have no known answer
-    user_id: str = ""
-    credential_id: str = ""
+    root_job_id: _Id
+    retries_before: _Count = field(name="attempt")  # that the chain had used before this job failed
+    in_doubt_before: _Count = 0  # how many of those have no known answer
+    user_id: _Who = ""
+    credential_id: _Who = ""
     state: Literal["open", "claimed", "retried", "rejected", "deferred", "ended"] = "open"  # ended: of the watch alone
-    claim_count: int = field(name="fence", default=0)
+    claim_count: _Count = field(name="fence", default=0)
     lease_owner: str = field(name="holder", default="")  # random, new for each claim
-    lease_seconds: float = 0
-    calls_made: int = field(name="callsCounted", default=0)  # of archiveJobs.retry, those in doubt included
-    doubts_waited_for: int = 0  # calls in doubt whose pause was over when the job was claimed
-    new_job_id: str = ""
+    lease_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 0  # as a setting can be
+    calls_made: _Count = field(name="callsCounted", default=0)  # of archiveJobs.retry, those in doubt included
+    doubts_waited_for: _Count = 0  # calls in doubt whose pause was over when the job was claimed
+    new_job_id: Annotated[str, Meta(pattern=rf"^({JOB_ID})?\Z")] = ""
     reason: str = ""  # of a rejection, or COOLDOWN; of the watch the end. Stays when the job is claimed again
     cause: str = ""
     detail: str = ""
@@ -92,34 +88,20 @@ class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=
 
     def is_final_for(self, job: JobEvent, written_at: datetime, read_at: datetime) -> bool:
         """Whether this event needs no call: the job is answered, or waits for its time. All clocks are Google's."""
-        match self.state:
-            case "retried" | "ended":
-                return True
-            case "deferred":
-                return self.not_before is not None and read_at < self.not_before
-            case "rejected" if self.reason == Reason.EVENT_EXPIRED:
-                return False  # release 1.0 wrote that; an event's age is its own
-            case "rejected" if self.reason != Reason.OUTCOME_UNKNOWN:
-                is_later = job.published_at is not None and job.published_at > (self.decided_at or written_at)
-                return self.is_of(job) and not is_later
-            case "rejected":
-                return True
-        return False
+        if self.state == "deferred":
+            return self.not_before is not None and read_at < self.not_before
+        if self.state != "rejected":
+            return self.state in ("retried", "ended")
+        if self.reason == Reason.EVENT_EXPIRED:  # release 1.0 wrote that; an event's age is its own
+            return False
+        if self.reason == Reason.OUTCOME_UNKNOWN:  # it waits for a person
+            return True
+        is_later = job.published_at is not None and job.published_at > (self.decided_at or written_at)
+        return self.is_of(job) and not is_later
 
     def is_of(self, job: JobEvent) -> bool:
         """Whether user and credential are the event's."""
         return (self.user_id, self.credential_id) == (job.user_id, job.credential_id)
-
-    def doubt_pause(self, first: float, budget: int) -> float:
-        """Seconds from the latest call in doubt to the next decision: `first`, and thirty times that after each
-        further one, or where no call is left. So no outage of less than an hour is the reason of a rejection.
-        """
-        lapsed = self.state == "claimed"  # whoever asks has found that its lease is over
-        in_doubt = self.calls_in_doubt + lapsed
-        if in_doubt <= self.doubts_waited_for:
-            return 0.0
-        is_last = self.retries_used + lapsed >= budget
-        return first if in_doubt == 1 and not is_last else first * _LATER_PAUSES
 
     # Transitions. Each of them but `claimed` ends a claim.
 
@@ -152,7 +134,7 @@ class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=
 
     def adopted(self, new_job_id: str) -> "LedgerEntry":
         """The new job runs already: it and all calls in doubt of this job are one retry."""
-        return replace(self, state="retried", new_job_id=new_job_id, detail="", calls_made=1)
+        return replace(self.retried(new_job_id), calls_made=1)
 
     def rejected(self, rejection: Rejection) -> "LedgerEntry":
         detail = rejection.detail

@@ -4,6 +4,7 @@ import base64
 from datetime import datetime
 from typing import Self
 
+import msgspec
 from msgspec import Struct
 
 from handlers.domain.events import EVENT_BYTES_MAX, MalformedEvent, timestamp
@@ -65,19 +66,8 @@ class RetryRejected(Struct, frozen=True, kw_only=True, rename="camel"):
     def of_malformed(cls, error: MalformedEvent, data: bytes, now: datetime) -> Self:
         """With those fields of the event that are sound."""
         event, encoding = as_text(data)
-        known = error.known
-        return cls(
-            reason=Reason.MALFORMED_EVENT,
-            detail=str(error),
-            archive_job_id=known.get("archiveJobId", ""),
-            root_archive_job_id=known.get("rootArchiveJobId", ""),
-            user_id=known.get("userId", ""),
-            credential_id=known.get("credentialId", ""),
-            attempt=known.get("attempt", 0),
-            rejected_at=timestamp(now),
-            event=event,
-            event_encoding=encoding,
-        )
+        said = {"reason": Reason.MALFORMED_EVENT, "detail": str(error), "rejectedAt": timestamp(now)}
+        return msgspec.convert({**error.known, **said, "event": event, "eventEncoding": encoding}, cls)
 
     def message_attributes(self, message_id: str, source: str = "") -> dict[str, str]:
         attributes = {

@@ -17,15 +17,12 @@ A `Rejection` is neither: this user's grant or this job cannot be retried, by Go
 All texts are logged and published. They name codes and resources, never a token or a payload.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from datetime import datetime
 from enum import StrEnum
-from functools import wraps
-from typing import Any, ClassVar, ParamSpec
+from typing import Any, ClassVar
 
 from msgspec import Struct
-
-_P = ParamSpec("_P")
 
 
 class Reason(StrEnum):
@@ -155,19 +152,14 @@ class Misconfigured(StepError):
     """Cannot succeed until settings, permissions or the OAuth client are fixed."""
 
 
-def faults_as_outcomes(run: Callable[_P, Awaitable[Outcome]]) -> Callable[_P, Awaitable[Outcome]]:
+async def outcome_of(run: Awaitable[Outcome]) -> Outcome:
     """What a step raised is the outcome of the delivery, or of the run. Any other exception is a bug."""
-
-    @wraps(run)
-    async def ended(*args: _P.args, **kwargs: _P.kwargs) -> Outcome:
-        try:
-            return await run(*args, **kwargs)
-        except Transient as fault:
-            return RetryLater(str(fault))
-        except Misconfigured as fault:
-            return Fault(str(fault))
-
-    return ended
+    try:
+        return await run
+    except Transient as fault:
+        return RetryLater(str(fault))
+    except Misconfigured as fault:
+        return Fault(str(fault))
 
 
 class RedactedRepr:

@@ -15,6 +15,7 @@ from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
 from google.auth.transport.requests import Request
 
 from handlers.domain.outcomes import Misconfigured, Transient
+from handlers.google.batching import SingleFlight
 
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 _REQUEST_TIMEOUT = 5.0  # seconds
@@ -27,7 +28,7 @@ class Account:
     def __init__(self, lookup: Any = google.auth.default) -> None:
         self._lookup = lookup
         self._credentials: Any = None
-        self._refreshing: asyncio.Task[None] | None = None
+        self._flights = SingleFlight()
 
     async def credentials(self) -> Any:
         """Credentials with a token that is good for a call. Raises Transient or Misconfigured.
@@ -35,16 +36,10 @@ class Account:
         Whoever asks while they are being refreshed waits for the same result.
         """
         if self._credentials is None or self._credentials.token_state is not TokenState.FRESH:
-            if self._refreshing is None:
-                self._refreshing = asyncio.create_task(asyncio.to_thread(self._refresh))
-                self._refreshing.add_done_callback(self._refreshed)
+            refreshing = self._flights.join("", lambda: asyncio.to_thread(self._refresh))
             if self._credentials is None or self._credentials.token_state is TokenState.INVALID:
-                await asyncio.shield(self._refreshing)
+                await asyncio.shield(refreshing)
         return self._credentials
-
-    def _refreshed(self, task: "asyncio.Task[None]") -> None:
-        self._refreshing = None
-        task.cancelled() or task.exception()  # seen, even where nobody waits for it
 
     def _refresh(self) -> None:
         request = partial(Request(), timeout=_REQUEST_TIMEOUT)

@@ -6,7 +6,7 @@
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import Context
 from typing import Any, Generic, TypeVar
 
@@ -17,46 +17,14 @@ MAX_ITEMS = 100
 MAX_BYTES = 1_000_000  # a tenth of what Pub/Sub and Firestore take in one request
 
 
-class Batch(Generic[_T]):
-    """Items that will go together, each under the key of whoever waits for its answer."""
+class _Batch(Generic[_T]):
+    """Items that will go together, each with the future of its answer."""
 
     def __init__(self) -> None:
-        self.items: dict[object, _T] = {}
+        self.items: list[tuple[_T, asyncio.Future[Any]]] = []
         self.sent = 0  # how many went together
-        self.answers: asyncio.Future[dict[object, Any]] = asyncio.get_running_loop().create_future()
-        self.sending: asyncio.Task[None] | None = None
-        self._bytes = 0
-        self._keys: set[str] = set()
-
-    def has_room_for(self, size: int, keys: set[str]) -> bool:
-        """Whether one more fits in, and has no key of another."""
-        return len(self.items) < MAX_ITEMS and self._bytes + size <= MAX_BYTES and self._keys.isdisjoint(keys)
-
-    def add(self, item: _T, size: int, keys: set[str]) -> object:
-        """The key to its answer."""
-        waiter = object()
-        self.items[waiter] = item
-        self._bytes += size
-        self._keys |= keys
-        return waiter
-
-    async def send(self, call: Callable[[list[_T]], Awaitable[Sequence[Any]]]) -> None:
-        waiters, items = list(self.items), list(self.items.values())
-        self.sent = len(items)
-        try:
-            self.answers.set_result(dict(zip(waiters, await call(items), strict=True)))
-        except asyncio.CancelledError:
-            self.answers.cancel()
-            raise
-        except Exception as error:
-            self.answers.set_exception(error)
-            self.answers.exception()  # seen, even where nobody waits for it any more
-
-    def cancel(self, waiter: object) -> None:
-        """Nobody waits for this answer any more. An unsent item will not be sent, and the last one ends the call."""
-        del self.items[waiter]
-        if not self.items and self.sending:
-            self.sending.cancel()
+        self.bytes = 0
+        self.keys: set[str] = set()
 
 
 class Batcher(Generic[_T]):
@@ -80,40 +48,79 @@ class Batcher(Generic[_T]):
         self._keys = keys
         self._is_rejection = is_rejection
         self._max_latency = max_latency
-        self._open: dict[str, Batch[_T]] = {}  # by destination, while its batching window lasts
+        self._open: dict[str, _Batch[_T]] = {}  # by destination, while its batching window lasts
 
     async def __call__(self, destination: str, item: _T) -> Any:
         """The answer to this item. `destination` is what a call has one of: a topic, a database."""
-        batch = self._open.get(destination)
-        if not batch:
+        if batch := self._open.get(destination):
+            size, keys = self._size(item), self._keys(item)
+            if len(batch.items) < MAX_ITEMS and batch.bytes + size <= MAX_BYTES and batch.keys.isdisjoint(keys):
+                answer = asyncio.get_running_loop().create_future()
+                batch.items.append((item, answer))
+                batch.bytes += size
+                batch.keys |= keys
+                try:
+                    return await answer
+                except Exception as error:
+                    if batch.sent == 1 or not self._is_rejection(error):
+                        raise
+        else:
             self._open_window(destination)
-            return await self._send_alone(destination, item)
-        size, keys = self._size(item), self._keys(item)
-        if not batch.has_room_for(size, keys):
-            return await self._send_alone(destination, item)
-        waiter = batch.add(item, size, keys)
-        try:
-            return (await asyncio.shield(batch.answers))[waiter]
-        except asyncio.CancelledError:
-            batch.cancel(waiter)
-            raise
-        except Exception as error:
-            if batch.sent == 1 or not self._is_rejection(error):
-                raise
-        return await self._send_alone(destination, item)
-
-    async def _send_alone(self, destination: str, item: _T) -> Any:
-        [answer] = await self._call(destination, [item])
-        return answer
+        [alone] = await self._call(destination, [item])
+        return alone
 
     def _open_window(self, destination: str) -> None:
         """In a context of its own: a batch is no single delivery's."""
-        self._open[destination] = Batch()
+        self._open[destination] = _Batch()
         asyncio.get_running_loop().call_later(self._max_latency, self._close_window, destination, context=Context())
 
     def _close_window(self, destination: str) -> None:
-        """Send what waits. Where nothing does, the next item goes at once."""
+        """Send what somebody waits for. Where nobody does, the next item goes at once."""
         batch = self._open.pop(destination)
+        batch.items = [(item, answer) for item, answer in batch.items if not answer.cancelled()]
         if batch.items:
             self._open_window(destination)
-            batch.sending = asyncio.create_task(batch.send(lambda items: self._call(destination, items)))
+            sending = asyncio.create_task(self._send(destination, batch))
+            for _, answer in batch.items:  # the last one that is cancelled ends the call
+                answer.add_done_callback(
+                    lambda _: all(each.cancelled() for _, each in batch.items) and sending.cancel()
+                )
+
+    async def _send(self, destination: str, batch: _Batch[_T]) -> None:
+        batch.sent = len(batch.items)
+        waiting = [answer for _, answer in batch.items]
+        try:
+            found = await self._call(destination, [item for item, _ in batch.items])
+            for answer, one in zip(waiting, found, strict=True):
+                if not answer.done():
+                    answer.set_result(one)
+        except asyncio.CancelledError:
+            for answer in waiting:
+                answer.cancel()
+            raise
+        except Exception as error:
+            for answer in waiting:
+                if not answer.done():
+                    answer.set_exception(error)
+
+
+class SingleFlight:
+    """Whoever asks for what is being fetched already waits for the same result."""
+
+    def __init__(self) -> None:
+        self._flights: dict[str, asyncio.Task[Any]] = {}
+
+    def under_way(self, key: str) -> asyncio.Task[Any] | None:
+        return self._flights.get(key)
+
+    def join(self, key: str, fetch: Callable[[], Coroutine[Any, Any, Any]]) -> asyncio.Task[Any]:
+        """The task that fetches it. It is shared: await it under asyncio.shield."""
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = self._flights[key] = asyncio.create_task(fetch())
+            flight.add_done_callback(lambda task: self._landed(key, task))
+        return flight
+
+    def _landed(self, key: str, task: asyncio.Task[Any]) -> None:
+        del self._flights[key]
+        _ = task.cancelled() or task.exception()  # seen, even where nobody waits for it any more

@@ -11,15 +11,11 @@ from typing import Any
 import grpc.aio
 from google.api_core.client_options import ClientOptions
 from google.cloud.firestore_v1.services.firestore.async_client import FirestoreAsyncClient
-from google.cloud.firestore_v1.services.firestore.transports.grpc_asyncio import FirestoreGrpcAsyncIOTransport
 from google.cloud.secretmanager_v1.services.secret_manager_service.async_client import SecretManagerServiceAsyncClient
-from google.cloud.secretmanager_v1.services.secret_manager_service.transports.grpc_asyncio import (
-    SecretManagerServiceGrpcAsyncIOTransport,
-)
 from google.pubsub_v1.services.publisher.async_client import PublisherAsyncClient
-from google.pubsub_v1.services.publisher.transports.grpc_asyncio import PublisherGrpcAsyncIOTransport
 
 from handlers.google.account import Account
+from handlers.settings import Settings
 
 _CHANNEL_OPTIONS: dict[str, Any] = {
     # Keepalive: a connection that was silent for so long during a call is pinged, and given up if nothing comes back
@@ -37,34 +33,28 @@ class GoogleClients:
     The methods raise Transient or Misconfigured where there are no credentials.
     """
 
-    def __init__(
-        self, account: Account, *, pubsub_emulator: str = "", firestore_emulator: str = "", secret_emulator: str = ""
-    ) -> None:
+    def __init__(self, account: Account, settings: Settings) -> None:
         self._account = account
-        self._pubsub = pubsub_emulator
-        self._firestore = firestore_emulator
-        self._secrets = secret_emulator
+        self._settings = settings
         self._built: dict[tuple[Any, str], Any] = {}
 
     async def firestore(self) -> Any:
-        return await self.client(FirestoreAsyncClient, FirestoreGrpcAsyncIOTransport, self._firestore)
+        return await self.client(FirestoreAsyncClient, self._settings.firestore_emulator_host)
 
     async def publisher(self) -> Any:
-        return await self.client(PublisherAsyncClient, PublisherGrpcAsyncIOTransport, self._pubsub)
+        return await self.client(PublisherAsyncClient, self._settings.pubsub_emulator_host)
 
     async def secret_manager(self, location: str = "") -> Any:
         """`location`: of regional secrets (https://cloud.google.com/secret-manager/regional-secrets/create)."""
         endpoint = f"secretmanager.{location}.rep.googleapis.com" if location else ""
-        kind, transport = SecretManagerServiceAsyncClient, SecretManagerServiceGrpcAsyncIOTransport
-        return await self.client(kind, transport, self._secrets, endpoint)
+        return await self.client(SecretManagerServiceAsyncClient, self._settings.secret_manager_emulator_host, endpoint)
 
-    async def client(self, kind: Any, transport: Any, emulator: str, endpoint: str = "") -> Any:
+    async def client(self, kind: Any, emulator: str, endpoint: str = "") -> Any:
         """One client of this kind for each endpoint."""
         credentials = None if emulator else await self._account.credentials()
         built = self._built.get((kind, endpoint))
         if built is None:
-            built = _emulated(kind, transport, emulator) if emulator else _real(kind, transport, credentials, endpoint)
-            self._built[kind, endpoint] = built
+            built = self._built[kind, endpoint] = _build(kind, emulator, credentials, endpoint)
             built.transport.grpc_channel.get_state(try_to_connect=True)
         return built
 
@@ -72,21 +62,19 @@ class GoogleClients:
         await asyncio.gather(*(client.transport.close() for client in self._built.values()))
 
 
-def _real(kind: Any, transport: Any, credentials: Any, endpoint: str) -> Any:
-    def channel(host: str, *, options: Any = (), **arguments: Any) -> grpc.aio.Channel:
-        merged = [*(dict(options) | _CHANNEL_OPTIONS).items()]
-        made: grpc.aio.Channel = transport.create_channel(host, options=merged, **arguments)
-        return made
+def _build(kind: Any, emulator: str, credentials: Any, endpoint: str) -> Any:
+    transport = kind.get_transport_class("grpc_asyncio")
+    if emulator:
+        options = [*(_CHANNEL_OPTIONS | _EMULATOR_OPTIONS).items()]
+        return kind(transport=transport(channel=grpc.aio.insecure_channel(emulator, options=options)))
+
+    def channel(host: str, *, options: Any = (), **arguments: Any) -> Any:
+        return transport.create_channel(host, options=[*(dict(options) | _CHANNEL_OPTIONS).items()], **arguments)
 
     def build(**arguments: Any) -> Any:
         return transport(**arguments, channel=channel)
 
     return kind(credentials=credentials, transport=build, client_options=ClientOptions(api_endpoint=endpoint or None))
-
-
-def _emulated(kind: Any, transport: Any, emulator: str) -> Any:
-    options = [*(_CHANNEL_OPTIONS | _EMULATOR_OPTIONS).items()]
-    return kind(transport=transport(channel=grpc.aio.insecure_channel(emulator, options=options)))
 
 
 Client = Callable[[], Awaitable[Any]]  # one of the methods above

@@ -15,9 +15,7 @@ import msgspec
 from handlers.domain.answers import (
     AlreadyRunning,
     Answer,
-    BackOff,
     Cooldown,
-    FaultOfOurs,
     JobState,
     NewJob,
     NotSent,
@@ -26,7 +24,7 @@ from handlers.domain.answers import (
 )
 from handlers.domain.events import JobId, decode_fields, plain_job_id
 from handlers.domain.ledger_entry import NEW_EXPORT
-from handlers.domain.outcomes import Cause, Reason, Rejection
+from handlers.domain.outcomes import Cause, Fault, Reason, Rejection, RetryLater
 from handlers.google.google_error import API_DOMAIN, GoogleError, json_of, moment, parse_error, word
 from handlers.google.http_client import Http, HttpResponse
 
@@ -53,6 +51,8 @@ _ACCOUNT_STATE = Rejection(
 _LONGEST_BACK_OFF = timedelta(seconds=600)  # what Pub/Sub can wait by itself
 _LONGEST_COOLDOWN = timedelta(days=31)  # Google speaks of 24 hours; whatever it names, it is asked again after this
 _COOLDOWN = timedelta(hours=24)
+_HELD_BACK = {403: {"RATE_LIMIT_EXCEEDED", "RESOURCE_QUOTA_EXCEEDED"}, 409: {"ABORTED"}}  # status → reason or code
+_NOT_RETRYABLE = {400: {"FAILED_PRECONDITION", "INVALID_ARGUMENT", "OUT_OF_RANGE"}, 409: {"ALREADY_EXISTS"}}
 _FRAGMENT = 8  # characters of a token that are told nowhere
 _REST = re.compile(r"(?<=[.!?])\s|\s*\S*(://|\?\S)")  # from the end of the first sentence on, or from a URL
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)")
@@ -80,7 +80,7 @@ class PortabilityApi:
         answer = judge_retry(response.status, response.body, now, self._host)
         if response.status < 500 and _holds(token, response, answer):
             said = f"archiveJobs.retry was answered {response.status} by {self._host} with the access token in it"
-            return OutcomeUnknown(said, ours=True) if response.status < 300 else FaultOfOurs(said)
+            return OutcomeUnknown(said, ours=True) if response.status < 300 else Fault(said)
         return _with_sentence(answer, response, token)
 
     async def state(
@@ -91,10 +91,10 @@ class PortabilityApi:
         url = f"{self._endpoint}/v1/archiveJobs/{job_id}/portabilityArchiveState"
         response = await self._http.request("GET", url, headers=headers, body=b"", seconds=seconds)
         if not isinstance(response, HttpResponse):
-            return BackOff(f"portabilityArchiveState was not answered by {self._host}: {response.detail}")
+            return RetryLater(f"portabilityArchiveState was not answered by {self._host}: {response.detail}")
         answer = judge_state(response.status, response.body, now, self._host)
         if _holds(token, response, answer):
-            return FaultOfOurs(f"portabilityArchiveState was answered by {self._host} with the access token in it")
+            return Fault(f"portabilityArchiveState was answered by {self._host} with the access token in it")
         return _with_sentence(answer, response, token)
 
 
@@ -115,10 +115,10 @@ def judge_state(status: int, body: bytes, now: datetime, host: str = API_DOMAIN)
     if 200 <= status < 300:
         content = json_of(body) if status == 200 else None
         if not isinstance(content, dict):
-            return FaultOfOurs(f"{method} was answered {GoogleError(http_status=status, host=host)}: {_SOMEBODY_ELSE}")
+            return Fault(f"{method} was answered {GoogleError(http_status=status, host=host)}: {_SOMEBODY_ELSE}")
         return JobState(word(content.get("state")), moment(content.get("exportTime")))
     if status >= 500 or status in (408, 499):
-        return BackOff(f"{method} was answered {status} by {host}")
+        return RetryLater(f"{method} was answered {status} by {host}")
     return judge_error(parse_error(status, body, host), now, method)
 
 
@@ -128,71 +128,53 @@ def _holds(token: str, response: HttpResponse, answer: Any) -> bool:
     return token.encode() in response.body or token in read
 
 
-def _with_sentence(answer: _Judged, response: HttpResponse, token: str) -> _Judged | FaultOfOurs:
+def _with_sentence(answer: _Judged, response: HttpResponse, token: str) -> _Judged | Fault:
     """A fault of ours with Google's own first sentence, if nothing of that stands in the access token."""
-    if not isinstance(answer, FaultOfOurs):
+    if not isinstance(answer, Fault):
         return answer
     message = parse_error(response.status, response.body).message
     sentence = _REST.split(message[:200], maxsplit=1)[0]
     shared = any(sentence[at : at + _FRAGMENT] in token for at in range(len(sentence) - _FRAGMENT + 1))
-    return FaultOfOurs(f"{answer.detail}: {sentence}") if sentence.isprintable() and sentence and not shared else answer
+    return Fault(f"{answer.detail}: {sentence}") if sentence.isprintable() and sentence and not shared else answer
 
 
-def judge_error(error: GoogleError, now: datetime, method: str) -> Answer | Unauthorized:  # noqa: PLR0912, a table
+def judge_error(error: GoogleError, now: datetime, method: str) -> Answer | Unauthorized:
     """What an error of less than 500 means, of any method of the API."""
     status, words = error.http_status, {error.reason, error.code}
     job_id = _job_id(error.metadata, "job_id")
     cooldown = error.reason == "RESOURCE_EXHAUSTED_TIME_BASED" or "timestamp_after_24hrs" in error.metadata
+    kinds = error.kinds & {"ErrorInfo", "PreconditionFailure", "QuotaFailure"}
+    is_front_ends = kinds or "unregistered callers" in error.message.lower()
+    is_about_the_grant = "ACCESS_TOKEN_SCOPE_INSUFFICIENT" in words or error.domain == API_DOMAIN or not is_front_ends
     match status:
         case 429 if not error.is_googles:
-            return BackOff(f"{method} is held back: {error}")
+            return RetryLater(f"{method} is held back: {error}")
         case _ if not error.is_googles:
-            return FaultOfOurs(f"{method} was answered {error}: {_SOMEBODY_ELSE}")
+            return Fault(f"{method} was answered {error}: {_SOMEBODY_ELSE}")
         case 401:
             # a grant that is gone shows at the next refresh, so only the account itself is a verdict
-            again = BackOff(f"{method}: Google refuses new access tokens too (401)")
+            again = RetryLater(f"{method}: Google refuses new access tokens too (401)")
             return Unauthorized(_ACCOUNT_STATE if error.reason == "ACCOUNT_STATE_INVALID" else again)
         case 429 | 400 if error.reason == "RESOURCE_EXHAUSTED_ONE_TIME":
             return _ONE_TIME
         case 429 | 400 if cooldown:
             until = _cooldown_end(error, now)
             if until <= now:
-                return BackOff(f"{method} is held back, until a time that has passed: {error}")
+                return RetryLater(f"{method} is held back, until a time that has passed: {error}")
             return Cooldown(min(until, now + _LONGEST_COOLDOWN))
-        case 429:
-            return _held_back(error, now, method)
-        case 403 if words & {"RATE_LIMIT_EXCEEDED", "RESOURCE_QUOTA_EXCEEDED"}:
-            return _held_back(error, now, method)
-        case 409 if error.code == "ABORTED":
-            return _held_back(error, now, method)
+        case 429 | 403 | 409 if status == 429 or words & _HELD_BACK[status]:
+            if error.retry_delay > _LONGEST_BACK_OFF:
+                return Cooldown(now + min(error.retry_delay, _LONGEST_COOLDOWN))
+            return RetryLater(f"{method} is held back: {error}")
         case 409 if job_id and any(code.startswith("ALREADY_EXISTS") for code in words):
             return AlreadyRunning(job_id)
-        case 403 if _is_about_the_grant(error):
+        case 403 if is_about_the_grant:
             return _rejection(Reason.ACCESS_DENIED, error)
         case 404 if error.is_apis:
             return _rejection(Reason.JOB_NOT_FOUND, error)
-        case 400 if error.is_apis and error.code in ("FAILED_PRECONDITION", "INVALID_ARGUMENT", "OUT_OF_RANGE"):
+        case 400 | 409 if error.is_apis and error.code in _NOT_RETRYABLE[status]:
             return _rejection(Reason.JOB_NOT_RETRYABLE, error)
-        case 409 if error.is_apis and error.code == "ALREADY_EXISTS":
-            return _rejection(Reason.JOB_NOT_RETRYABLE, error)
-    return FaultOfOurs(f"{method} was answered {error}")
-
-
-def _is_about_the_grant(error: GoogleError) -> bool:
-    if "ACCESS_TOKEN_SCOPE_INSUFFICIENT" in (error.reason, error.code):
-        return True
-    if "ErrorInfo" in error.kinds:
-        return error.domain == API_DOMAIN
-    is_front_ends = (
-        error.kinds & {"PreconditionFailure", "QuotaFailure"} or "unregistered callers" in error.message.lower()
-    )
-    return not is_front_ends
-
-
-def _held_back(error: GoogleError, now: datetime, method: str) -> Answer:
-    if error.retry_delay > _LONGEST_BACK_OFF:
-        return Cooldown(now + min(error.retry_delay, _LONGEST_COOLDOWN))
-    return BackOff(f"{method} is held back: {error}")
+    return Fault(f"{method} was answered {error}")
 
 
 def _rejection(reason: Reason, error: GoogleError) -> Rejection:

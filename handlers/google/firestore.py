@@ -26,6 +26,7 @@ from handlers.google.batching import MAX_LATENCY, Batcher
 from handlers.google.clients import Client
 from handlers.google.grpc_errors import is_rejection, to_fault
 from handlers.ports import Conflict, Unreadable, UnreadableEntry, VersionedEntry
+from handlers.settings import Settings
 
 _TIMEOUT = 10.0  # seconds for one call; the ledger tries again within its caller's deadline
 _RESERVED = re.compile(r"\.|\.\.|__.*__")  # https://cloud.google.com/firestore/quotas#limits
@@ -46,12 +47,12 @@ class FirestoreStore:
     """
 
     def __init__(
-        self, client: Client, *, project: str, database: str, collection: str, max_latency: float = MAX_LATENCY
+        self, client: Client, settings: Settings, suffix: str = "", *, max_latency: float = MAX_LATENCY
     ) -> None:
         self._client = client
-        self._database = f"projects/{project}/databases/{database}"
+        self._database = f"projects/{settings.google_cloud_project}/databases/{settings.firestore_database}"
         self._documents = f"{self._database}/documents"
-        self._collection = collection
+        self._collection = settings.retry_ledger_collection + suffix
         # Google's front end finds a named database by it (https://github.com/googleapis/google-cloud-rust/issues/4033);
         # the generated client does not send it
         self._metadata = (("google-cloud-resource-prefix", self._database),)

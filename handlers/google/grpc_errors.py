@@ -3,29 +3,22 @@
 https://cloud.google.com/apis/design/errors#handling_errors
 """
 
+from google.api_core import exceptions
 from google.api_core.exceptions import GoogleAPIError
 from grpc import StatusCode
 
 from handlers.domain.outcomes import Misconfigured, Throttled, Transient
 
-TRANSIENT_CODES = frozenset(
-    {
-        StatusCode.ABORTED,
-        StatusCode.CANCELLED,
-        StatusCode.DATA_LOSS,
-        StatusCode.DEADLINE_EXCEEDED,
-        StatusCode.INTERNAL,
-        StatusCode.RESOURCE_EXHAUSTED,
-        StatusCode.UNAVAILABLE,
-        StatusCode.UNKNOWN,
-    }
-)
+_TRANSIENT = exceptions.ServerError, exceptions.Aborted, exceptions.Cancelled, exceptions.ResourceExhausted
 
 
 def is_transient(error: Exception) -> bool:
     """Whether the call may succeed later. What was asked for may have been done all the same."""
-    code = getattr(error, "grpc_status_code", None)  # a RetryError has none: its time ran out on transient errors
-    return isinstance(error, GoogleAPIError) and (code is None or code in TRANSIENT_CODES)
+    if isinstance(error, _TRANSIENT):
+        return not isinstance(error, exceptions.MethodNotImplemented)
+    return (
+        isinstance(error, GoogleAPIError) and getattr(error, "grpc_status_code", None) is None
+    )  # a RetryError: too late
 
 
 def is_rejection(error: Exception) -> bool:
@@ -42,10 +35,6 @@ def to_fault(error: GoogleAPIError, action: str) -> Transient | Misconfigured:
         return Throttled(said)
     if is_transient(error):
         return Transient(said)
-    return Misconfigured(f"{said}: {_first_sentence(error)}")
-
-
-def _first_sentence(error: GoogleAPIError) -> str:
-    """Google's own words, which name resources and permissions. One line of them, without URLs, is enough to act on."""
+    # Google's own words, which name resources and permissions. One line of them, without URLs, is enough to act on
     words = str(getattr(error, "message", "")).split("\n")[0].split(" http")[0]
-    return words[:200]
+    return Misconfigured(f"{said}: {words[:200]}")

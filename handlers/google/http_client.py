@@ -69,9 +69,7 @@ class HttpClient:
         tracing.on_request_headers_sent.append(_sending)
         self._proxies = getproxies_environment()
         self._session = aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trace_configs=[tracing],
+            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[tracing]
         )
 
     async def request(

@@ -8,14 +8,13 @@ import codecs
 import math
 import re
 from collections.abc import Mapping
-from enum import Enum, auto
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
 from msgspec import Struct
 
-from handlers.domain.outcomes import Cause, Misconfigured, Reason, RedactedRepr, Rejection
+from handlers.domain.outcomes import Cause, Fault, Misconfigured, Reason, RedactedRepr, Rejection, RetryLater
 from handlers.google.google_error import json_of
 from handlers.google.http_client import Http, HttpResponse
 from handlers.telemetry.tracing import span
@@ -110,33 +109,28 @@ def parse_refresh_token(payload: bytes, version: str, secret: str) -> RefreshTok
     return RefreshToken(text, version) if text else None
 
 
-class Verdict(Enum):
-    """What an answer of the token endpoint is, beside a Rejection."""
+class Granted(RedactedRepr, Struct, frozen=True):
+    """`lifetime` is in seconds; `scope` has spaces in between."""
 
-    GRANTED = auto()
-    TRANSIENT = auto()
-    UNAUTHORIZED_CLIENT = auto()  # whose fault it is has to be found out
-    OURS = auto()
-
-
-class TokenAnswer(RedactedRepr, Struct, frozen=True):
-    """`lifetime` is in seconds; `scope` has spaces in between. `detail` is fit for logs."""
-
-    verdict: Verdict | Rejection
-    detail: str = ""
-    access_token: str = ""
-    lifetime: float = 0.0
-    new_refresh_token: str = ""
-    scope: str = ""
+    access_token: str
+    lifetime: float
+    new_refresh_token: str
+    scope: str
 
 
+class UnauthorizedClient(Struct, frozen=True):
+    """Whose fault it is has to be found out."""
+
+    detail: str
+
+
+TokenAnswer = Granted | Rejection | RetryLater | Fault | UnauthorizedClient
 _TRANSIENT = ("internal_failure", "rate_limit_exceeded", "server_error", "temporarily_unavailable")
 
 # The `error` of a 4xx → what it is. Any other one is a fault of ours.
-ERRORS: Mapping[str, Verdict | Rejection] = {
+ERRORS: Mapping[str, Rejection] = {
     "invalid_grant": reauthorize(Cause.INVALID_GRANT, "The refresh token is expired or revoked"),
     "admin_policy_enforced": reauthorize(Cause.ADMIN_POLICY, "The user's administrator does not allow this access"),
-    "unauthorized_client": Verdict.UNAUTHORIZED_CLIENT,
 }
 OTHER_CLIENT = reauthorize(Cause.OTHER_CLIENT, "The refresh token was issued to another OAuth client")
 _NO_SCOPE = reauthorize(Cause.NO_SCOPE, "The grant has no Data Portability scope")
@@ -157,7 +151,7 @@ async def exchange(http: Http, client: OAuthClient, token: RefreshToken) -> Toke
         )
         host = urlsplit(client.token_uri).hostname
         if not isinstance(response, HttpResponse):
-            return TokenAnswer(Verdict.TRANSIENT, f"the token endpoint {host} did not answer: {response.detail}")
+            return RetryLater(f"the token endpoint {host} did not answer: {response.detail}")
         current.set_attribute("http.response.status_code", response.status)
         return judge(response.status, response.body, f"the token endpoint {host} answered {response.status}")
 
@@ -173,13 +167,15 @@ def judge(status: int, body: bytes, said: str) -> TokenAnswer:
     if status == 200 and not error and isinstance(access_token, str) and _ACCESS_TOKEN.fullmatch(access_token):
         scope, new = (_text(content.get(name)) for name in ("scope", "refresh_token"))
         if scope and not any(one.startswith(_SCOPE) for one in scope.split()):
-            return TokenAnswer(_NO_SCOPE)
-        return TokenAnswer(Verdict.GRANTED, "", access_token, _lifetime(content.get("expires_in")), new, scope)
+            return _NO_SCOPE
+        return Granted(access_token, _lifetime(content.get("expires_in")), new, scope)
     if status in (408, 429) or status >= 500 or error in _TRANSIENT or content.get("error_description") in _TRANSIENT:
-        return TokenAnswer(Verdict.TRANSIENT, said)
+        return RetryLater(said)
+    if 400 <= status < 500 and code == "unauthorized_client":
+        return UnauthorizedClient(said)
     if 400 <= status < 500 and code in ERRORS:
-        return TokenAnswer(ERRORS[code], said)
-    return TokenAnswer(Verdict.OURS, said if code else f"{said}, with a body that is not Google's")
+        return ERRORS[code]
+    return Fault(said if code else f"{said}, with a body that is not Google's")
 
 
 def _text(value: Any) -> str:

@@ -15,6 +15,7 @@ from handlers.telemetry.tracing import message_context
 # Publishing again is harmless (a follow-up names the same job), so it goes on until nobody waits for it any more.
 _RETRY: Any = AsyncRetry(predicate=is_transient, initial=0.1, maximum=5.0, timeout=600.0)
 _TIMEOUT = 10.0  # seconds for one try
+_ATTRIBUTES_MAX = 100  # of one message (https://cloud.google.com/pubsub/quotas#resource_limits)
 
 _Request, _Response, _Message = PublishRequest.pb(), PublishResponse.pb, PubsubMessage.pb()
 
@@ -41,9 +42,9 @@ class TopicPublisher:
         self.name = name if "/" in name else f"projects/{project}/topics/{name}"
 
     async def publish(self, data: bytes, attributes: Mapping[str, str]) -> None:
+        traced = {**attributes, **message_context()}
+        message = _Message(data=data, attributes=traced if len(traced) <= _ATTRIBUTES_MAX else attributes)
         try:
-            await self._publisher.publish(
-                self.name, _Message(data=data, attributes={**attributes, **message_context()})
-            )
+            await self._publisher.publish(self.name, message)
         except GoogleAPIError as error:
             raise to_fault(error, f"publishing to {self.name}") from None

@@ -5,8 +5,7 @@ https://cloud.google.com/secret-manager/docs/access-secret-version and .../data-
 
 import re
 from collections.abc import Awaitable, Callable
-from enum import Enum, auto
-from typing import Any, Protocol
+from typing import Any
 
 import google_crc32c
 from google.api_core.exceptions import FailedPrecondition, GoogleAPIError, NotFound, ServiceUnavailable
@@ -14,7 +13,7 @@ from google.api_core.retry_async import AsyncRetry, if_exception_type
 from google.cloud.secretmanager_v1.types import AccessSecretVersionRequest, AccessSecretVersionResponse
 from msgspec import Struct
 
-from handlers.domain.outcomes import RedactedRepr, Transient
+from handlers.domain.outcomes import Cause, RedactedRepr, Transient
 from handlers.google.grpc_errors import to_fault
 from handlers.telemetry.tracing import span
 
@@ -36,18 +35,6 @@ class SecretVersion(RedactedRepr, Struct, frozen=True):
     version: str
 
 
-class NoVersion(Enum):
-    """There is nothing to read."""
-
-    NOT_THERE = auto()
-    DISABLED = auto()  # or destroyed
-
-
-class Secrets(Protocol):
-    async def read(self, name: str) -> SecretVersion | NoVersion:
-        """The latest version of a secret, by id or by full name. Raises Transient or Misconfigured."""
-
-
 class SecretStore:
     """The secrets of one project, and any that is given by its full name."""
 
@@ -55,7 +42,8 @@ class SecretStore:
         self._client = client
         self._project = project
 
-    async def read(self, name: str) -> SecretVersion | NoVersion:
+    async def read(self, name: str) -> SecretVersion | Cause:
+        """The latest version of a secret, by id or by full name; NO_SECRET or SECRET_DISABLED where there is none."""
         full = name if "/" in name else f"projects/{self._project}/secrets/{name}"
         location = _LOCATION.match(full)
         with span("secret", secretId=name):
@@ -64,10 +52,10 @@ class SecretStore:
             try:
                 answer = await client.access_secret_version(request, retry=_RETRY, timeout=_TIMEOUT)
             except NotFound:
-                return NoVersion.NOT_THERE
+                return Cause.NO_SECRET
             except GoogleAPIError as error:
                 if isinstance(error, FailedPrecondition) and _DISABLED.match(error.message or ""):
-                    return NoVersion.DISABLED
+                    return Cause.SECRET_DISABLED
                 raise to_fault(error, f"reading secret {name}") from None
         version = AccessSecretVersionResponse.pb(answer)
         payload = version.payload

@@ -5,75 +5,40 @@ disabled or replaced counts at the latest when the access token is over.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
 
 from cachetools import LRUCache
 
-from handlers.domain.outcomes import Cause, Misconfigured, Rejection, Transient
+from handlers.domain.outcomes import Cause, Fault, Misconfigured, Rejection, RetryLater, Transient
+from handlers.google.batching import SingleFlight
 from handlers.google.http_client import Http
 from handlers.google.oauth import (
     ENABLE,
     OTHER_CLIENT,
+    Granted,
     OAuthClient,
     RefreshToken,
     TokenAnswer,
-    Verdict,
+    UnauthorizedClient,
     exchange,
     parse_client,
     parse_refresh_token,
     reauthorize,
 )
-from handlers.google.secret_manager import NoVersion, Secrets
+from handlers.google.secret_manager import SecretStore
 from handlers.ports import AccessToken
+from handlers.settings import Settings
 from handlers.telemetry.logging import log
 
 MAX_CACHED_TOKENS = 10_000  # about 2 KB each
 
 
-class SingleFlight:
-    """Whoever asks for what is being fetched already waits for the same result."""
-
-    def __init__(self) -> None:
-        self._flights: dict[str, asyncio.Task[Any]] = {}
-
-    def under_way(self, key: str) -> asyncio.Task[Any] | None:
-        return self._flights.get(key)
-
-    def join(self, key: str, fetch: Callable[[], Coroutine[Any, Any, Any]]) -> asyncio.Task[Any]:
-        """The task that fetches it. It is shared: await it under asyncio.shield."""
-        flight = self._flights.get(key)
-        if flight is None:
-            flight = self._flights[key] = asyncio.create_task(fetch())
-            flight.add_done_callback(lambda task: self._landed(key, task))
-        return flight
-
-    def _landed(self, key: str, task: asyncio.Task[Any]) -> None:
-        del self._flights[key]
-        _ = task.cancelled() or task.exception()  # seen, even where nobody waits for it any more
-
-
 class UserTokens:
-    """Access tokens by credential. `margin`: seconds before its end at which a token counts as over."""
+    """Access tokens by credential."""
 
-    def __init__(
-        self,
-        secrets: Secrets,
-        http: Http,
-        *,
-        secret_prefix: str,
-        client_secret: str,
-        canary: str,
-        token_hosts: frozenset[str],
-        margin: float,
-    ) -> None:
+    def __init__(self, secrets: SecretStore, http: Http, settings: Settings) -> None:
         self._secrets = secrets
         self._http = http
-        self._prefix = secret_prefix
-        self._client_secret = client_secret
-        self._canary = canary
-        self._token_hosts = token_hosts
-        self._margin = margin
+        self._settings = settings
         self._client: OAuthClient | None = None
         self._proven: OAuthClient | None = None  # a client that has got a token for somebody
         self._cache: LRUCache[str, AccessToken] = LRUCache(MAX_CACHED_TOKENS)
@@ -120,18 +85,18 @@ class UserTokens:
         if isinstance(token, Rejection):
             return token
         client, answer = await self._exchange(token)
-        match answer.verdict:
+        match answer:
             case Rejection():
-                return answer.verdict
-            case Verdict.UNAUTHORIZED_CLIENT:
-                return await self._whose_fault(client, answer)
-            case Verdict.TRANSIENT:
-                raise Transient(answer.detail)
-            case Verdict.OURS:
-                raise Misconfigured(answer.detail)
+                return answer
+            case UnauthorizedClient(detail):
+                return await self._whose_fault(client, detail)
+            case RetryLater(detail):
+                raise Transient(detail)
+            case Fault(detail):
+                raise Misconfigured(detail)
         if answer.new_refresh_token and answer.new_refresh_token != token.value:
             log.warning("the token endpoint gave a new refresh token, which is not stored")
-        lifetime = max(answer.lifetime - self._margin, answer.lifetime / 2)
+        lifetime = max(answer.lifetime - self._settings.token_margin, answer.lifetime / 2)
         access = AccessToken(answer.access_token, token.version, begun + lifetime)
         self._cache[credential_id] = access
         return access
@@ -141,34 +106,34 @@ class UserTokens:
         cached = self._client
         client = cached or await self._current_client()
         answer = await exchange(self._http, client, token)
-        if answer.verdict is not Verdict.GRANTED:
+        if not isinstance(answer, Granted):
             self._client = None
-        if answer.verdict not in (Verdict.GRANTED, Verdict.TRANSIENT) and cached:
+        if cached and not isinstance(answer, Granted | RetryLater):
             client = await self._current_client()
             if client != cached:
                 answer = await exchange(self._http, client, token)
-        if answer.verdict is Verdict.GRANTED:
+        if isinstance(answer, Granted):
             self._proven = client
         return client, answer
 
-    async def _whose_fault(self, client: OAuthClient, answer: TokenAnswer) -> Rejection:
+    async def _whose_fault(self, client: OAuthClient, said: str) -> Rejection:
         """`unauthorized_client`: the refresh token was issued to another client, if this one is good for others.
 
         The canary's made-up token proves a client: Google knows it where that is answered with `invalid_grant`.
         """
-        if not self._canary:
+        if not self._settings.canary_credential:
             if client == self._proven:
                 return OTHER_CLIENT
-            raise Misconfigured(f"{answer.detail}: either the OAuth client is not Google's, or this token another's")
-        token = await self._refresh_token(self._canary)
+            raise Misconfigured(f"{said}: either the OAuth client is not Google's, or this token another's")
+        token = await self._refresh_token(self._settings.canary_credential)
         if isinstance(token, Rejection):
-            raise Misconfigured(f"{answer.detail}, and the canary has no refresh token ({token.cause})")
+            raise Misconfigured(f"{said}, and the canary has no refresh token ({token.cause})")
         canary = await exchange(self._http, client, token)
-        if isinstance(canary.verdict, Rejection) and canary.verdict.cause == Cause.INVALID_GRANT:
+        if isinstance(canary, Rejection) and canary.cause == Cause.INVALID_GRANT:
             return OTHER_CLIENT
-        if canary.verdict is Verdict.TRANSIENT:
+        if isinstance(canary, RetryLater):
             raise Transient(canary.detail)
-        raise Misconfigured(f"{answer.detail}, for the canary too")
+        raise Misconfigured(f"{said}, for the canary too")
 
     async def _current_client(self) -> OAuthClient:
         if self._client:
@@ -177,21 +142,22 @@ class UserTokens:
         return client
 
     async def _read_client(self) -> OAuthClient:
-        where = f"the OAuth client file in secret {self._client_secret}"
-        secret = await self._secrets.read(self._client_secret)
-        if isinstance(secret, NoVersion):
+        where = f"the OAuth client file in secret {self._settings.oauth_client_secret}"
+        secret = await self._secrets.read(self._settings.oauth_client_secret)
+        if isinstance(secret, Cause):
             raise Misconfigured(f"{where} is {_WORDS[secret]}")
-        self._client = parse_client(secret.payload, where, self._token_hosts)
+        self._client = parse_client(secret.payload, where, self._settings.token_host_names)
         return self._client
 
     async def _refresh_token(self, credential_id: str) -> RefreshToken | Rejection:
-        name = self._prefix + credential_id
+        prefix, canary = self._settings.refresh_token_secret_prefix, self._settings.canary_credential
+        name = prefix + credential_id
         secret = await self._secrets.read(name)
-        if isinstance(secret, NoVersion):
-            if secret is NoVersion.DISABLED:
+        if isinstance(secret, Cause):
+            if secret is Cause.SECRET_DISABLED:
                 said = f"The latest version of secret {name} is {_WORDS[secret]}"
                 return reauthorize(Cause.SECRET_DISABLED, said, ENABLE)
-            if self._canary and await self._secrets.read(self._prefix + self._canary) is NoVersion.NOT_THERE:
+            if canary and await self._secrets.read(prefix + canary) is Cause.NO_SECRET:
                 raise Misconfigured(
                     f"neither secret {name} nor the canary's is there: is REFRESH_TOKEN_SECRET_PREFIX wrong?"
                 )
@@ -200,4 +166,4 @@ class UserTokens:
         return token or reauthorize(Cause.NO_REFRESH_TOKEN, f"Secret {name} holds no refresh token")
 
 
-_WORDS = {NoVersion.NOT_THERE: "not there", NoVersion.DISABLED: "disabled or destroyed"}
+_WORDS = {Cause.NO_SECRET: "not there", Cause.SECRET_DISABLED: "disabled or destroyed"}

@@ -1,4 +1,4 @@
-"""Logs that Cloud Logging reads: one JSON object a line, and one line that tells how a delivery ended.
+"""Logs that Cloud Logging reads: one JSON object a line, and one line that tells how a delivery ended (docs/logs.md).
 
 https://cloud.google.com/logging/docs/structured-logging#structured_logging_special_fields
 """
@@ -6,47 +6,14 @@ https://cloud.google.com/logging/docs/structured-logging#structured_logging_spec
 import logging
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import Any, TextIO
 
 import msgspec
 
 from handlers.telemetry import tracing
-
-# What the line of a delivery, or of a run of the schedule, says beyond severity, message, time and trace. Metrics,
-# alerts and the runbook are made of these names. What is not known, or has no meaning there, is left out.
-FIELDS: Mapping[str, str] = MappingProxyType(
-    {
-        "outcome": "retried, rejected, deferred, not_now or fault; of the schedule resumed, not_now or fault; of the "
-        "watch watching, failed, ended, rejected, not_now or fault",
-        "reason": "of a rejection, as published",
-        "cause": "of a rejection, as published: more precise than the reason",
-        "notBefore": "of a deferral: the time before which Google will not retry; of the watch: of the next look",
-        "state": "of a watched job that has ended: COMPLETE, CANCELLED, FAILED or UNKNOWN",
-        "republished": "true where the ledger held the outcome already, and this delivery only repeated it",
-        "messageId": "Pub/Sub's",
-        "deliveryAttempt": "Pub/Sub's count of this message's deliveries, from 1; 0 where it does not count",
-        "archiveJobId": "the failed job",
-        "rootArchiveJobId": "the first job of its chain",
-        "newArchiveJobId": "the job that Google made of it, though neither record nor follow-up may have come about",
-        "userId": "whose job it is",
-        "credentialId": "by which of the user's grants",
-        "attempt": "retries that the chain has used, those in doubt included",
-        "calls": "of archiveJobs.retry that were sent by this delivery",
-        "callsUnknown": "calls found to have no known outcome: this delivery's, or one whose claim had lapsed",
-        "tokenCached": "whether the access token was at hand when it was first asked for",
-        "delaySeconds": "from the failure (failedAt, else publish time) to the recorded answer; with the first "
-        "retried line of a job, and not where a cooldown or an earlier rejection lay in between",
-        "failedStep": "the step that decided the outcome, where it is none of success; settings where none started",
-        "stepsMs": "milliseconds by step: look, token, claim, retry, record, publish; withdraw, release, announced; of "
-        "the watch state; of the schedule due",
-        "latencyMs": "milliseconds for the delivery",
-        "resumed": "of a run of the schedule: deferred jobs put back",
-    }
-)
 
 # Lets Error Reporting count a fault, with a stack trace or without one
 # (https://cloud.google.com/error-reporting/docs/formatting-error-messages).
@@ -92,17 +59,6 @@ def configure_logs(level: str, stream: TextIO = sys.stderr) -> None:
     logging.getLogger("opentelemetry.trace").setLevel(logging.ERROR)
 
 
-def log_wrong_settings(message: str) -> None:
-    """The line of a server that does not start: a fault of ours, like those of deliveries."""
-    configure_logs("ERROR")
-    log.error(message, extra={"fields": {"outcome": "fault", "failedStep": "settings"}})
-
-
-def log_start(fields: Mapping[str, str]) -> None:
-    """The line of a server that has started: what it will do."""
-    log.info("started: %s", ", ".join(f"{name} {value}" for name, value in fields.items()), extra={"fields": fields})
-
-
 class LogLine:
     """What the log line of one delivery, or of one run, will say: its fields, and the milliseconds of its steps."""
 
@@ -119,6 +75,7 @@ class LogLine:
 
     @contextmanager
     def step(self, name: str, *, decides: bool = True) -> Iterator[None]:
+        """A step, which is timed. Where it raises, and decides the outcome by that, it is the `failedStep`."""
         begun = time.perf_counter()
         try:
             with tracing.span(name):
@@ -133,13 +90,7 @@ class LogLine:
     def failed(self, step: str) -> None:
         self.fields["failedStep"] = step
 
-    def warning(self, message: str) -> None:
-        log.warning(message)
-
-    def exception(self, message: str) -> None:
-        log.exception(message)
-
-    def write(self, level: int, message: str, *, exc_info: bool = False, **fields: Any) -> None:
+    def write(self, level: int, message: str, *, exc_info: Exception | None = None, **fields: Any) -> None:
         """The one line of this delivery, and what its span says."""
         self.bind(stepsMs=self._steps, latencyMs=_milliseconds_since(self._begun), **fields)
         log.log(level, message, extra={"fields": self.fields}, exc_info=exc_info)

@@ -9,11 +9,8 @@ SIGTERM, when the CPU is back: they are sent at the exit of the process
 import logging
 import os
 import re
-import signal
-import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 from urllib.parse import urlsplit
 
 import google.auth
@@ -42,8 +39,6 @@ def install(project: str) -> None:
         tracing.start(_provider(project))
     except Exception as error:  # the SDK raises whatever it likes about its variables, and its text quotes them
         log.error("Traces are off, some OTEL_* variable is wrong: %s", type(error).__name__)
-        return
-    _exit_after_sigterm()
 
 
 def _provider(project: str) -> TracerProvider:
@@ -59,23 +54,6 @@ def _provider(project: str) -> TracerProvider:
     provider = TracerProvider(resource=known.merge(OTELResourceDetector().detect()))
     provider.add_span_processor(BoundedShutdownProcessor(LazyExporter()))
     return provider
-
-
-def _exit_after_sigterm() -> None:
-    """Let the process exit when the server is done. uvicorn raises SIGTERM anew then, and its default handler would
-    kill the process with the spans that are still here. Blocked, the signal stays pending.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return  # no other thread may listen for signals
-    server = signal.getsignal(signal.SIGTERM)
-    if not callable(server):
-        return
-
-    def handle(number: int, frame: Any) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        server(number, frame)
-
-    signal.signal(signal.SIGTERM, handle)
 
 
 class BoundedShutdownProcessor(BatchSpanProcessor):

@@ -11,8 +11,7 @@ from datetime import UTC, datetime
 import msgspec
 from msgspec import Raw, Struct
 
-from handlers.domain.delivery import Delivery
-from handlers.domain.events import ATTEMPT_MAX
+from handlers.domain.events import ATTEMPT_MAX, Delivery
 
 MESSAGE_PUBLISHED = "google.cloud.pubsub.topic.v1.messagePublished"
 

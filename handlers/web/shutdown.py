@@ -8,27 +8,21 @@ import threading
 from typing import Any
 
 
-class Shutdown:
-    """Whether SIGTERM has come."""
+def listen(began: threading.Event, *, exits: bool) -> None:
+    """Set `began` at the signal, beside the server, which stops taking requests at it.
 
-    def __init__(self) -> None:
-        self._began = False
+    `exits`: let the process exit when the server is done. uvicorn raises SIGTERM anew then, and its default handler
+    would kill the process with the spans that are still here. Blocked, the signal stays pending.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return  # no other thread may listen for signals; whoever runs us in one ends us some other way
+    server = signal.getsignal(signal.SIGTERM)
 
-    def __call__(self) -> bool:
-        return self._began
+    def handle(number: int, frame: Any) -> None:
+        began.set()
+        if callable(server):
+            if exits:
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            server(number, frame)
 
-    def start(self) -> None:
-        self._began = True
-
-    def listen(self) -> None:
-        """Listen for the signal beside the server, which stops taking requests at it."""
-        if threading.current_thread() is not threading.main_thread():
-            return  # no other thread may listen for signals; whoever runs us in one ends us some other way
-        server = signal.getsignal(signal.SIGTERM)
-
-        def handle(number: int, frame: Any) -> None:
-            self.start()
-            if callable(server):
-                server(number, frame)
-
-        signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGTERM, handle)

@@ -6,20 +6,19 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from handlers.domain.outcomes import Cause, Rejection
+from handlers.domain.outcomes import Cause, Rejection, RetryLater
 from handlers.google.google_error import parse_error
 from handlers.google.http_client import HttpClient, HttpResponse
 from handlers.google.oauth import (
     ENABLE,
+    Granted,
     OAuthClient,
     RefreshToken,
-    TokenAnswer,
-    Verdict,
     exchange,
     parse_client,
     parse_refresh_token,
 )
-from handlers.google.secret_manager import NoVersion, SecretStore
+from handlers.google.secret_manager import SecretStore
 from ops.checks import Check, Line, failed, not_checked, ok
 from ops.cloud import Cloud
 from ops.secrets import count_secrets
@@ -58,11 +57,12 @@ class GrantChecks:
         if client is None:
             return [failed(subject, "it is not there, or its latest version is disabled", remedy)]
         answer = await exchange(self._http, client, _NOBODYS)
-        if isinstance(answer.verdict, Rejection) and answer.verdict.cause == Cause.INVALID_GRANT:
+        if isinstance(answer, Rejection) and answer.cause == Cause.INVALID_GRANT:
             return [ok(subject, "the token endpoint knows this client")]
-        if answer.verdict is Verdict.TRANSIENT:
+        if isinstance(answer, RetryLater):
             return [failed(subject, answer.detail, _AGAIN)]
-        said = answer.detail or "the token endpoint gives tokens for made-up refresh tokens"
+        said = "the token endpoint gives tokens for made-up refresh tokens"
+        said = said if isinstance(answer, Granted) else answer.detail
         look = "Is it the right client, and in order in the console's Google Auth Platform (Clients, Audience)?"
         return [failed(subject, said, f"{look} A new file: {remedy}")]
 
@@ -83,9 +83,10 @@ class GrantChecks:
         if client is None:
             return [not_checked(subject, "there is no client file")]
         answer = await exchange(self._http, client, token)
-        if isinstance(answer.verdict, Rejection) and answer.verdict.cause == Cause.INVALID_GRANT:
+        if isinstance(answer, Rejection) and answer.cause == Cause.INVALID_GRANT:
             return [ok(subject)]
-        said = answer.detail or "Google has accepted its refresh token, which has to be a made-up one"
+        said = "Google has accepted its refresh token, which has to be a made-up one"
+        said = said if isinstance(answer, Granted) else answer.detail
         return [failed(subject, said, "Its token has to be refused as invalid_grant: look at the client file.")]
 
     async def api(self) -> list[Line]:
@@ -110,16 +111,16 @@ class GrantChecks:
         if client is None:
             return [not_checked(subject, "there is no client file")]
         answer = await exchange(self._http, client, token)
-        if isinstance(answer.verdict, Rejection):
-            return [failed(subject, answer.verdict.detail, _CONSENT)]
-        if answer.verdict is Verdict.TRANSIENT:
+        if isinstance(answer, Rejection):
+            return [failed(subject, answer.detail, _CONSENT)]
+        if isinstance(answer, RetryLater):
             return [failed(subject, answer.detail, _AGAIN)]
-        if answer.verdict is not Verdict.GRANTED:
+        if not isinstance(answer, Granted):
             return [failed(subject, answer.detail, "This is not the user's fault: look at the client file.")]
         scopes = " ".join(sorted(_SCOPE.findall(answer.scope))) or "not told"
         return [ok(subject, f"gives a token; scopes: {scopes}"), await self._access_type(credential, answer)]
 
-    async def _access_type(self, credential: str, answer: TokenAnswer) -> Line:
+    async def _access_type(self, credential: str, answer: Granted) -> Line:
         """https://developers.google.com/data-portability/reference/rest/v1/accessType/check"""
         subject = f"access type {credential}"
         url = f"{self._settings.data_portability_api_endpoint.rstrip('/')}/v1/accessType:check"
@@ -143,15 +144,15 @@ class GrantChecks:
     async def _read_client(self) -> OAuthClient | None:
         secret = self._settings.oauth_client_secret
         found = await self._secrets.read(secret)
-        if isinstance(found, NoVersion):
+        if isinstance(found, Cause):
             return None
         return parse_client(found.payload, f"the client file in {secret}", self._settings.token_host_names)
 
     async def _read_token(self, credential: str) -> RefreshToken | Cause:
         name = self._settings.refresh_token_secret_prefix + credential
         found = await self._secrets.read(name)
-        if isinstance(found, NoVersion):
-            return Cause.NO_SECRET if found is NoVersion.NOT_THERE else Cause.SECRET_DISABLED
+        if isinstance(found, Cause):
+            return found
         return parse_refresh_token(found.payload, found.version, name) or Cause.NO_REFRESH_TOKEN
 
     async def _call(self, method: str, url: str, headers: dict[str, str]) -> Any:

@@ -5,9 +5,6 @@ from typing import Any
 
 from google.api_core.exceptions import GoogleAPIError
 from google.cloud.firestore_admin_v1.services.firestore_admin.async_client import FirestoreAdminAsyncClient
-from google.cloud.firestore_admin_v1.services.firestore_admin.transports.grpc_asyncio import (
-    FirestoreAdminGrpcAsyncIOTransport,
-)
 from google.cloud.firestore_admin_v1.types import Field
 
 from handlers.domain.outcomes import Misconfigured
@@ -79,8 +76,7 @@ async def _searchable(cloud: Cloud) -> list[Line]:
 
 async def _expiry(cloud: Cloud) -> list[Line]:
     subject, settings = "ledger's expiry", cloud.settings
-    kind, transport = FirestoreAdminAsyncClient, FirestoreAdminGrpcAsyncIOTransport
-    client = await cloud.clients.client(kind, transport, settings.firestore_emulator_host)
+    client = await cloud.clients.client(FirestoreAdminAsyncClient, settings.firestore_emulator_host)
     database = f"projects/{settings.google_cloud_project}/databases/{settings.firestore_database}"
     name = f"{database}/collectionGroups/{settings.retry_ledger_collection}/fields/expireAt"
     try:

@@ -4,7 +4,6 @@ from typing import Any
 
 from google.api_core.exceptions import GoogleAPIError, InvalidArgument, NotFound
 from google.pubsub_v1.services.schema_service.async_client import SchemaServiceAsyncClient
-from google.pubsub_v1.services.schema_service.transports.grpc_asyncio import SchemaServiceGrpcAsyncIOTransport
 from google.pubsub_v1.types import Subscription, Topic, ValidateMessageRequest
 
 from handlers.domain.events import encode
@@ -103,8 +102,8 @@ class PubSubChecks:
         request = ValidateMessageRequest(
             parent=f"projects/{self._project}", name=settings.schema, message=sample, encoding=settings.encoding
         )
-        kind, transport = SchemaServiceAsyncClient, SchemaServiceGrpcAsyncIOTransport
-        client = await self._cloud.clients.client(kind, transport, self._cloud.settings.pubsub_emulator_host)
+        emulator = self._cloud.settings.pubsub_emulator_host
+        client = await self._cloud.clients.client(SchemaServiceAsyncClient, emulator)
         gone = failed(subject, "its schema is deleted: Pub/Sub takes no message", BOOTSTRAP)
         if name == "_deleted-schema_":
             return gone

@@ -11,7 +11,7 @@ from handlers.domain.answers import NewJob
 from handlers.domain.ledger_entry import LedgerEntry
 from handlers.google.http_client import HttpClient
 from handlers.ports import AccessToken
-from handlers.web.settings import from_environment
+from handlers.settings import from_environment
 from local.stage import Stage
 from local.topics import RETRIED
 

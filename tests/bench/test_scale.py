@@ -13,6 +13,7 @@ from msgspec.structs import replace as replaced
 from handlers.bootstrap import MAX_RESUMED
 from handlers.domain.ledger_entry import LedgerEntry
 from handlers.google.user_tokens import MAX_CACHED_TOKENS
+from handlers.settings import from_environment
 from infra.delivery.prices import per_million
 from tests.bench.scale import RATES, Found, Quotas, run, told
 from tests.bench.scale_assumed import Assumed, distinct
@@ -131,7 +132,8 @@ def test_30_deliveries_last_four_hours_and_100_nearly_sixteen() -> None:
 
 def test_calls_in_doubt_come_after_the_pauses_that_the_document_names() -> None:
     entry = LedgerEntry(job_id="j", root_job_id="j", retries_before=0, updated_at=EVER, expire_at=EVER)
-    pauses = [replaced(entry, calls_made=calls).doubt_pause(120, budget=3) for calls in (1, 2, 3)]
+    policy = from_environment({"GOOGLE_CLOUD_PROJECT": "p"}).retry_policy
+    pauses = [policy.pause_before(replaced(entry, calls_made=calls)) for calls in (1, 2, 3)]
     assert [0, 2, 62, 122] == [sum(pauses[:calls]) / 60 for calls in range(4)]
     assert "a job's calls go at 0, 2 and 62 minutes" in " ".join(DOCUMENT.split())
     assert "after 122 minutes" in " ".join(DOCUMENT.split())

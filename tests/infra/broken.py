@@ -29,10 +29,10 @@ from tests.infra.code import (
     Clients,
     Container,
     Endpoints,
+    GoogleClients,
     LedgerEntry,
     MemoryStore,
     configure_logs,
-    google_clients,
     log,
     settings_of,
 )
@@ -116,7 +116,7 @@ class Running:
         def lookup(**_: Any) -> Any:
             raise broken.account or AssertionError("Emulators need no credentials.")
 
-        clients: Clients = google_clients(settings, Account(lookup))
+        clients: Clients = GoogleClients(Account(lookup), settings)
         if broken.firestore:
             clients = OtherFirestore(clients, broken.firestore)
         self.store = MemoryStore(lambda: self.now)

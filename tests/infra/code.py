@@ -10,26 +10,27 @@ from typing import Any
 import msgspec
 
 import handlers
-from handlers.bootstrap import Clients, Container, google_clients
+from handlers.bootstrap import Clients, Container
 from handlers.domain.events import encode
 from handlers.domain.ledger_entry import LedgerEntry
 from handlers.domain.messages import ArchiveJobRetried, RetryRejected
 from handlers.domain.outcomes import Cause, Reason
 from handlers.google.account import Account
+from handlers.google.clients import GoogleClients
 from handlers.google.firestore import FirestoreStore
 from handlers.memory_store import MemoryStore
-from handlers.telemetry.logging import FIELDS, configure_logs, log
+from handlers.settings import Settings, WrongSettings, from_environment
+from handlers.telemetry.logging import configure_logs, log
 from handlers.web.endpoints import Endpoints
-from handlers.web.settings import Settings, WrongSettings, from_environment
 
 __all__ = [
-    "FIELDS",
     "Account",
     "ArchiveJobRetried",
     "Cause",
     "Clients",
     "Container",
     "Endpoints",
+    "GoogleClients",
     "LedgerEntry",
     "MemoryStore",
     "Reason",
@@ -38,7 +39,6 @@ __all__ = [
     "WrongSettings",
     "configure_logs",
     "encode",
-    "google_clients",
     "log",
 ]
 
@@ -75,7 +75,7 @@ def queried_fields() -> set[str]:
     async def client() -> Recorder:
         return Recorder()
 
-    store = FirestoreStore(client, project="p", database="d", collection="c")
+    store = FirestoreStore(client, settings_of({"GOOGLE_CLOUD_PROJECT": "p"}))
     asyncio.run(store.due(datetime.now(UTC), 1))
     query = requests[0].structured_query
     filtered = query.where.composite_filter.filters or [query.where]

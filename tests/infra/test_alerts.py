@@ -8,9 +8,9 @@ import click
 import pytest
 
 from ops.__main__ import main as ops
-from tests.infra.code import FIELDS
 from tests.infra.gcloud import wrong_commands
 from tests.infra.terraform import ROOT, Plan
+from tests.log_fields import FIELDS
 from tests.monitoring.logs import matches, paths
 
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from local.stage import Stage
-from tests.infra.code import FIELDS
 from tests.infra.rules import CANARY
 from tests.infra.terraform import Plan
+from tests.log_fields import FIELDS
 from tests.monitoring.logs import Entry, LogMetric, Unreadable, matches, value_at
 from tests.monitoring.run import RESUME, RETRY, WATCH, every_kind
 

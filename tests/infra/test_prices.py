@@ -8,7 +8,7 @@ import urllib.request
 from datetime import timedelta
 
 from handlers.bootstrap import Container
-from handlers.web.settings import from_environment
+from handlers.settings import from_environment
 from infra.delivery import prices
 from local.function_server import ROOT
 from local.grants import EXPIRES_IN

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from handlers.telemetry.logging import FIELDS
 from local.every_kind import KINDS
 from local.function_server import ROOT
 from local.google_apis import MARK
 from local.stage import Stage
+from tests.log_fields import FIELDS
 
 SEVERITY = {"retried": "INFO", "rejected": "INFO", "deferred": "INFO", "not_now": "WARNING", "fault": "ERROR"}
 REPORTED = "type.googleapis.com/google.devtools.clouderrorreporting.v1beta1.ReportedErrorEvent"

@@ -20,7 +20,7 @@ from google.pubsub_v1.services.schema_service.transports.grpc_asyncio import Sch
 from handlers.domain.ledger_entry import LedgerEntry
 from handlers.domain.outcomes import Transient
 from handlers.google.account import Account
-from handlers.web.settings import from_environment
+from handlers.settings import from_environment
 from local.google_apis import MARK
 from local.grpc_service import service
 from local.http_server import HttpServer

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from google.pubsub_v1 import types
 
 from handlers.domain.outcomes import Misconfigured, StepError, Transient
-from handlers.web.settings import from_environment
+from handlers.settings import from_environment
 from local import google_errors
 from local.stage import OAUTH_CLIENT, WATCH, Stage
 from local.topics import DEAD, FAILED, REJECTED, STARTED, connected

@@ -11,7 +11,7 @@ import pytest
 from google.cloud.firestore_v1.types import CommitRequest
 
 from handlers.domain.ledger_entry import LedgerEntry
-from handlers.web.settings import from_environment
+from handlers.settings import from_environment
 from local.secrets import SecretManager
 from ops.cloud import Cloud, connected
 from ops.forget import find_traces, forget

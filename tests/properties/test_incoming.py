@@ -11,12 +11,11 @@ import fastavro
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from handlers.domain.delivery import Delivery
-from handlers.domain.events import JobEvent, MalformedEvent, encode, parse_failed, timestamp
+from handlers.domain.events import Delivery, JobEvent, MalformedEvent, encode, parse_failed, timestamp
 from handlers.domain.messages import ArchiveJobRetried
 from handlers.domain.outcomes import Deferred, Outcome, Reason, Rejected, Retried
+from handlers.settings import Settings, WrongSettings, from_environment
 from handlers.web.push_request import MESSAGE_PUBLISHED, NotADelivery, parse_delivery
-from handlers.web.settings import Settings, WrongSettings, from_environment
 from local.google_apis import MARK
 from tests.properties.inputs import QUOTED, anything, events, job_ids, moments, nearly, rejected, user_ids
 from tests.unit.fakes import CLIENT_SECRET, START, cooldown

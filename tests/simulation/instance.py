@@ -7,13 +7,12 @@ from functools import cache
 from typing import Any, Protocol, cast
 
 from handlers.bootstrap import Container
-from handlers.domain.delivery import Delivery
+from handlers.domain.events import Delivery
 from handlers.domain.outcomes import Outcome
 from handlers.google.batching import MAX_LATENCY
+from handlers.settings import Settings, from_environment
 from handlers.telemetry.logging import LogLine
 from handlers.web.push_request import parse_delivery
-from handlers.web.settings import Settings, from_environment
-from handlers.web.shutdown import Shutdown
 from tests.simulation import grants
 from tests.simulation.clients import Clients, HttpClient, signed
 from tests.simulation.faults import Faults
@@ -65,11 +64,6 @@ def settings_with(*, budget: int, park: bool, canary: bool, doubt_pause: int) ->
     )
 
 
-class _Shutdown(Shutdown):
-    def listen(self) -> None:
-        """The instance is told by the world."""
-
-
 class Program(Protocol):
     """The use cases that are simulated, of any release."""
 
@@ -119,7 +113,6 @@ class FunctionInstance:
             new_owner=self.new_owner,
             max_latency=max_latency,
         )
-        container.shutdown = _Shutdown()
         return container
 
     # --- the world's side ---
@@ -145,7 +138,7 @@ class FunctionInstance:
 
     def _begin_to_end(self) -> None:
         self._record.add(Instance(self._timeline.now, self.name, "gets SIGTERM"))
-        self._program.shutdown.start()
+        self._program.shutdown.set()
 
     def freeze(self, seconds: float) -> None:
         self._record.add(Froze(self._timeline.now, self.name, seconds))

@@ -17,19 +17,19 @@ from google.cloud.firestore_v1.types import CommitRequest, CommitResponse
 from msgspec.structs import replace
 
 from handlers.bootstrap import Container
-from handlers.domain.answers import Answer, BackOff, FaultOfOurs, JobState, NotSent, OutcomeUnknown, Unauthorized
-from handlers.domain.delivery import Delivery
-from handlers.domain.events import encode
+from handlers.domain.answers import Answer, JobState, NotSent, OutcomeUnknown, Unauthorized
+from handlers.domain.events import Delivery, encode
 from handlers.domain.ledger_entry import LedgerEntry
-from handlers.domain.outcomes import Deferred, Outcome, Reason, Rejection, RetryLater, Transient
+from handlers.domain.outcomes import Deferred, Fault, Outcome, Reason, Rejection, RetryLater, Transient
 from handlers.google.batching import Batcher
 from handlers.google.grpc_errors import is_rejection
 from handlers.google.http_client import HttpResponse
 from handlers.ledger import Claim, Claimable, Ledger
 from handlers.memory_store import MemoryStore
-from handlers.ports import AccessToken, Conflict, DeliveryLog, Publisher, Store, Unreadable, VersionedEntry
+from handlers.ports import AccessToken, Conflict, Publisher, Store, Unreadable, VersionedEntry
 from handlers.resume_deferred import ResumeDeferred
 from handlers.retry_failed_job import RetryFailedJob
+from handlers.telemetry.logging import LogLine
 from handlers.watch_job import WatchJob
 from tests.simulation.grants import TOKEN_URI
 from tests.simulation.world import World
@@ -413,7 +413,7 @@ class CountsWhatWasNotSent(_WithPortability):
 
     class Change(_Answering):
         def change(self, answer: Answer | Unauthorized, token: str) -> Answer | Unauthorized:
-            return OutcomeUnknown(answer.detail) if isinstance(answer, NotSent | BackOff) else answer
+            return OutcomeUnknown(answer.detail) if isinstance(answer, NotSent | RetryLater) else answer
 
 
 class BlamesTheUserForAProxy(_WithPortability):
@@ -421,7 +421,7 @@ class BlamesTheUserForAProxy(_WithPortability):
 
     class Change(_Answering):
         def change(self, answer: Answer | Unauthorized, token: str) -> Answer | Unauthorized:
-            blamed = isinstance(answer, FaultOfOurs) and "403" in answer.detail
+            blamed = isinstance(answer, Fault) and "403" in answer.detail
             return Rejection(Reason.ACCESS_DENIED, "403") if blamed else answer
 
 
@@ -471,10 +471,10 @@ class ClaimsBeforeTheToken(_WithPortability):
             except Transient as fault:
                 return NotSent(str(fault))
             except Exception as fault:
-                return FaultOfOurs(str(fault))
+                return Fault(str(fault))
             if isinstance(got, Rejection):
                 return got
-            if self.container.shutdown():
+            if self.container.shutdown.is_set():
                 return NotSent("the instance is shutting down")
             answer: Answer | Unauthorized = await self.part.retry(job_id, token=got.value, **said)
             return answer
@@ -574,7 +574,7 @@ class PublishesInPassing(Container):
 class AcknowledgesOnError(Container):
     """Whatever cannot be done now is acknowledged, so that the queue stays short."""
 
-    async def retry_failed_job(self, delivery: Delivery, log: DeliveryLog) -> Outcome:
+    async def retry_failed_job(self, delivery: Delivery, log: LogLine) -> Outcome:
         outcome = await super().retry_failed_job(delivery, log)
         return Deferred(self.now()) if isinstance(outcome, RetryLater) else outcome
 

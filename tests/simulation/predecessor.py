@@ -14,8 +14,8 @@ from typing import Any
 from google.api_core import exceptions
 
 from handlers.domain.answers import NotSent, OutcomeUnknown
-from handlers.domain.delivery import Delivery
-from handlers.web.settings import Settings
+from handlers.domain.events import Delivery
+from handlers.settings import Settings
 from tests import predecessor
 from tests.simulation import grants, pubsub
 from tests.simulation.clients import HttpClient
@@ -78,7 +78,7 @@ class _Program:
         )
         secrets = old.secret_store.SecretManagerClient(_Service(wire, services))
         self._draining = old.draining.Draining()
-        self.shutdown = SimpleNamespace(start=lambda: instance.loop.call_soon(self._draining.begin))
+        self.shutdown = SimpleNamespace(set=lambda: instance.loop.call_soon(self._draining.begin))
         self._retry_failed_job = old.retry_failed_job.RetryFailedJob(
             rules=old.retry_failed_job.Rules(
                 budget=settings.retry_budget,

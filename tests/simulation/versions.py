@@ -7,7 +7,7 @@ from typing import Any
 from google.cloud.firestore_v1.types import CommitRequest
 
 from handlers.bootstrap import Clients, Container
-from handlers.web.settings import Settings
+from handlers.settings import Settings
 from tests.simulation.deviations import Rehearsal
 from tests.simulation.excuses import NEXT, VersionsJudge
 from tests.simulation.firestore import LATER_FIELD

@@ -11,16 +11,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from handlers.bootstrap import Container
-from handlers.domain.delivery import Delivery
+from handlers.domain.events import Delivery
 from handlers.domain.ledger_entry import LedgerEntry
 from handlers.domain.outcomes import Deferred, Outcome, Rejected, Retried, RetryLater
 from handlers.ports import Store
-from handlers.telemetry.logging import FIELDS, LogLine, configure_logs
+from handlers.settings import from_environment
+from handlers.telemetry.logging import LogLine, configure_logs
 from handlers.web.endpoints import Endpoints
-from handlers.web.settings import from_environment
 from local.google_apis import MARK
 from local.stage import RETRY
 from tests import secrets_guard
+from tests.log_fields import FIELDS
 from tests.unit.fakes import CLIENT, CLIENT_SECRET, SECRET_PREFIX, START, Clock, FakeClients, FakeHttp, Step
 
 ENVIRONMENT = {"GOOGLE_CLOUD_PROJECT": "a-project", "RETRY_LEDGER": "memory"}

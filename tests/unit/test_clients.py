@@ -19,6 +19,7 @@ from handlers.google.clients import GoogleClients
 from handlers.google.grpc_errors import is_rejection, is_transient, to_fault
 from handlers.google.pubsub import BatchPublisher, TopicPublisher
 from handlers.google.secret_manager import SecretStore, SecretVersion
+from handlers.settings import Settings, from_environment
 from local.google_apis import MARK
 from tests.unit.fakes import grpc_error
 from tests.unit.process import ROOT, run
@@ -77,13 +78,19 @@ class Service:
             await server.stop(grace=None)
 
 
+def settings(**variables: str) -> Settings:
+    return from_environment({"GOOGLE_CLOUD_PROJECT": "p", **variables})
+
+
 class Fixture:
     """The service, and the program's parts that talk to it."""
 
     def __init__(self, service: Service, port: int) -> None:
         self.service, self.port = service, port
         address = f"127.0.0.1:{port}"
-        self.clients = GoogleClients(Account(), pubsub_emulator=address, secret_emulator=address)
+        self.clients = GoogleClients(
+            Account(), settings(PUBSUB_EMULATOR_HOST=address, SECRET_MANAGER_EMULATOR_HOST=address)
+        )
         self.secrets = SecretStore(self.clients.secret_manager, "p")
         self.topic = TopicPublisher(BatchPublisher(self.clients.publisher), "p", "t")
 
@@ -182,7 +189,7 @@ async def test_keepalive_gives_up_a_dead_connection(google: Fixture) -> None:
     wire = Wire(google.port)
     async with await asyncio.start_server(wire.serve, "127.0.0.1", 0) as server:
         address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        clients = GoogleClients(Account(), secret_emulator=address)
+        clients = GoogleClients(Account(), settings(SECRET_MANAGER_EMULATOR_HOST=address))
         secrets = await clients.secret_manager()
         request = AccessSecretVersionRequest(name="projects/p/secrets/s/versions/latest")
         await secrets.access_secret_version(request, retry=None, timeout=5)
@@ -209,12 +216,14 @@ from google.oauth2.credentials import Credentials
 from handlers.web.server import export_proxies
 from handlers.google.account import Account
 from handlers.google.clients import GoogleClients
+from handlers.settings import from_environment
 class Known(Credentials):
     def refresh(self, request):
         self.token, self.expiry = "t", datetime.now(UTC).replace(tzinfo=None) + timedelta(hours=1)
 export_proxies(os.environ)
 async def main():
-    clients = GoogleClients(Account(lambda **_: (Known(None), "p")))
+    settings = from_environment({"GOOGLE_CLOUD_PROJECT": "p"})
+    clients = GoogleClients(Account(lambda **_: (Known(None), "p")), settings)
     await clients.publisher()
     await asyncio.to_thread(input)
 asyncio.run(main())
@@ -237,10 +246,12 @@ from handlers.telemetry.logging import configure_logs
 from handlers.google.account import Account
 from handlers.google.clients import GoogleClients
 from handlers.google.secret_manager import SecretStore
+from handlers.settings import from_environment
 logging.basicConfig(level=logging.DEBUG)
 configure_logs("DEBUG")
 async def main():
-    clients = GoogleClients(Account(), secret_emulator="127.0.0.1:{google.port}")
+    emulator = {{"GOOGLE_CLOUD_PROJECT": "p", "SECRET_MANAGER_EMULATOR_HOST": "127.0.0.1:{google.port}"}}
+    clients = GoogleClients(Account(), from_environment(emulator))
     print((await SecretStore(clients.secret_manager, "p").read("s")).version)
     await clients.close()
 asyncio.run(main())

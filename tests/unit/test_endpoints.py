@@ -18,8 +18,8 @@ from handlers.domain.outcomes import (
     RetryLater,
     Watching,
 )
+from handlers.settings import from_environment
 from handlers.web.endpoints import Endpoints
-from handlers.web.settings import from_environment
 from local.google_apis import MARK
 from tests.unit.fakes import START, grpc_error
 from tests.unit.instance import ENVIRONMENT, Instance, LogLines, failed, push, request

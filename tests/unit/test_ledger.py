@@ -8,16 +8,17 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from handlers.bootstrap import firestore_store, google_clients
 from handlers.domain.decisions import RetryPolicy
 from handlers.domain.events import JobEvent
 from handlers.domain.ledger_entry import LedgerEntry
 from handlers.domain.outcomes import Reason, Rejection, Throttled, Transient
 from handlers.google.account import Account
+from handlers.google.clients import GoogleClients
+from handlers.google.firestore import FirestoreStore
 from handlers.ledger import Claim, Claimable, LeaseLost, Ledger, NoCallNeeded, NotYet, reopen
 from handlers.memory_store import MemoryStore
 from handlers.ports import Conflict, Store, Unreadable, VersionedEntry
-from handlers.web.settings import from_environment
+from handlers.settings import from_environment
 from tests.unit.fakes import START, Clock
 
 POLICY = RetryPolicy(budget=3, event_max_age=timedelta(days=14), park_ambiguous=False, doubt_pause=0.0)
@@ -33,7 +34,7 @@ async def store(request: pytest.FixtureRequest, project: str) -> Store:
 
 def emulated(address: str, project: str) -> Store:
     settings = from_environment({"GOOGLE_CLOUD_PROJECT": project, "FIRESTORE_EMULATOR_HOST": address})
-    return firestore_store(settings, google_clients(settings, Account()))
+    return FirestoreStore(GoogleClients(Account(), settings).firestore, settings)
 
 
 def ledger(store: Store, lease_seconds: float = 150) -> Ledger:

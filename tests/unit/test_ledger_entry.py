@@ -10,16 +10,13 @@ from msgspec.structs import replace
 from handlers.domain.answers import (
     AlreadyRunning,
     Answer,
-    BackOff,
     Cooldown,
-    FaultOfOurs,
     NewJob,
     NotSent,
     OutcomeUnknown,
 )
 from handlers.domain.decisions import RetryPolicy, decide
-from handlers.domain.delivery import Delivery
-from handlers.domain.events import JobEvent
+from handlers.domain.events import Delivery, JobEvent
 from handlers.domain.ledger_entry import LedgerEntry
 from handlers.domain.outcomes import Fault, Reason, Rejection, RetryLater
 from tests.unit.fakes import START
@@ -42,6 +39,10 @@ SPENT = Rejection(Reason.RETRY_BUDGET_EXHAUSTED, "spent")
 
 def entry(**fields: Any) -> LedgerEntry:
     return replace(ENTRY, **fields)
+
+
+def policy(budget: int, *, park: bool = False) -> RetryPolicy:
+    return RetryPolicy(budget=budget, event_max_age=timedelta(days=14), park_ambiguous=park, doubt_pause=120)
 
 
 def claimed(calls: int = 0) -> LedgerEntry:
@@ -89,8 +90,8 @@ def test_transition_counts_calls(
         (DENIED, "rejected", None, 0),
         (Cooldown(UNTIL), "deferred", None, 0),
         (NotSent("x"), "open", RetryLater, 0),
-        (BackOff("x"), "open", RetryLater, 0),
-        (FaultOfOurs("x"), "open", Fault, 0),
+        (RetryLater("x"), "open", RetryLater, 0),
+        (Fault("x"), "open", Fault, 0),
         (OutcomeUnknown("x"), "open", RetryLater, 1),
         (OutcomeUnknown("x", ours=True), "open", Fault, 1),
     ],
@@ -98,8 +99,7 @@ def test_transition_counts_calls(
 )
 @pytest.mark.parametrize("park", [False, True])
 def test_decision_on_an_answer(answer: Answer, state: str, nack: type | None, calls: int, park: bool) -> None:
-    policy = RetryPolicy(budget=3, event_max_age=timedelta(days=14), park_ambiguous=park, doubt_pause=120)
-    made = decide(answer, claimed(), policy, JOB, Delivery(data=b"{}"))
+    made = decide(answer, claimed(), policy(3, park=park), JOB, Delivery(data=b"{}"))
     if park and isinstance(answer, OutcomeUnknown):
         state, nack = "rejected", None
         assert "OUTCOME_UNKNOWN" == made.entry.reason
@@ -157,7 +157,7 @@ def test_entry_answers_a_later_event(found: LedgerEntry, final: bool) -> None:
     ],
 )
 def test_doubt_pause(found: LedgerEntry, budget: int, pause: float) -> None:
-    assert pause == found.doubt_pause(120, budget)
+    assert pause == policy(budget).pause_before(found)
 
 
 @pytest.mark.parametrize(("calls", "told"), [(0, "Start a new export."), (1, "A call had no answer")])

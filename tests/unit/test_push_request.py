@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from handlers.domain.delivery import Delivery
+from handlers.domain.events import Delivery
 from handlers.web.push_request import MESSAGE_PUBLISHED, NotADelivery, parse_delivery
 
 DATA = b"data \xff\xfb\xef"

@@ -68,7 +68,7 @@ async def test_run_that_hangs_ends_at_its_deadline() -> None:
     await deferred(instance, "job")
     topics, instance.clients.topics = instance.topics, PublishesAs(hang)
     async with asyncio.timeout(5):
-        assert RetryLater("not over in time") == await instance.resume()
+        assert RetryLater("not over in time: publish") == await instance.resume()
     instance.clients.topics = topics
     assert Resumed(1) == await instance.resume()
 

@@ -431,18 +431,18 @@ async def test_shutdown_before_the_call_hands_the_job_back(stored: Stored, at: s
 
     async def token() -> Answer:
         if at == "token":
-            instance.container.shutdown.start()
+            instance.container.shutdown.set()
         return 200, {"access_token": f"{MARK}-token"}
 
     instance.http.token_script = [token]
-    store.after = lambda call, entry: instance.container.shutdown.start() if at == "claim" else None
+    store.after = lambda call, entry: instance.container.shutdown.set() if at == "claim" else None
     assert isinstance(await instance.deliver(attempt=1), RetryLater)
     assert ([], ("open", 0) if at == "claim" else ("", 0)) == (instance.http.retries, await instance.state())
 
 
 async def test_shutdown_during_the_call_lets_it_finish(instance: Instance) -> None:
     async def answer() -> Answer:
-        instance.container.shutdown.start()
+        instance.container.shutdown.set()
         await asyncio.sleep(0.01)
         return NEW
 

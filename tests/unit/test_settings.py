@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from handlers.web.settings import WrongSettings, from_environment, summary
+from handlers.settings import WrongSettings, from_environment, summary
 
 LEAST = {"GOOGLE_CLOUD_PROJECT": "a-project"}
 DEFAULTS: dict[str, Any] = {

@@ -1,0 +1,66 @@
+"""What the use cases share: the time of one delivery, and a request with a second access token."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from handlers.domain.answers import Unauthorized
+from handlers.domain.outcomes import Reason, Rejection, RetryLater, Transient
+from handlers.ports import AccessToken, Tokens
+from handlers.telemetry.logging import LogLine
+
+_T = TypeVar("_T")
+
+# By which share of a delivery's time a step has to be over: the access token; the claim; what follows where those fail
+# (a claim withdrawn, another token); the call; recording its answer; publishing it.
+PREPARED, CLAIMED, RECOVERED, ANSWERED, RECORDED, PUBLISHED = 3 / 9, 4 / 9, 5 / 9, 7 / 9, 8 / 9, 1.0
+
+
+class Deadlines:
+    """Runs the steps of one delivery, which has `seconds` from now on."""
+
+    def __init__(self, seconds: float, log: LogLine) -> None:
+        self._seconds = seconds
+        self.log = log
+        self._begun = asyncio.get_running_loop().time()
+
+    async def step(self, name: str, by: float, work: Awaitable[_T], *, decides: bool = True) -> _T:
+        """Run one step until this share of the time is over. Raises Transient then."""
+        try:
+            with self.log.step(name, decides=decides):
+                async with asyncio.timeout_at(self._begun + by * self._seconds):
+                    return await work
+        except TimeoutError:
+            raise Transient(f"not over in time: {name}") from None
+
+    def seconds_left(self, by: float) -> float:
+        """Until this share of the time is over. Not above 0 where the instance was CPU-throttled meanwhile."""
+        return self._begun + by * self._seconds - asyncio.get_running_loop().time()
+
+
+async def ask(
+    send: Callable[[AccessToken], Awaitable[_T | Unauthorized]],
+    token: AccessToken,
+    credential_id: str,
+    tokens: Tokens,
+    deadlines: Deadlines,
+) -> _T | Rejection | RetryLater:
+    """After a 401 with a new token; after a 403 on this user's grant with one by the newest version of the secret, if
+    it was not that already. Neither request was carried out.
+    """
+    answer = await send(token)
+    replacing: Awaitable[AccessToken | Rejection | None]
+    match answer:
+        case Unauthorized():
+            replacing = tokens.replace(credential_id, token)
+        case Rejection(Reason.ACCESS_DENIED):
+            replacing = tokens.replace_if_newer(credential_id, token)
+        case _:
+            return answer
+    other = await deadlines.step("token", RECOVERED, replacing)
+    if isinstance(other, Rejection):
+        deadlines.log.failed("token")
+        return other
+    if other:
+        answer = await send(other)
+    return answer.if_again if isinstance(answer, Unauthorized) else answer

@@ -1,0 +1,1 @@
+cat main.py $(find handlers -name '*.py') | wc -l
