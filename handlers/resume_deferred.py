@@ -45,14 +45,17 @@ class ResumeDeferred(Struct, frozen=True, kw_only=True):
                 break
             wanted = MAX_CONCURRENCY + len(due) - len(fresh)  # what stays due is in the way
             tried |= {one.entry.job_id for one in fresh}
-            puts = asyncio.gather(*map(self._put_back, fresh), return_exceptions=True)
-            faults += [end for end in await deadlines.step("publish", PUBLISHED, puts) if end]
+            faults += await deadlines.step("publish", PUBLISHED, self._put_all_back(fresh))
         for detail in unreadable.values():
             log.warning(detail)
         if faults:
             line.failed("publish")
             raise faults[0]  # when all others are done: one that cannot be published delays nobody
         return Resumed(len(tried))
+
+    async def _put_all_back(self, found: list[VersionedEntry]) -> list[BaseException]:
+        """The faults of those that cannot be."""
+        return [end for end in await asyncio.gather(*map(self._put_back, found), return_exceptions=True) if end]
 
     async def _put_back(self, found: VersionedEntry) -> None:
         attributes = msgspec.json.decode(found.entry.attributes or "{}", type=dict[str, str])

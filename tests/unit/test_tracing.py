@@ -27,6 +27,7 @@ def parent(trace_id: str, flags: str = "01") -> str:
     return f"00-{trace_id}-{SPAN}-{flags}"
 
 
+FULL = {f"theirs-{number}": "x" for number in range(99)}  # Pub/Sub takes a hundred attributes
 SCENARIOS: dict[str, dict[str, Any]] = {
     "plain": {},
     "googles": {
@@ -55,6 +56,8 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "rejected": {"token": [[400, {"error": "invalid_grant"}]]},
     "unpublished": {"unpublished": True},
     "bug": {"bug": True},
+    "put back": {"resumed": True, "attributes": {"theirs": "1"}},
+    "put back, full": {"resumed": True, "attributes": FULL},
 }
 
 
@@ -122,6 +125,11 @@ def test_message_carries_the_trace_on(told: dict[str, Any], scenario: str) -> No
     [attributes] = told[scenario]["sent"]
     expected = f"00-{TRACES[0]}-{spans(told, scenario)['publish']['id']}-01"
     assert (expected, expected) == (attributes["googclient_traceparent"], attributes["traceparent"])
+
+
+def test_event_that_is_put_back_carries_the_trace_where_it_has_room(told: dict[str, Any]) -> None:
+    assert {"theirs", "traceparent", "googclient_traceparent"} == set(told["put back"]["sent"][-1])
+    assert FULL == told["put back, full"]["sent"][-1]
 
 
 @pytest.mark.parametrize(("scenario", "state"), [("state", "a=b"), ("long state", None)])

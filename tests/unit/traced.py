@@ -12,8 +12,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from handlers.telemetry import tracing
 from local.google_apis import MARK
-from tests.unit.fakes import grpc_error
-from tests.unit.instance import Instance, LogLines, failed, push
+from tests.unit.fakes import cooldown, grpc_error
+from tests.unit.instance import Instance, LogLines, failed, later, push
 
 _exporter = InMemorySpanExporter()
 
@@ -36,13 +36,16 @@ async def _deliver(scenario: dict[str, Any]) -> dict[str, Any]:
     _exporter.clear()
     instance, logged = Instance(), LogLines()
     instance.http.token_script = scenario.get("token", [])
-    instance.script("job", *scenario.get("retry", []))
+    instance.script("job", *([cooldown(later(3600))] if scenario.get("resumed") else scenario.get("retry", [])))
     if scenario.get("bug"):
         instance.replace_secret("alice", RuntimeError(f"{MARK}-refresh"))
     if scenario.get("unpublished"):
         instance.topics.failures["archive-job-retried"] = grpc_error("UNAVAILABLE")
     body = push(scenario.get("event", failed()), attributes=scenario.get("attributes", {}))
     answer = await instance.post(body, **scenario.get("headers", {}))
+    if scenario.get("resumed"):
+        instance.clock.wait(3600)
+        await instance.resume()
     return {
         "status": answer.status_code,
         "spans": [_told(span) for span in _exporter.get_finished_spans()],
