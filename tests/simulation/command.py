@@ -148,7 +148,7 @@ def _on_all_cores(work: Callable[[range], _T], seeds: range) -> Iterator[tuple[r
     workers = ProcessPoolExecutor(cores(), get_context("spawn"), initializer=prepare)
     begun, done, reported = time.perf_counter(), 0, 0.0
     try:
-        for chunk, result in zip(chunks, workers.map(work, chunks), strict=True):
+        for chunk, result in zip(chunks, without_interrupts(lambda: workers.map(work, chunks)), strict=True):
             done += len(chunk)
             seconds = time.perf_counter() - begun
             if sys.stderr.isatty() or seconds > reported + _REPORT_EVERY or done == len(seeds):
@@ -165,8 +165,16 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def without_interrupts(start: Callable[[], _T]) -> _T:
+    """Start workers that leave interrupts to the parent, from their first moment: the mask is inherited."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 def prepare() -> None:
-    """A worker leaves interrupts to the parent, and does not look for garbage among what was imported."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """A worker does not look for garbage among what was imported."""
     gc.freeze()
     gc.set_threshold(20_000)

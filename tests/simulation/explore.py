@@ -29,7 +29,7 @@ from multiprocessing import get_context
 
 from handlers.bootstrap import Container
 from tests.simulation import mutants, story
-from tests.simulation.command import cores, kind_of, prepare
+from tests.simulation.command import cores, kind_of, prepare, without_interrupts
 from tests.simulation.enumeration import Bound, Broken, Part, Result, explore, parts
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.scenarios import SCENARIOS
@@ -82,7 +82,7 @@ def _all(scenarios: Sequence[str], most: Bound, mutant: str | None, seconds: flo
     bounds = [Bound(s, f) for f in range(most.faults + 1) for s in range(most.switches + 1)]
     bounds.sort(key=sum)
     explored, broken, interrupted = 0, 0, False
-    with get_context("spawn").Pool(processes, prepare) as pool:
+    with without_interrupts(lambda: get_context("spawn").Pool(processes, prepare)) as pool:
         for bound in bounds:
             begun, number, is_whole = time.monotonic(), 0, True
             todo = [part for name in scenarios for part in parts(name, bound, kind)]
@@ -123,7 +123,7 @@ def _planted(processes: int) -> int:
     """The smallest history of each mutant."""
     fitting = [mutant for mutant in MUTANTS if mutant not in BEYOND]
     missed = 0
-    with get_context("spawn").Pool(processes, prepare) as pool:
+    with without_interrupts(lambda: get_context("spawn").Pool(processes, prepare)) as pool:
         for mutant, found in zip(fitting, pool.imap(first_found, fitting), strict=True):
             told = story_of(found, mutant) if found else "not found"
             print(f"{mutant.__name__}: {mutant.__doc__}\n{told}\n", flush=True)
