@@ -10,7 +10,7 @@ names that they have in the log line. No span holds a token, and no text of an e
 
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from opentelemetry import trace
@@ -33,12 +33,13 @@ def start(provider: trace.TracerProvider) -> None:
     _started.set()
 
 
-@contextmanager
-def span(name: str, **attributes: Any) -> Iterator[Span]:
+def span(name: str, **attributes: Any) -> AbstractContextManager[Span]:
     """The current span meanwhile. What is raised in it is its status."""
-    if not _started.is_set():  # a fourth of the no-op tracer's cost
-        yield trace.INVALID_SPAN
-        return
+    return _span(name, attributes) if _started.is_set() else _NO_SPAN
+
+
+@contextmanager
+def _span(name: str, attributes: Mapping[str, Any]) -> Iterator[Span]:
     kind = SpanKind.PRODUCER if name == "publish" else SpanKind.CLIENT
     with _tracer.start_as_current_span(
         name, kind=kind, attributes=attributes, record_exception=False, set_status_on_exception=False
@@ -50,11 +51,19 @@ def span(name: str, **attributes: Any) -> Iterator[Span]:
             raise
 
 
+_NO_SPAN = nullcontext(trace.INVALID_SPAN)  # four times cheaper than a span of the no-op tracer
+
+
 def delivery_span(
     topic: str, attributes: Mapping[str, str], headers: Mapping[str, str]
 ) -> AbstractContextManager[Span]:
-    """The span of one delivery, below the producer's, or the request's where the message carries none."""
+    """The span of one delivery, below the producer's, or the request's where the message carries none.
+
+    While traces are off it is that very span, as the no-op tracer would have it.
+    """
     request, carried = _w3c.extract(headers, Context()), _carried(attributes)
+    if not _started.is_set():
+        return nullcontext(trace.get_current_span(carried or request))
     linked = _context_of(request)
     name = topic.rpartition("/")[2]
     return _tracer.start_as_current_span(

@@ -46,7 +46,7 @@ def test_two_seeds_give_two_histories() -> None:
     assert World(7).run().record.history() != World(8).run().record.history()
 
 
-@pytest.mark.parametrize(("seed", "mutant"), [(1, AsksAgain), (12, RejectionForEver), (3, NoDoubtPause)], ids=str)
+@pytest.mark.parametrize(("seed", "mutant"), [(2, AsksAgain), (12, RejectionForEver), (3, NoDoubtPause)], ids=str)
 def test_story_of_a_violation_has_six_deviations_at_most_in_fifteen_lines(seed: int, mutant: type[Container]) -> None:
     whole, (shortest, needed) = World(seed, mutant).run(), story.shortest(seed, mutant)
     assert shortest.violations

@@ -1,6 +1,7 @@
 """Google's generated clients on a real gRPC server: keepalive, metadata, retries, proxies, and what they log."""
 
 import asyncio
+import logging
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -260,6 +261,18 @@ asyncio.run(main())
     assert "projects/p/secrets/s/versions/7" == ended.stdout.strip()
     assert "payload" not in ended.stderr
     assert "google" not in ended.stderr
+
+
+async def test_no_call_is_logged_at_any_level(google: Fixture, caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("google.cloud.secretmanager_v1")
+    caplog.set_level(logging.DEBUG, logger.name)
+    logger.addHandler(caplog.handler)  # the logger above it passes nothing on
+    try:
+        await google.secrets.read("s")
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert "Created client" in caplog.text
+    assert "AccessSecretVersion" not in caplog.text
 
 
 # the table of gRPC's errors
