@@ -7,7 +7,7 @@ UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --pytho
 	--custom-compile-command 'make requirements' --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help demo local ops test check lint format types unit simulate explore storm properties requirements upgrade clean
+.PHONY: help demo local ops test check lint format types pytest simulate explore storm properties requirements upgrade clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -21,7 +21,7 @@ local: $(READY) ## the demo's Google Cloud with the function in it, kept up unti
 ops: $(READY) ## the commands for operators: check, list, story, redrive, discard, forget (ARGS="story JOB_ID")
 	@$(BIN)/python -m ops $(or $(ARGS),--help)
 
-test: $(READY) check unit ## every test, and every check
+test: $(READY) check pytest ## every test, and every check
 
 check: lint types ## lint, format, who may import whom, strict types
 
@@ -37,7 +37,7 @@ format: $(READY) ## let ruff put the code in order
 types: $(READY)
 	@$(BIN)/mypy
 
-unit: $(READY)
+pytest: $(READY)
 	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 simulate: $(READY) ## SEEDS=1000000 simulated runs with injected faults, FROM=a seed; SEED=543 tells one, WHOLE=1 with every effect; WATCHED=1 runs those with watched jobs; VERSIONS=1 lets releases share the ledger; LIVENESS=1 has faults that never heal; PLANTED=1 looks for every mutant; LAPSES=1 counts claims that lapse unsent
@@ -77,7 +77,7 @@ INSTALL = $(BIN)/uv venv --quiet --clear --python $(BIN)/python $(@D) && \
 	VIRTUAL_ENV=$(@D) $(BIN)/uv pip $(1) $< --compile-bytecode --quiet && touch $@
 
 .PHONY: package sbom audit scan tested deployed checked plan deploy smoke rollback prices infra-requirements
-unit: $(ENVIRONMENTS)
+pytest: $(ENVIRONMENTS)
 requirements: infra-requirements
 
 # These need Python, git, terraform and gcloud, and no package: what has rights in the cloud runs no other code.

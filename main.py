@@ -51,7 +51,7 @@ async def watch_archive_job(request: Request) -> Response:
 
 @functions_framework.aio.http
 async def resume_deferred_retries(request: Request) -> Response:
-    """Jobs that Google would not retry before a certain time go back to the failed topic when it has come."""
+    """Jobs that Google would not retry before a certain time go back to their topic when it has come."""
     return await endpoints.resume_deferred_retries(request)
 
 

@@ -25,7 +25,7 @@ async def reject_malformed(
 ) -> Outcome:
     """Publish the rejection of data that is no event. `source`: the topic that it came by, where that is another."""
     rejection = RetryRejected.of_malformed(error, delivery.data, now)
-    deadlines.log.bind(archiveJobId=rejection.archive_job_id, userId=rejection.user_id)
+    deadlines.line.bind(archiveJobId=rejection.archive_job_id, userId=rejection.user_id)
     return await _publish_rejection(rejection, delivery, rejected, deadlines, source)
 
 
@@ -73,5 +73,5 @@ class Announcer(Struct, frozen=True):
 
     def _bind(self, entry: LedgerEntry) -> None:
         """The identity in the log line is the published one."""
-        self.deadlines.log.bind(userId=entry.user_id, credentialId=entry.credential_id)
-        self.deadlines.log.bind(attempt=entry.retries_used, rootArchiveJobId=entry.root_job_id)
+        self.deadlines.line.bind(userId=entry.user_id, credentialId=entry.credential_id)
+        self.deadlines.line.bind(attempt=entry.retries_used, rootArchiveJobId=entry.root_job_id)

@@ -8,7 +8,6 @@ bench build through here too, with other parts for what talks to the world.
 import asyncio
 import secrets
 import sys
-import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -68,7 +67,7 @@ class Container:
     ) -> None:
         self.settings = settings
         self.now = now
-        self.shutdown = threading.Event()
+        self.shutdown = asyncio.Event()
         self._clients = clients
         self._http = http
         self._store = store
@@ -81,19 +80,19 @@ class Container:
 
             self._otlp = otlp
 
-    async def retry_failed_job(self, delivery: Delivery, log: LogLine) -> Outcome:
-        return await outcome_of(self.retry_use_case(delivery, log))
+    async def retry_failed_job(self, delivery: Delivery, line: LogLine) -> Outcome:
+        return await outcome_of(self.retry_use_case(delivery, line))
 
-    async def watch_job(self, delivery: Delivery, log: LogLine) -> Outcome:
-        return await outcome_of(self.watch_use_case(delivery, log))
+    async def watch_job(self, delivery: Delivery, line: LogLine) -> Outcome:
+        return await outcome_of(self.watch_use_case(delivery, line))
 
-    async def resume_deferred(self, log: LogLine) -> Outcome:
+    async def resume_deferred(self, line: LogLine) -> Outcome:
         """Both collections at the same time: many looks that are due delay no cooldown. Deferrals have a limit, since
         each is a call that counts at Google. Looks go on until the time is over: every job is due once in 50 minutes.
         """
         put_back, not_resumed = 0, []
         for run in await asyncio.gather(
-            *(outcome_of(run(log)) for run in self.resume_use_cases), return_exceptions=True
+            *(outcome_of(run(line)) for run in self.resume_use_cases), return_exceptions=True
         ):
             if isinstance(run, BaseException):
                 raise run  # a bug, when the other run is over too

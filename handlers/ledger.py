@@ -77,7 +77,9 @@ class LeaseLost(Exception):
 
 
 class Ledger:
-    """The protocol over a Store. Its methods try until the store answers: callers set the deadline."""
+    """The protocol over a Store. Its methods try until the store answers, so callers set the deadline; what comes of a
+    deferral is tried once.
+    """
 
     def __init__(
         self,
@@ -204,9 +206,9 @@ class Ledger:
     async def put_back(self, found: VersionedEntry, publish: Callable[[], Awaitable[None]]) -> None:
         """Put a deferral's event back with `publish`.
 
-        It is opened before it is published: found deferred, its delivery would be acknowledged. It stays due until it
-        is published: a run that dies in between is done again by the next one, and so is one that a delivery has
-        written to meanwhile, because Pub/Sub may owe that delivery's message to nobody.
+        The entry is opened first: a delivery that finds it deferred is acknowledged. It is due until the event is
+        published, so that a run that dies is repeated. Where a delivery has written to it meanwhile it stays due:
+        Pub/Sub may no longer hold that delivery's message. The last write begins a claim's lease, and a pause, anew.
         """
         if found.entry.state in ("deferred", "open"):
             try:
@@ -219,9 +221,8 @@ class Ledger:
 
     async def no_longer_due(self, found: VersionedEntry) -> None:
         """What was deferred once is no longer due: its outcome is published, or its event since this was stored."""
-        decided_at = found.entry.decided_at or found.written_at
         with suppress(Conflict):
-            await self._store.write(replace(found.entry.done(), decided_at=decided_at), found.version)
+            await self._store.write(found.entry.done(found.written_at), found.version)
 
     async def _load(self, job_id: str) -> VersionedEntry | None:
         return await _persist(lambda: self._store.load(job_id))
@@ -254,7 +255,7 @@ async def reopen(store: Store, found: VersionedEntry, now: datetime) -> None:
 
 
 def _gives_way(entry: LedgerEntry, job: JobEvent) -> bool:
-    """Whether an entry that somebody else wrote meanwhile may be written over: it waits, for another credential."""
+    """Whether what somebody else wrote meanwhile may be written over: it is open, or waits for another credential."""
     return entry.state == "open" or (entry.state == "deferred" and not entry.is_of(job))
 
 

@@ -1,4 +1,4 @@
-"""The scheduled use case: jobs whose cooldown is over go back to the failed topic.
+"""The scheduled use case: jobs whose cooldown is over go back to the failed topic, watched ones to the started topic.
 
 due in the ledger ─► open ─► publish the event as it was kept ─► no longer due
 
@@ -30,7 +30,7 @@ class ResumeDeferred(Struct, frozen=True, kw_only=True):
     deadline: float
 
     async def __call__(self, line: LogLine) -> Outcome:
-        """One run. What it raises is a bug, or a StepError. Unpublished entries stay due."""
+        """One run. Raises StepError; any other exception is a bug. Unpublished entries stay due."""
         deadlines = Deadlines(self.deadline, line)
         faults: list[BaseException] = []
         unreadable: dict[str, str] = {}

@@ -39,10 +39,10 @@ class RetryFailedJob(Struct, frozen=True, kw_only=True):
     now: Callable[[], datetime]
     shutting_down: Callable[[], bool]
 
-    async def __call__(self, delivery: Delivery, log: LogLine) -> Outcome:
-        """Bring one delivery to its outcome. What it raises is a bug."""
-        deadlines = Deadlines(self.deadline, log)
-        log.bind(republished=False, calls=0, callsUnknown=0)
+    async def __call__(self, delivery: Delivery, line: LogLine) -> Outcome:
+        """Bring one delivery to its outcome. Raises StepError; any other exception is a bug."""
+        deadlines = Deadlines(self.deadline, line)
+        line.bind(republished=False, calls=0, callsUnknown=0)
         try:
             job = parse_failed(delivery.data, delivery.published_at)
         except MalformedEvent as error:
@@ -60,8 +60,8 @@ class _JobRetry:
         self._deadlines = deadlines
         self._announcer = Announcer(delivery, deadlines, use_case.ledger, use_case.retried, use_case.rejected)
         self._step = deadlines.step
-        self._log = deadlines.log
-        self._log.bind(archiveJobId=job.job_id, userId=job.user_id, credentialId=job.credential_id)
+        self._line = deadlines.line
+        self._line.bind(archiveJobId=job.job_id, userId=job.user_id, credentialId=job.credential_id)
 
     async def outcome(self) -> Outcome:
         use_case, job, policy = self._use_case, self._job, self._use_case.policy
@@ -69,7 +69,7 @@ class _JobRetry:
         by_ledger: Rejection | None = None
         expired = policy.judge_age(job, use_case.now())
         by_event = expired or policy.judge_retries(job.retries_before)
-        # any other first delivery has nothing to find: it looks by claiming
+        # any other first delivery looks by claiming: most jobs are new
         if by_event or self._delivery.delivery_attempt != 1 or policy.park_ambiguous:
             found = await self._step("look", PREPARED, use_case.ledger.look(job))
             if not isinstance(found, Claimable):
@@ -90,7 +90,7 @@ class _JobRetry:
     ) -> Outcome:
         """What another delivery has done, or does. `by_event`: why this event is rejected where its job waits."""
         if isinstance(found, NotYet):
-            self._log.failed(step)
+            self._line.failed(step)
             return RetryLater(found.detail)
         entry = found.found.entry
         if entry.state == "deferred" and by_event:
@@ -101,13 +101,13 @@ class _JobRetry:
             replaced = await self._step("record", RECORDED, self._use_case.ledger.replace_kept(found.found, kept))
             return await self._announcer.announce(replaced)
         # a message that comes again was not acknowledged: whoever decided did not get that published
-        self._log.bind(republished=self._delivery.delivery_attempt <= 1)
+        self._line.bind(republished=self._delivery.delivery_attempt <= 1)
         return await self._announcer.announce(found.found)
 
     async def _token(self) -> AccessToken | Rejection:
         tokens, credential_id = self._use_case.tokens, self._job.credential_id
         cached = tokens.cached(credential_id)
-        self._log.bind(tokenCached=cached is not None)
+        self._line.bind(tokenCached=cached is not None)
         if cached:
             return cached
         return await self._step("token", PREPARED, tokens.get(credential_id))
@@ -126,8 +126,8 @@ class _JobRetry:
                 await self._step("withdraw", RECOVERED, ledger.withdraw(job, owner), decides=False)
             raise
         if isinstance(claim, Claim):
-            self._log.bind(attempt=claim.entry.retries_used, rootArchiveJobId=claim.entry.root_job_id)
-            self._log.count("callsUnknown", claim.lapsed)
+            self._line.bind(attempt=claim.entry.retries_used, rootArchiveJobId=claim.entry.root_job_id)
+            self._line.count("callsUnknown", claim.lapsed)
         return claim
 
     async def _decide(self, claim: Claim, token: AccessToken | Rejection | None) -> Decision:
@@ -138,7 +138,7 @@ class _JobRetry:
         if token is None:
             return Decision(entry.released(), RetryLater("the ledger's entry has changed meanwhile"))
         if isinstance(token, Rejection):
-            self._log.failed("token")
+            self._line.failed("token")
             return Decision(entry.rejected(token))
         try:
             answer = await self._call(claim, token)
@@ -152,7 +152,7 @@ class _JobRetry:
         send, tokens = partial(self._send, claim), self._use_case.tokens
         answer: Answer = await ask(send, token, claim.entry.credential_id, tokens, self._deadlines)
         if not isinstance(answer, NewJob | AlreadyRunning | Cooldown):
-            self._log.fields.setdefault("failedStep", "retry")
+            self._line.fields.setdefault("failedStep", "retry")
         return answer
 
     async def _send(self, claim: Claim, token: AccessToken) -> Answer | Unauthorized:
@@ -171,14 +171,14 @@ class _JobRetry:
         except Exception as bug:  # before or after the request was sent: it counts
             answer = OutcomeUnknown(f"unexpected {type(bug).__name__} in archiveJobs.retry: a bug")
             log.exception(answer.detail)
-        self._log.count("calls", not isinstance(answer, NotSent))
-        self._log.count("callsUnknown", isinstance(answer, OutcomeUnknown))
+        self._line.count("calls", not isinstance(answer, NotSent))
+        self._line.count("callsUnknown", isinstance(answer, OutcomeUnknown))
         return answer
 
     async def _record(self, claim: Claim, decision: Decision) -> VersionedEntry:
         entry, ledger = decision.entry, self._use_case.ledger
         if entry.new_job_id:
-            self._log.bind(newArchiveJobId=entry.new_job_id)  # logged even if recording fails
+            self._line.bind(newArchiveJobId=entry.new_job_id)  # logged even if recording fails
         try:
             return await self._step("record", RECORDED, ledger.record(claim, entry))
         except LeaseLost:
@@ -207,5 +207,5 @@ class _JobRetry:
             # `reason` stays from a cooldown or a rejection: such a delay is not ours. Both times are Google's, but for
             # a producer's own failedAt, whose clock may be ahead.
             seconds = (recorded.written_at - failed_at).total_seconds()
-            self._log.bind(delaySeconds=max(0.0, round(seconds, 3)))
+            self._line.bind(delaySeconds=max(0.0, round(seconds, 3)))
         return outcome

@@ -19,15 +19,15 @@ PREPARED, CLAIMED, RECOVERED, ANSWERED, RECORDED, PUBLISHED = 3 / 9, 4 / 9, 5 / 
 class Deadlines:
     """Runs the steps of one delivery, which has `seconds` from now on."""
 
-    def __init__(self, seconds: float, log: LogLine) -> None:
+    def __init__(self, seconds: float, line: LogLine) -> None:
         self._seconds = seconds
-        self.log = log
+        self.line = line
         self._begun = asyncio.get_running_loop().time()
 
     async def step(self, name: str, by: float, work: Awaitable[_T], *, decides: bool = True) -> _T:
         """Run one step until this share of the time is over. Raises Transient then."""
         try:
-            with self.log.step(name, decides=decides):
+            with self.line.step(name, decides=decides):
                 async with asyncio.timeout_at(self._begun + by * self._seconds):
                     return await work
         except TimeoutError:
@@ -45,8 +45,8 @@ async def ask(
     tokens: Tokens,
     deadlines: Deadlines,
 ) -> _T | Rejection | RetryLater:
-    """After a 401 with a new token; after a 403 on this user's grant with one by the newest version of the secret, if
-    it was not that already. Neither request was carried out.
+    """Send a request. After a 401 send it again with a new token; after a 403 on this user's grant only if the secret
+    has a newer version. Google has carried out neither of those that it refused so.
     """
     answer = await send(token)
     replacing: Awaitable[AccessToken | Rejection | None]
@@ -59,7 +59,7 @@ async def ask(
             return answer
     other = await deadlines.step("token", RECOVERED, replacing)
     if isinstance(other, Rejection):
-        deadlines.log.failed("token")
+        deadlines.line.failed("token")
         return other
     if other:
         answer = await send(other)

@@ -47,9 +47,9 @@ class WatchJob(Struct, frozen=True, kw_only=True):
     rejected: Publisher
     now: Callable[[], datetime]
 
-    async def __call__(self, delivery: Delivery, log: LogLine) -> Outcome:
-        """Bring one delivery to its outcome. What it raises is a bug."""
-        deadlines = Deadlines(self.deadline, log)
+    async def __call__(self, delivery: Delivery, line: LogLine) -> Outcome:
+        """Bring one delivery to its outcome. Raises StepError; any other exception is a bug."""
+        deadlines = Deadlines(self.deadline, line)
         try:
             job = parse_started(delivery.data, delivery.published_at)
         except MalformedEvent as error:
@@ -73,9 +73,9 @@ class _Look:
         self._job = job
         self._deadlines = deadlines
         self._step = deadlines.step
-        self._log = deadlines.log
-        self._log.bind(archiveJobId=job.job_id, userId=job.user_id, credentialId=job.credential_id)
-        self._log.bind(attempt=job.retries_before, rootArchiveJobId=job.root_job_id or job.job_id)
+        self._line = deadlines.line
+        self._line.bind(archiveJobId=job.job_id, userId=job.user_id, credentialId=job.credential_id)
+        self._line.bind(attempt=job.retries_before, rootArchiveJobId=job.root_job_id or job.job_id)
 
     async def outcome(self) -> Outcome:
         known = await self._step("look", PREPARED, self._use_case.ledger.look(self._job))
@@ -101,7 +101,7 @@ class _Look:
         answer = await self._state(found.read_at)
         state, ended_at, cause = "", found.read_at, ""
         if not isinstance(answer, JobState | Rejection | Cooldown):
-            self._log.failed("state")
+            self._line.failed("state")
         match answer:
             case RetryLater() | Fault():
                 return answer
@@ -127,7 +127,7 @@ class _Look:
         tokens, job = self._use_case.tokens, self._job
         token = await self._step("token", PREPARED, tokens.get(job.credential_id))
         if isinstance(token, Rejection):
-            self._log.failed("token")
+            self._line.failed("token")
             return token
 
         async def send(token: AccessToken) -> JobState | Answer | Unauthorized:

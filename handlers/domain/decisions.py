@@ -9,7 +9,7 @@ from handlers.domain.events import Delivery, JobEvent, encode, known_fields, wit
 from handlers.domain.ledger_entry import NEW_EXPORT, LedgerEntry
 from handlers.domain.outcomes import Fault, Reason, Rejection, RetryLater
 
-# Bytes that a deferral keeps of an event and its attributes: the schedule has a hundred of them in hand at once, in
+# Bytes that a deferral keeps of an event and its attributes: the schedule has 50 of each collection in hand at once, in
 # several copies. Of a larger event the fields that are read are kept.
 _KEPT_BYTES_MAX = 128 << 10
 

@@ -177,8 +177,15 @@ def _raw_fields(data: bytes) -> dict[str, Raw]:
     try:
         data.decode()
         return decode_fields(data)
-    except (UnicodeDecodeError, msgspec.MsgspecError, RecursionError):
-        raise MalformedEvent("The event is not a JSON object in UTF-8, or nested too deeply.") from None
+    except UnicodeDecodeError:
+        said = "not UTF-8"
+    except msgspec.ValidationError:
+        said = "not a JSON object"
+    except msgspec.DecodeError:
+        said = "not JSON"
+    except RecursionError:
+        said = "nested too deeply"
+    raise MalformedEvent(f"The event is {said}.")
 
 
 def decode_fields(data: bytes) -> dict[str, Raw]:

@@ -3,10 +3,11 @@
     open ──claim──► claimed ──record──► retried | rejected | deferred
      ▲                 │ release (nothing was sent), or an answer that never came (one call in doubt)
      └─────────────────┘
+     └──── the schedule ◄─── deferred, when its time has come
 
 `retried` is final. `OUTCOME_UNKNOWN` waits for a person. Any other rejection answers for its user, its credential and
-the events published before it; a later event, or another credential, claims the job again. So does a deferral whose
-time has come.
+the events published before it; a later event, or another credential, claims the job again. Under
+a deferral whose time has come, any event does. The watch has entries that are open, deferred, `ended` or rejected.
 """
 
 from datetime import datetime
@@ -62,7 +63,7 @@ class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=
     reason: str = ""  # of a rejection, or COOLDOWN; of the watch the end. Stays when the job is claimed again
     cause: str = ""
     detail: str = ""
-    not_before: datetime | None = None  # of a deferral, until its outcome is published
+    not_before: datetime | None = None  # of a deferral, until its outcome is published, or its event
     event: bytes = b""  # of a deferral: the data to put back, and its attributes as JSON
     attributes: str = ""
     decided_at: datetime | None = None  # on the store's clock, where the entry was written again since
@@ -103,7 +104,7 @@ class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=
         """Whether user and credential are the event's."""
         return (self.user_id, self.credential_id) == (job.user_id, job.credential_id)
 
-    # Transitions. Each of them but `claimed` ends a claim.
+    # Transitions
 
     def merged(self, job: JobEvent) -> "LedgerEntry":
         """With what the event says. Where the two disagree on the retries used, the larger number counts."""
@@ -150,7 +151,7 @@ class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=
     def ended(self, state: str, cause: str) -> "LedgerEntry":
         """Of the watch: the job's end is told. UNKNOWN is stored as a rejection, so that a later event is looked at."""
         stored: Literal["rejected", "ended"] = "rejected" if state == "UNKNOWN" else "ended"
-        return replace(self.done(), state=stored, reason=state, cause=cause)
+        return replace(self, state=stored, reason=state, cause=cause, not_before=None, event=b"", attributes="")
 
     def in_doubt(self, detail: str) -> "LedgerEntry":
         """A call may have been carried out. It is counted, and another one may follow."""
@@ -160,9 +161,12 @@ class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=
         """Nothing was carried out."""
         return replace(self, state="open")
 
-    def done(self) -> "LedgerEntry":
-        """The outcome of what was deferred is published: it is no longer due."""
-        return replace(self, not_before=None, event=b"", attributes="")
+    def done(self, written_at: datetime) -> "LedgerEntry":
+        """No longer due: the outcome of what was deferred is published, or its event. It counts as decided when it was:
+        at `written_at`, or before.
+        """
+        decided_at = self.decided_at or (written_at if self.state in ("retried", "rejected") else None)
+        return replace(self, not_before=None, event=b"", attributes="", decided_at=decided_at)
 
     def reopened(self) -> "LedgerEntry":
         """A person takes a rejection back, having looked at its calls in doubt. Those that parked the job count as

@@ -1,8 +1,9 @@
 """Calls to one destination that come close together go as one.
 
-0 ms   20 ms   40 ms   60 ms
- A       BC      D                A came alone and went at once; B and C shared a batch; so will E, if it comes
-         └ rejected: B and C once more, one by one, so that no item fails for another one's fault
+0 ms    20 ms   40 ms   60 ms   80 ms
+ A  B C    D                      E
+         └ B and C  └ D               A goes at once, B and C together after its 20 ms, D 20 ms later, E at once
+           └ rejected: B and C once more, one by one, so that no item fails for another one's fault
 """
 
 import asyncio
@@ -91,7 +92,7 @@ class Batcher(Generic[_T]):
         waiting = [answer for _, answer in batch.items]
         try:
             found = await self._call(destination, [item for item, _ in batch.items])
-            for answer, one in zip(waiting, found, strict=True):
+            for answer, one in list(zip(waiting, found, strict=True)):
                 if not answer.done():
                     answer.set_result(one)
         except asyncio.CancelledError:

@@ -1,7 +1,7 @@
 """Google's generated clients: for each service one, built at its first call, in the worker.
 
 They are built as Google builds them (endpoint, mTLS, universe domain, quota project, client headers), with channel
-options that find dead connections, or for an emulator in the clear.
+options that find dead connections and without the interceptor that logs payloads, or for an emulator in the clear.
 """
 
 import asyncio

@@ -51,7 +51,7 @@ _ACCOUNT_STATE = Rejection(
 _LONGEST_BACK_OFF = timedelta(seconds=600)  # what Pub/Sub can wait by itself
 _LONGEST_COOLDOWN = timedelta(days=31)  # Google speaks of 24 hours; whatever it names, it is asked again after this
 _COOLDOWN = timedelta(hours=24)
-_HELD_BACK = {403: {"RATE_LIMIT_EXCEEDED", "RESOURCE_QUOTA_EXCEEDED"}, 409: {"ABORTED"}}  # status → reason or code
+_QUOTAS = {"RATE_LIMIT_EXCEEDED", "RESOURCE_QUOTA_EXCEEDED"}  # of a 403
 _NOT_RETRYABLE = {400: {"FAILED_PRECONDITION", "INVALID_ARGUMENT", "OUT_OF_RANGE"}, 409: {"ALREADY_EXISTS"}}
 _FRAGMENT = 8  # characters of a token that are told nowhere
 _REST = re.compile(r"(?<=[.!?])\s|\s*\S*(://|\?\S)")  # from the end of the first sentence on, or from a URL
@@ -144,8 +144,8 @@ def judge_error(error: GoogleError, now: datetime, method: str) -> Answer | Unau
     job_id = _job_id(error.metadata, "job_id")
     cooldown = error.reason == "RESOURCE_EXHAUSTED_TIME_BASED" or "timestamp_after_24hrs" in error.metadata
     kinds = error.kinds & {"ErrorInfo", "PreconditionFailure", "QuotaFailure"}
-    is_front_ends = kinds or "unregistered callers" in error.message.lower()
-    is_about_the_grant = "ACCESS_TOKEN_SCOPE_INSUFFICIENT" in words or error.domain == API_DOMAIN or not is_front_ends
+    may_be_front_ends = kinds or "unregistered callers" in error.message.lower()
+    is_apis_own = "ACCESS_TOKEN_SCOPE_INSUFFICIENT" in words or error.domain == API_DOMAIN
     match status:
         case 429 if not error.is_googles:
             return RetryLater(f"{method} is held back: {error}")
@@ -162,13 +162,13 @@ def judge_error(error: GoogleError, now: datetime, method: str) -> Answer | Unau
             if until <= now:
                 return RetryLater(f"{method} is held back, until a time that has passed: {error}")
             return Cooldown(min(until, now + _LONGEST_COOLDOWN))
-        case 429 | 403 | 409 if status == 429 or words & _HELD_BACK[status]:
+        case _ if status == 429 or (status == 403 and words & _QUOTAS) or (status == 409 and error.code == "ABORTED"):
             if error.retry_delay > _LONGEST_BACK_OFF:
                 return Cooldown(now + min(error.retry_delay, _LONGEST_COOLDOWN))
             return RetryLater(f"{method} is held back: {error}")
         case 409 if job_id and any(code.startswith("ALREADY_EXISTS") for code in words):
             return AlreadyRunning(job_id)
-        case 403 if is_about_the_grant:
+        case 403 if is_apis_own or not may_be_front_ends:
             return _rejection(Reason.ACCESS_DENIED, error)
         case 404 if error.is_apis:
             return _rejection(Reason.JOB_NOT_FOUND, error)

@@ -141,7 +141,7 @@ class FirestoreStore:
             fields = {name: _native(value) for name, value in document.fields.items()}
             entry = msgspec.convert(fields, LedgerEntry)
             if self._name(entry.job_id) != document.name or not is_sound(entry):
-                raise ValueError("its jobId, newJobId, attributes, leaseSeconds or a count")  # noqa: TRY301
+                raise ValueError("its jobId, newJobId, notBefore or attributes")  # noqa: TRY301
         except (msgspec.ValidationError, ValueError, TypeError, OverflowError) as error:
             said = f"ledger entry {name!a:.300} cannot be read ({error!s:.200})"
             return Unreadable(name, f"{said}: was it edited by hand, or written by a later version?")

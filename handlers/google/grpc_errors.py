@@ -16,9 +16,8 @@ def is_transient(error: Exception) -> bool:
     """Whether the call may succeed later. What was asked for may have been done all the same."""
     if isinstance(error, _TRANSIENT):
         return not isinstance(error, exceptions.MethodNotImplemented)
-    return (
-        isinstance(error, GoogleAPIError) and getattr(error, "grpc_status_code", None) is None
-    )  # a RetryError: too late
+    # a RetryError has no code: its time ran out on transient errors
+    return isinstance(error, GoogleAPIError) and getattr(error, "grpc_status_code", None) is None
 
 
 def is_rejection(error: Exception) -> bool:

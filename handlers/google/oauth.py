@@ -127,7 +127,7 @@ class UnauthorizedClient(Struct, frozen=True):
 TokenAnswer = Granted | Rejection | RetryLater | Fault | UnauthorizedClient
 _TRANSIENT = ("internal_failure", "rate_limit_exceeded", "server_error", "temporarily_unavailable")
 
-# The `error` of a 4xx → what it is. Any other one is a fault of ours.
+# The `error` of a 4xx → why the user is asked for consent again
 ERRORS: Mapping[str, Rejection] = {
     "invalid_grant": reauthorize(Cause.INVALID_GRANT, "The refresh token is expired or revoked"),
     "admin_policy_enforced": reauthorize(Cause.ADMIN_POLICY, "The user's administrator does not allow this access"),

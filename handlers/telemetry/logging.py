@@ -90,7 +90,7 @@ class LogLine:
     def failed(self, step: str) -> None:
         self.fields["failedStep"] = step
 
-    def write(self, level: int, message: str, *, exc_info: Exception | None = None, **fields: Any) -> None:
+    def write(self, level: int, message: str, *, exc_info: bool = False, **fields: Any) -> None:
         """The one line of this delivery, and what its span says."""
         self.bind(stepsMs=self._steps, latencyMs=_milliseconds_since(self._begun), **fields)
         log.log(level, message, extra={"fields": self.fields}, exc_info=exc_info)

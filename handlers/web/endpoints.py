@@ -59,12 +59,14 @@ class Endpoints:
         """One run of the schedule."""
         if request.method != "POST":
             return _response(405, "post", {"Allow": "POST"})
+        self._use_cases.enter_worker()
         return await self._run(request, "schedule", {}, self._use_cases.resume_deferred)
 
     async def _deliver(self, request: Request, topic: str, use_case: _UseCase) -> Response:
         """The body of the response is empty or one fixed word."""
         if request.method != "POST":
             return _response(405, "post", {"Allow": "POST"})
+        self._use_cases.enter_worker()
         body = bytearray()
         try:
             if not await self._read(request, body):
@@ -106,17 +108,16 @@ class Endpoints:
         work: Callable[[LogLine], Awaitable[Outcome]],
         **known: Any,
     ) -> Response:
-        self._use_cases.enter_worker()
         with tracing.delivery_span(topic, attributes, request.headers) as span:
             line = LogLine(**tracing.log_fields(span, self._settings.google_cloud_project), **known)
-            bug: Exception | None = None
             outcome: Outcome
             try:
                 outcome = await work(line)  # which may build the parts first, and fail at that
             except Exception as error:  # the framework's own page for this would say nothing of the delivery
                 outcome = Fault(f"unexpected {type(error).__name__}: a bug, and this line has its stack trace")
-                bug = error
-            _write(line, outcome, bug)
+                _write(line, outcome, exc_info=True)
+            else:
+                _write(line, outcome)
         return _response(outcome.status, _WORDS.get(outcome.status, ""))
 
 
@@ -129,7 +130,7 @@ def _response(status: int, word: str, headers: dict[str, str] | None = None) -> 
     return Response(word, status_code=status, headers=headers, media_type="text/plain" if word else None)
 
 
-def _write(line: LogLine, outcome: Outcome, bug: Exception | None) -> None:
+def _write(line: LogLine, outcome: Outcome, *, exc_info: bool = False) -> None:
     """The one log line: what is expected is INFO, what is transient WARNING, what an operator has to fix ERROR."""
     level, fields = logging.INFO, dict[str, Any]()
     match outcome:
@@ -149,4 +150,4 @@ def _write(line: LogLine, outcome: Outcome, bug: Exception | None) -> None:
             level = logging.WARNING
         case Fault(message):
             level = logging.ERROR
-    line.write(level, message, outcome=outcome.name, exc_info=bug, **fields)
+    line.write(level, message, outcome=outcome.name, exc_info=exc_info, **fields)

@@ -3,12 +3,13 @@
 What is in hand goes on; what has not begun its call to Google is handed back, and the server takes nothing new.
 """
 
+import asyncio
 import signal
 import threading
 from typing import Any
 
 
-def listen(began: threading.Event, *, exits: bool) -> None:
+def listen(began: asyncio.Event, *, exits: bool) -> None:
     """Set `began` at the signal, beside the server, which stops taking requests at it.
 
     `exits`: let the process exit when the server is done. uvicorn raises SIGTERM anew then, and its default handler

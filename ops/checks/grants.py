@@ -14,6 +14,7 @@ from handlers.google.oauth import (
     Granted,
     OAuthClient,
     RefreshToken,
+    TokenAnswer,
     exchange,
     parse_client,
     parse_refresh_token,
@@ -61,8 +62,7 @@ class GrantChecks:
             return [ok(subject, "the token endpoint knows this client")]
         if isinstance(answer, RetryLater):
             return [failed(subject, answer.detail, _AGAIN)]
-        said = "the token endpoint gives tokens for made-up refresh tokens"
-        said = said if isinstance(answer, Granted) else answer.detail
+        said = _unless_granted(answer, "the token endpoint gives tokens for made-up refresh tokens")
         look = "Is it the right client, and in order in the console's Google Auth Platform (Clients, Audience)?"
         return [failed(subject, said, f"{look} A new file: {remedy}")]
 
@@ -85,8 +85,7 @@ class GrantChecks:
         answer = await exchange(self._http, client, token)
         if isinstance(answer, Rejection) and answer.cause == Cause.INVALID_GRANT:
             return [ok(subject)]
-        said = "Google has accepted its refresh token, which has to be a made-up one"
-        said = said if isinstance(answer, Granted) else answer.detail
+        said = _unless_granted(answer, "Google has accepted its refresh token, which has to be a made-up one")
         return [failed(subject, said, "Its token has to be refused as invalid_grant: look at the client file.")]
 
     async def api(self) -> list[Line]:
@@ -171,3 +170,10 @@ def grant_checks(cloud: Cloud, http: HttpClient, user: str) -> list[tuple[str, C
     if user:
         listed.append((f"grant {user}", lambda: checks.user(user)))
     return listed
+
+
+def _unless_granted(answer: TokenAnswer, granted: str) -> str:
+    """What the token endpoint has said to a refresh token that nobody has."""
+    if isinstance(answer, Granted) or (isinstance(answer, Rejection) and answer.cause == Cause.NO_SCOPE):
+        return granted
+    return f"the token endpoint answers {answer.cause}" if isinstance(answer, Rejection) else answer.detail

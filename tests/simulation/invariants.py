@@ -192,7 +192,7 @@ class Judge:
             yield "a field was lost that this version does not know"
         if before.state == "deferred" and after.state != "deferred" and effect.at < before.not_before:
             yield "a deferral ended before its time"
-        if effect.before and _is_no_longer_due(before, after):
+        if _is_no_longer_due(before, after) and (is_run or before.state != "claimed"):
             return
         if before.state == "retried":
             yield "a final answer was overwritten"
@@ -608,7 +608,7 @@ def _ends_another_claim(before: Entry, after: Entry) -> bool:
 
 def _is_no_longer_due(before: Entry, after: Entry) -> bool:
     """Whether nothing else is written: the event of what was deferred once is published, or its outcome."""
-    return after == replace(before, not_before=0.0)
+    return bool(before.not_before) and after == replace(before, not_before=0.0)
 
 
 def _is_of(entry: Entry, event: EventPublished) -> bool:

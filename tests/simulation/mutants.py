@@ -341,7 +341,7 @@ class DeferralEndsWithItsClaim(_WithLedger):
     class Change(_Changed):
         async def claim(self, job: Any, owner: str, looked: Claimable | None = None) -> Any:
             if looked:
-                looked = replace(looked, entry=looked.entry.done())
+                looked = replace(looked, entry=looked.entry.done(looked.entry.updated_at))
             return await self.part.claim(job, owner, looked)
 
 
@@ -350,7 +350,7 @@ class DeferralEndsWithItsOutcome(_WithLedger):
 
     class Change(_Changed):
         async def record(self, claim: Claim, entry: LedgerEntry) -> Any:
-            ended = entry if entry.state == "deferred" else entry.done()
+            ended = entry if entry.state == "deferred" else entry.done(claim.stored.written_at)
             return await self.part.record(claim, ended)
 
 
@@ -361,7 +361,7 @@ class DeferralWithoutItsEvent(_WithLedger):
         async def record(self, claim: Claim, entry: LedgerEntry) -> Any:
             if entry.state != "deferred":
                 return await self.part.record(claim, entry)
-            written = await self.part.record(claim, entry.done())
+            written = await self.part.record(claim, entry.done(claim.stored.written_at))
             return replace(written, entry=entry)
 
 
@@ -597,7 +597,7 @@ class ForgetsAJobAfterADeath(Container):
     def watch_ledger(self) -> Any:
         class TakenOffFirst(_Changed):
             async def put_back(self, found: VersionedEntry, publish: Callable[[], Awaitable[None]]) -> None:
-                opened = replace(found.entry.released().done(), updated_at=self.container.now())
+                opened = replace(found.entry.released().done(found.written_at), updated_at=self.container.now())
                 with suppress(Conflict):
                     await self.container.watch_store.write(opened, found.version)
                     await publish()

@@ -103,7 +103,11 @@ def test_schedules_contain_every_meaning_of_an_answer() -> None:
 
 def test_schedules_contain_every_error_of_the_token_endpoint() -> None:
     answered = {said for service, _, said in _all("answered") if service == "oauth"}
-    assert set() == {*oauth.ERRORS, "foreign", "invalid_client", "deleted_client", "internal_failure"} - answered
+    assert (
+        set()
+        == {*oauth.ERRORS, "unauthorized_client", "foreign", "invalid_client", "deleted_client", "internal_failure"}
+        - answered
+    )
 
 
 def test_schedules_contain_every_reason_and_cause_of_a_rejection() -> None:

@@ -104,7 +104,7 @@ async def test_bad_events_hold_up_no_other(instance: Instance) -> None:
 
 
 async def test_event_whose_attributes_the_topic_refuses_is_put_back_without_them(instance: Instance) -> None:
-    """A message with a hundred, to which a traced publish adds its own, is one. So many would hold up all others."""
+    """Whoever calls over HTTP can send what no topic takes. So many would hold up all others."""
     await deferred(instance, *(f"job-{number}" for number in range(120)), attributes={"theirs": "full"})
 
     async def reject(request: Any) -> None:
@@ -116,7 +116,7 @@ async def test_event_whose_attributes_the_topic_refuses_is_put_back_without_them
 
 
 async def test_claimed_entries_hold_up_no_other(instance: Instance) -> None:
-    """What a delivery has claimed meanwhile stays due until its outcome is published."""
+    """What a delivery has claimed meanwhile stays due until its event is put back."""
     await deferred(instance, *(f"job-{number}" for number in range(70)))
     instance.topics.failures["archive-job-retried"] = grpc_error("UNAVAILABLE")
     for number in range(60):

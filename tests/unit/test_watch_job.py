@@ -447,6 +447,16 @@ async def test_duplicate_after_the_end_is_told_nothing_and_asks_nobody(instance:
     assert (["job"], out) == (instance.http.looks, len(came_out(instance)))
 
 
+async def test_message_that_ended_a_watch_as_unknown_and_comes_again_is_told_nothing(instance: Instance) -> None:
+    await first_look(instance, google_error(404, "NOT_FOUND"), ago=HOUR - INTERVAL - 1)
+    instance.clock.wait(HOUR)
+    assert Ended("UNKNOWN", "JOB_NOT_FOUND") == await put_back(instance)
+    _, message = instance.topics.messages[-2]
+    looks, out = list(instance.http.looks), len(came_out(instance))
+    assert Ended("UNKNOWN", "JOB_NOT_FOUND") == await instance.watch(message.data, published_at=instance.clock())
+    assert (looks, out) == (instance.http.looks, len(came_out(instance)))
+
+
 @pytest.mark.parametrize("state", ["COMPLETE", "FAILED", "IN_PROGRESS"])
 async def test_two_looks_at_once_are_harmless(instance: Instance, state: str) -> None:
     instance.http.state_scripts["job"] = [says(state)]

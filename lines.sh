@@ -1,1 +1,0 @@
-cat main.py $(find handlers -name '*.py') | wc -l
