@@ -49,8 +49,8 @@ def configure_logs(level: str, stream: TextIO = sys.stderr) -> None:
     """Log to one stream, once, whatever the framework has made of the root logger."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_JsonLines())
+    handler.setLevel(level)  # not the logger's: it remembers what was enabled, and only the root's loggers forget it
     log.handlers[:] = [handler]
-    log.setLevel(level)
     # Google's clients log requests and answers, refresh tokens among them, where a variable or an inherited level asks
     # for it (https://googleapis.dev/python/google-api-core/latest/client_logging.html)
     logging.getLogger("google").setLevel(logging.WARNING)

@@ -1,10 +1,12 @@
 """The process that the framework starts: what importing main does, and what it must not do yet."""
 
+import io
 import json
 from typing import Any
 
 import pytest
 
+from handlers.telemetry.logging import configure_logs, log
 from handlers.web.server import export_proxies
 from tests.unit.process import run
 
@@ -69,3 +71,12 @@ def test_proxies_are_exported_in_either_case(given: dict[str, str], expected: di
     environment = dict(given)
     export_proxies(environment)
     assert (given | expected).items() <= environment.items() if given else environment == {}
+
+
+def test_log_level_counts_from_when_it_is_set() -> None:
+    before, after = io.StringIO(), io.StringIO()
+    configure_logs("ERROR", before)
+    log.warning("before")
+    configure_logs("INFO", after)
+    log.warning("after")
+    assert ("", 1) == (before.getvalue(), after.getvalue().count("\n"))
