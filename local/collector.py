@@ -4,10 +4,8 @@ https://opentelemetry.io/docs/specs/otlp/#otlphttp
 """
 
 import asyncio
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
@@ -15,7 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from local.http_server import HttpServer
+from local.http_server import HttpServer, HttpService
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +34,7 @@ class Span:
     status: str
 
 
-class Collector(AbstractAsyncContextManager["Collector"]):
+class Collector(HttpService):
     """It serves at `url` while entered, and answers with `status` after `delay` seconds; it keeps what it accepts."""
 
     def __init__(self, *, status: int = 200, delay: float = 0.0) -> None:
@@ -45,22 +43,6 @@ class Collector(AbstractAsyncContextManager["Collector"]):
         self._server = HttpServer(self._handle)
         self._status = status
         self._delay = delay
-
-    async def __aenter__(self) -> Self:
-        """Serve on a free port of the loopback interface."""
-        await self._server.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close every connection."""
-        await self._server.close()
-
-    @property
-    def url(self) -> str:
-        """Where it serves."""
-        return self._server.url
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         body = await request.read()

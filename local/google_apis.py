@@ -14,10 +14,7 @@ import time
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self
 from urllib.parse import parse_qs
 
 from aiohttp import web
@@ -25,7 +22,7 @@ from aiohttp import web
 from local import google_errors
 from local.authority import Authority
 from local.grants import EXPIRES_IN, MARK, SCOPE, Grant, Grants, oauth_error
-from local.http_server import HttpServer, carry_out
+from local.http_server import HttpServer, HttpService, carry_out
 from local.scripted import Answer, Scripts, Step
 
 __all__ = ["MARK", "SCOPE", "GoogleApis", "Request", "SecretTold"]
@@ -58,7 +55,7 @@ class Request:
     connection: int  # the caller's port: of two that are open, each has its own
 
 
-class GoogleApis(AbstractAsyncContextManager["GoogleApis"]):
+class GoogleApis(HttpService):
     """Both services; they serve at `url` while entered.
 
     `authority` vouches for them; without one they speak in the clear. Each call takes the given latency. `consents`
@@ -86,27 +83,6 @@ class GoogleApis(AbstractAsyncContextManager["GoogleApis"]):
         self._keep_requests = keep_requests
         self.grants = Grants(consents)
         self._scripts: defaultdict[str, Scripts[Step]] = defaultdict(Scripts)
-
-    async def __aenter__(self) -> Self:
-        """Serve on a free port of the loopback interface."""
-        await self._server.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close every connection."""
-        await self._server.close()
-
-    @property
-    def port(self) -> int:
-        """Where they serve, on the loopback interface."""
-        return self._server.port
-
-    @property
-    def url(self) -> str:
-        """The same with its scheme."""
-        return self._server.url
 
     def client_file(self) -> bytes:
         """The OAuth client as Google's console downloads it."""

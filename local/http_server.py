@@ -4,6 +4,8 @@ import asyncio
 import json
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Self
 
 from aiohttp import web
 
@@ -77,3 +79,25 @@ def _response(status: int, body: object, headers: dict[str, str]) -> web.Respons
         return web.Response(status=status, body=body, headers=headers)
     headers.setdefault("Content-Type", "application/json; charset=UTF-8")
     return web.Response(status=status, text=body if isinstance(body, str) else json.dumps(body), headers=headers)
+
+
+class HttpService(AbstractAsyncContextManager[Any]):
+    """What a server of its own serves while it is entered, on a free port of the loopback interface."""
+
+    _server: HttpServer
+
+    async def __aenter__(self) -> Self:
+        await self._server.start()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        """Close every connection."""
+        await self._server.close()
+
+    @property
+    def port(self) -> int:
+        return self._server.port
+
+    @property
+    def url(self) -> str:
+        return self._server.url

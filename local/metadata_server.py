@@ -14,14 +14,11 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import AbstractAsyncContextManager
-from types import TracebackType
-from typing import Self
 
 from aiohttp import web
 
 from local.grants import MARK
-from local.http_server import HttpServer, carry_out
+from local.http_server import HttpServer, HttpService, carry_out
 from local.scripted import Answer, Scripts, Step
 
 _FLAVOR = {"Metadata-Flavor": "Google", "Server": "Metadata Server for VM"}
@@ -35,7 +32,7 @@ _OTHERS = {
 _NOT_FOUND = Answer(404, b"<!DOCTYPE html><title>Error 404 (Not Found)!!1</title>", _FLAVOR)
 
 
-class MetadataServer(AbstractAsyncContextManager["MetadataServer"]):
+class MetadataServer(HttpService):
     """It serves at `address` (`host:port`) while entered. Its access tokens live `expires_in` seconds."""
 
     def __init__(self, project: str, *, expires_in: float = 3599) -> None:
@@ -46,17 +43,6 @@ class MetadataServer(AbstractAsyncContextManager["MetadataServer"]):
         self._server = HttpServer(self._handle)
         self._scripts: Scripts[Step] = Scripts()
         self._ends_at: dict[str, float] = {}  # of each token, time.monotonic()
-
-    async def __aenter__(self) -> Self:
-        """Serve on a free port of the loopback interface."""
-        await self._server.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close every connection."""
-        await self._server.close()
 
     @property
     def address(self) -> str:

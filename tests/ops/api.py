@@ -1,34 +1,21 @@
 """The Data Portability API, as far as it answers without spending anything."""
 
-from contextlib import AbstractAsyncContextManager
-from types import TracebackType
-from typing import Self
-
 from aiohttp import web
 
 from local import google_errors
-from local.http_server import HttpServer
+from local.http_server import HttpServer, HttpService
 from local.scripted import Answer
 
 _ACCESS = Answer(200, {"oneTimeResources": [], "timeBasedResources": ["myactivity.search"]})
 
 
-class Api(AbstractAsyncContextManager["Api"]):
+class Api(HttpService):
     """Serves at `url` while entered. `answer` is one for all; without it: 401 to whoever shows no token."""
 
     def __init__(self) -> None:
         self.answer: Answer | None = None
         self.asked: list[str] = []  # the paths
         self._server = HttpServer(self._handle)
-
-    async def __aenter__(self) -> Self:
-        await self._server.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._server.close()
 
     @property
     def settings(self) -> dict[str, str]:
@@ -38,10 +25,6 @@ class Api(AbstractAsyncContextManager["Api"]):
             "STARTED_TOPIC": "no-watch-started",
             "ENDED_TOPIC": "no-watch-ended",
         }
-
-    @property
-    def url(self) -> str:
-        return self._server.url
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         self.asked.append(request.path)
