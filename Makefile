@@ -38,7 +38,7 @@ types: $(READY)
 	@$(BIN)/mypy
 
 pytest: $(READY)
-	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 simulate: $(READY) ## SEEDS=1000000 simulated runs with injected faults, FROM=a seed; SEED=543 tells one, WHOLE=1 with every effect; WATCHED=1 runs those with watched jobs; VERSIONS=1 lets releases share the ledger; LIVENESS=1 has faults that never heal; PLANTED=1 looks for every mutant; LAPSES=1 counts claims that lapse unsent
 	@$(BIN)/python -m tests.simulation $(SEEDS:%=--seeds %) $(FROM:%=--from %) $(SEED:%=--seed %) $(WHOLE:1=--whole) $(MUTANT:%=--mutant %) $(WATCHED:1=--watched) $(VERSIONS:1=--versions) $(LIVENESS:1=--liveness) $(PLANTED:1=--planted) $(LAPSES:1=--lapses)
