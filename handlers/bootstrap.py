@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from handlers.domain.events import Delivery
 from handlers.domain.outcomes import Outcome, Resumed, outcome_of
@@ -31,8 +31,10 @@ from handlers.resume_deferred import ResumeDeferred
 from handlers.retry_failed_job import RetryFailedJob
 from handlers.settings import Settings
 from handlers.telemetry.logging import LogLine
-from handlers.watch_job import WatchJob
 from handlers.web.shutdown import listen
+
+if TYPE_CHECKING:
+    from handlers.watch_job import WatchJob
 
 # A message can be redelivered, or redriven from the dead letters, for as long as Pub/Sub keeps any: 31 days.
 _LONGEST_RETENTION = timedelta(days=31)
@@ -118,7 +120,9 @@ class Container:
         )
 
     @cached_property
-    def watch_use_case(self) -> WatchJob:
+    def watch_use_case(self) -> "WatchJob":
+        from handlers.watch_job import WatchJob  # noqa: PLC0415, in no other function
+
         settings = self.settings
         return WatchJob(
             interval=timedelta(seconds=settings.watch_interval_seconds),

@@ -100,7 +100,7 @@ class Ledger:
 
     async def look(self, job: JobEvent) -> Claimable | NotYet | NoCallNeeded:
         """What a claim would meet. Raises Throttled."""
-        return self._judge(await _persist(lambda: self._store.load(job.job_id), Throttled), job)
+        return self._judge(await _until_answered(lambda: self._store.load(job.job_id), Throttled), job)
 
     async def claim(self, job: JobEvent, owner: str, looked: Claimable | None = None) -> Claim | NotYet | NoCallNeeded:
         """Ask for the right to call Google for this job. Of any number that ask at once, one gets it.
@@ -200,7 +200,7 @@ class Ledger:
 
     async def due(self, limit: int) -> list[VersionedEntry | Unreadable]:
         """Deferrals whose time has come, with their events to put back, and entries that nobody can read."""
-        found = await _persist(lambda: self._store.due(self._now() + CLOCK_SKEW, limit))
+        found = await _until_answered(lambda: self._store.due(self._now() + CLOCK_SKEW, limit))
         return [one for one in found if isinstance(one, Unreadable) or _is_due(one)]
 
     async def put_back(self, found: VersionedEntry, publish: Callable[[], Awaitable[None]]) -> None:
@@ -225,7 +225,7 @@ class Ledger:
             await self._store.write(found.entry.done(found.written_at), found.version)
 
     async def _load(self, job_id: str) -> VersionedEntry | None:
-        return await _persist(lambda: self._store.load(job_id))
+        return await _until_answered(lambda: self._store.load(job_id))
 
     async def _written(
         self, entry: LedgerEntry, version: Any, back_off: _BackOff, link: LedgerEntry | None = None
@@ -237,7 +237,7 @@ class Ledger:
         return None
 
 
-async def _persist(ask: Callable[[], Awaitable[_T]], *raised: type[Exception]) -> _T:
+async def _until_answered(ask: Callable[[], Awaitable[_T]], *raised: type[Exception]) -> _T:
     """Ask until the store answers. Of what is transient, only these are raised."""
     back_off = _BackOff()
     while True:

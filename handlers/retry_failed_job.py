@@ -22,7 +22,7 @@ from handlers.domain.ledger_entry import LedgerEntry
 from handlers.domain.outcomes import Outcome, Rejection, Retried, RetryLater, StepError, Throttled, Transient
 from handlers.ledger import Claim, Claimable, LeaseLost, Ledger, NoCallNeeded, NotYet
 from handlers.ports import AccessToken, Portability, Publisher, Tokens, VersionedEntry
-from handlers.steps import ANSWERED, CLAIMED, PREPARED, RECORDED, RECOVERED, Deadlines, ask
+from handlers.steps import ANSWERED, CLAIMED, PREPARED, RECORDED, RECOVERED, Deadlines, send_with_token
 from handlers.telemetry.logging import LogLine, log
 
 
@@ -150,7 +150,7 @@ class _JobRetry:
     async def _call(self, claim: Claim, token: AccessToken) -> Answer:
         """archiveJobs.retry, once more only where that cannot be a second retry. What it raises was not carried out."""
         send, tokens = partial(self._send, claim), self._use_case.tokens
-        answer: Answer = await ask(send, token, claim.entry.credential_id, tokens, self._deadlines)
+        answer: Answer = await send_with_token(send, token, claim.entry.credential_id, tokens, self._deadlines)
         if not isinstance(answer, NewJob | AlreadyRunning | Cooldown):
             self._line.fields.setdefault("failedStep", "retry")
         return answer

@@ -38,7 +38,7 @@ class Deadlines:
         return self._begun + by * self._seconds - asyncio.get_running_loop().time()
 
 
-async def ask(
+async def send_with_token(
     send: Callable[[AccessToken], Awaitable[_T | Unauthorized]],
     token: AccessToken,
     credential_id: str,

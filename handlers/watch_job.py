@@ -24,7 +24,7 @@ from handlers.domain.messages import ArchiveJobEnded
 from handlers.domain.outcomes import Ended, Fault, Outcome, Rejection, RetryLater, Watching
 from handlers.ledger import CLOCK_SKEW, Claimable, Ledger, NoCallNeeded, NotYet
 from handlers.ports import AccessToken, JobStates, Publisher, Tokens, VersionedEntry
-from handlers.steps import ANSWERED, PREPARED, PUBLISHED, RECORDED, Deadlines, ask
+from handlers.steps import ANSWERED, PREPARED, PUBLISHED, RECORDED, Deadlines, send_with_token
 from handlers.telemetry.logging import LogLine
 
 _LONGEST_WAIT = timedelta(minutes=50)
@@ -135,7 +135,7 @@ class _Look:
             asked = self._use_case.states.state(job.job_id, token=token.value, seconds=seconds, now=now)
             return await self._step("state", ANSWERED, asked)
 
-        return await ask(send, token, job.credential_id, tokens, self._deadlines)
+        return await send_with_token(send, token, job.credential_id, tokens, self._deadlines)
 
     async def _publish(self, state: str, cause: str, ended_at: datetime) -> None:
         job = self._job

@@ -15,7 +15,7 @@ from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
 from google.auth.transport.requests import Request
 
 from handlers.domain.outcomes import Misconfigured, Transient
-from handlers.google.batching import SingleFlight
+from handlers.google.single_flight import SingleFlight
 
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 _REQUEST_TIMEOUT = 5.0  # seconds

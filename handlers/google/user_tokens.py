@@ -9,7 +9,6 @@ import asyncio
 from cachetools import LRUCache
 
 from handlers.domain.outcomes import Cause, Fault, Misconfigured, Rejection, RetryLater, Transient
-from handlers.google.batching import SingleFlight
 from handlers.google.http_client import Http
 from handlers.google.oauth import (
     ENABLE,
@@ -25,6 +24,7 @@ from handlers.google.oauth import (
     reauthorize,
 )
 from handlers.google.secret_manager import SecretStore
+from handlers.google.single_flight import SingleFlight
 from handlers.ports import AccessToken
 from handlers.settings import Settings
 from handlers.telemetry.logging import log

@@ -198,16 +198,15 @@ def test_a_function_that_cannot_start_ends_it_with_1_and_what_it_said(demo: Star
 
 
 @pytest.mark.usefixtures("need_emulators")
-def test_killed_it_leaves_no_emulator_and_no_function_running(demo: Started) -> None:
-    # itself, two emulators with tethers, the function's server …
-    end(demo(emulators=True), signal.SIGKILL, -signal.SIGKILL, processes=7)
-
-
-@pytest.mark.parametrize(("ending", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interrupted_or_terminated_it_leaves_no_function_running(
+@pytest.mark.parametrize(("ending", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_interrupted_or_killed_it_leaves_no_emulator_and_no_function_running(
     demo: Started, ending: signal.Signals, code: int
 ) -> None:
-    end(demo(emulators=False), ending, code, processes=4)  # itself, the function's server, worker and tether
+    end(demo(emulators=True), ending, code, processes=7)  # itself, two emulators with tethers, the function's server …
+
+
+def test_terminated_it_leaves_no_function_running(demo: Started) -> None:
+    end(demo(emulators=False), signal.SIGTERM, 143, processes=4)  # itself, the function's server, worker and tether
 
 
 def end(process: subprocess.Popen[str], ending: signal.Signals, code: int, *, processes: int) -> None:

@@ -41,8 +41,19 @@ async def started(*arguments: str, env: dict[str, str], **streams: Any) -> async
     )
 
 
+async def loaded_anew(*arguments: str, **settings: str) -> Ran:
+    """A command in a process that loads everything itself: aiohttp reads SSL_CERT_FILE as it is loaded."""
+    process = await started(*arguments, env=clean(**settings))
+    async with asyncio.timeout(_SECONDS):
+        out, err = await process.communicate()
+    assert "Traceback" not in err.decode()
+    return Ran(process.returncode or 0, out.decode(), err.decode())
+
+
 async def ops(*arguments: str, **settings: str) -> Ran:
-    """A command from its arguments to its exit code. What reads the environment as it is loaded has this process's."""
+    """A command from its arguments to its exit code. What reads the environment as it is loaded has this process's:
+    see `loaded_anew`.
+    """
     return await asyncio.to_thread(_run, arguments, clean(**settings))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from local.stage import Stage
 from local.topics import FAILED
 from tests.ops.api import Api
-from tests.ops.running import QUICK, ROOT, ops
+from tests.ops.running import QUICK, ROOT, loaded_anew
 
 _CALL = re.compile(r"\.venv/bin/python -m ops ([^`#\n]+)")
 _PAGES = [ROOT / "docs" / "runbook.md", ROOT / "README.md"]
@@ -20,7 +20,7 @@ def test_pages_name_every_command() -> None:
 
 
 async def test_commands_of_the_pages_run(google_cloud: Any) -> None:
-    async with Stage(**google_cloud, tls=False) as stage, Api() as api:
+    async with Stage(**google_cloud) as stage, Api() as api:
         environment = stage.environment | api.settings
         await stage.start_function()
         stage.add_user("user-4711")
@@ -29,5 +29,5 @@ async def test_commands_of_the_pages_run(google_cloud: Any) -> None:
         await stage.until(lambda: stage.follow_ups)
         for command in sorted(COMMANDS, key=lambda command: command.startswith("forget")):
             name, *arguments = shlex.split(command)
-            ran = await ops(name, *arguments, *(QUICK if name in ("redrive", "discard") else ()), **environment)
+            ran = await loaded_anew(name, *arguments, *(QUICK if name in ("redrive", "discard") else ()), **environment)
             assert (0, True) == (ran.code, {"story": job, "check": f"topic {FAILED}"}.get(name, "") in ran.out), ran

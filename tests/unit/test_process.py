@@ -42,7 +42,7 @@ print(*sys.modules)
     kept, modules = ended.stdout.splitlines()
     assert "3600 True" == kept  # longer than a front end keeps its connections
     loaded = set(modules.split())
-    for name in ("google.cloud.pubsub_v1", "google.cloud.firestore", "pandas"):
+    for name in ("google.cloud.pubsub_v1", "google.cloud.firestore", "pandas", "handlers.watch_job"):
         assert name not in loaded
     assert (traces == "otlp") == ("opentelemetry.sdk.trace" in loaded)  # before the fork, but only where it is used
     [line] = map(json.loads, ended.stderr.splitlines())
