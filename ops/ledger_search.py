@@ -58,7 +58,7 @@ class LedgerSearch:
         """Entries of the ledger, without what a deferral keeps of its event."""
         names = [field.encode_name for field in msgspec.structs.fields(LedgerEntry)]
         fields = [{"field_path": name} for name in names if name not in _LARGE]
-        query = {**_filter(where), "select": {"fields": fields}, "limit": limit}
+        query = {**_filter(where), "select": {"fields": fields}, "limit": {"value": limit}}
         return await self._store.query(query, "searching the ledger")
 
     async def names(self, collection: str, where: Where) -> list[str]:

@@ -34,7 +34,9 @@ _RESERVED = re.compile(r"\.|\.\.|__.*__")  # https://cloud.google.com/firestore/
 # Two writes to one document abort each other while they overlap. Such a write goes alone, and waits for its turn.
 _ABORTED: Any = AsyncRetry(predicate=if_exception_type(Aborted), initial=0.1, maximum=2.0, timeout=_TIMEOUT)
 
-_Commit, _Write = CommitRequest.pb(), Write.pb()
+_BatchGet, _Commit, _RunQuery, _Write = (
+    kind.pb() for kind in (BatchGetDocumentsRequest, CommitRequest, RunQueryRequest, Write)
+)
 # What is written to an entry that is there: fields of a later version of the program stay as they are.
 _MASK = DocumentMask.pb()(field_paths=[field.encode_name for field in msgspec.structs.fields(LedgerEntry)])
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
@@ -59,7 +61,7 @@ class FirestoreStore:
         self._commit = Batcher(self._send, size=_size, keys=_names, is_rejection=is_rejection, max_latency=max_latency)
 
     async def load(self, job_id: str) -> VersionedEntry | None:
-        request = BatchGetDocumentsRequest(database=self._database, documents=[self._name(job_id)])
+        request = BatchGetDocumentsRequest.wrap(_BatchGet(database=self._database, documents=[self._name(job_id)]))
         try:
             client = await self._client()
             stream = await client.batch_get_documents(request, retry=None, timeout=_TIMEOUT, metadata=self._metadata)
@@ -79,13 +81,13 @@ class FirestoreStore:
         # Only what was deferred has a `notBefore`, so its own index finds it.
         not_before = {"field_path": "notBefore"}
         is_due = {"field": not_before, "op": "LESS_THAN_OR_EQUAL", "value": {"timestamp_value": before}}
-        query = {"where": {"field_filter": is_due}, "order_by": [{"field": not_before}], "limit": limit}
+        query = {"where": {"field_filter": is_due}, "order_by": [{"field": not_before}], "limit": {"value": limit}}
         return await self.query(query, "finding what is due")
 
     async def query(self, query: dict[str, Any], action: str) -> list[VersionedEntry | Unreadable]:
         """The entries that a StructuredQuery selects."""
         structured = {"from_": [{"collection_id": self._collection}], **query}
-        request = RunQueryRequest(parent=self._documents, structured_query=structured)
+        request = RunQueryRequest.wrap(_RunQuery(parent=self._documents, structured_query=structured))
         try:
             client = await self._client()
             stream = await client.run_query(request, retry=None, timeout=_TIMEOUT, metadata=self._metadata)
