@@ -133,15 +133,20 @@ class Ledger:
         new = LedgerEntry(job_id=job.job_id, root_job_id="", retries_before=0, updated_at=now, expire_at=now)
         old = found.entry if found else new
         if found:
-            if old.state == "claimed" and found.age <= old.lease_seconds:
-                return NotYet("another delivery of this job is in progress")
             if old.is_final_for(job, found.written_at, found.read_at):
                 return NoCallNeeded(found)
-            left = self._policy.pause_before(old) - found.age
-            if left > 0:
-                return NotYet(f"a call to Google had no answer: the next one waits for {left:.0f} s more")
+            if not_yet := self._not_yet(found):
+                return not_yet
         claimed = old.claimed(job, owner="", lease_seconds=self._lease_seconds)
         return Claimable(found, replace(claimed, updated_at=now, expire_at=now + self._keep))
+
+    def _not_yet(self, found: VersionedEntry) -> NotYet | None:
+        if found.entry.state == "claimed" and found.age <= found.entry.lease_seconds:
+            return NotYet("another delivery of this job is in progress")
+        left = self._policy.pause_before(found.entry) - found.age
+        if left > 0:
+            return NotYet(f"a call to Google had no answer: the next one waits for {left:.0f} s more")
+        return None
 
     async def withdraw(self, job: JobEvent, owner: str) -> None:
         """Give up a claim that may have been written though its answer was lost, so that it does not lapse.
@@ -204,15 +209,17 @@ class Ledger:
         return [one for one in found if isinstance(one, Unreadable) or _is_due(one)]
 
     async def put_back(self, found: VersionedEntry, publish: Callable[[], Awaitable[None]]) -> None:
-        """Put a deferral's event back with `publish`.
+        """Put a deferral's event back with `publish`, unless its delivery would have to wait.
 
         The entry is opened first: a delivery that finds it deferred is acknowledged. It is due until the event is
         published, so that a run that dies is repeated. Where a delivery has written to it meanwhile it stays due:
-        Pub/Sub may no longer hold that delivery's message. The last write begins a claim's lease, and a pause, anew.
+        Pub/Sub may no longer hold that delivery's message.
         """
-        if found.entry.state in ("deferred", "open"):
+        if self._not_yet(found):
+            return
+        if found.entry.state in ("deferred", "open", "claimed"):
             try:
-                opened = replace(found.entry.released(), updated_at=self._now())
+                opened = replace(found.entry.opened(), lease_owner="", updated_at=self._now())
                 found = await self._store.write(opened, found.version)
             except Conflict:
                 return

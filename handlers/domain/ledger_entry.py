@@ -116,17 +116,20 @@ class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=
             credential_id=job.credential_id,
         )
 
-    def claimed(self, job: JobEvent, *, owner: str, lease_seconds: float) -> "LedgerEntry":
-        """A claim whose lease is over counts as a call in doubt: whoever held it may have sent one."""
+    def opened(self) -> "LedgerEntry":
+        """The job can be claimed. A claim whose lease is over counts as a call in doubt: whoever held it may have sent
+        one. The pauses after all calls in doubt are over.
+        """
         calls = self.calls_made + (self.state == "claimed")
+        return replace(self, state="open", calls_made=calls, doubts_waited_for=calls)
+
+    def claimed(self, job: JobEvent, *, owner: str, lease_seconds: float) -> "LedgerEntry":
         return replace(
-            self.merged(job),
+            self.opened().merged(job),
             state="claimed",
             claim_count=self.claim_count + 1,
             lease_owner=owner,
             lease_seconds=lease_seconds,
-            calls_made=calls,
-            doubts_waited_for=calls,
             decided_at=None,
         )
 

@@ -161,7 +161,7 @@ class Judge:
         at, job, before, after = effect.at, effect.job, self._before(effect), effect.after
         for sentence in self._illegal(effect, before, after):
             self._breaks(at, f"{job}: {sentence}")
-        if before.state == "claimed" and _ends_another_claim(before, after):
+        if before.state == "claimed" and (_ends_another_claim(before, after) or _is_run(effect.delivery)):
             self._takeovers[job] += 1
             if self._at_work(self._owners[before.owner]):
                 self._breaks(at, f"{job}: the claim of {before.owner} lapsed while its owner was at work")
@@ -184,24 +184,27 @@ class Judge:
         return effect.before or Entry(state="open")
 
     def _illegal(self, effect: Written, before: Entry, after: Entry) -> Iterator[str]:
-        delivery = effect.delivery
-        is_run = delivery.startswith("resume")
+        delivery, is_run = effect.delivery, _is_run(effect.delivery)
         if after.attempt < before.attempt or (after.calls < before.calls and not self._is_adopted(effect.job)):
             yield "the ledger forgot a retry that was counted"
         if after.unknown != before.unknown and effect.before:
             yield "a field was lost that this version does not know"
         if before.state == "deferred" and after.state != "deferred" and effect.at < before.not_before:
             yield "a deferral ended before its time"
-        if _is_no_longer_due(before, after) and (is_run or before.state != "claimed"):
+        if _is_no_longer_due(before, after) and before.state != "claimed":
             return
         if before.state == "retried":
             yield "a final answer was overwritten"
+        elif is_run:
+            if before.state == "rejected" or after.state != "open":
+                yield f"the schedule made {before.state} {after.state}"
+            yield from self._illegal_wait(effect, before, after)
         elif _ends_another_claim(before, after):
             yield from self._illegal_claim(effect, before, after)
         elif before.state == "claimed":
             if self._owners.get(before.owner) != delivery:
                 yield f"the claim of {before.owner} was overwritten by {delivery}, which does not hold it"
-        elif effect.before and not is_run:
+        elif effect.before:
             event = self._event(delivery)
             kept = replace(after, user=before.user, credential=before.credential, root=before.root)
             if before.state != "deferred" or kept != before or not _is_of(after, event) or _is_of(before, event):
@@ -210,21 +213,25 @@ class Judge:
 
     def _illegal_claim(self, effect: Written, before: Entry, after: Entry) -> Iterator[str]:
         event = self._event(effect.delivery)
-        if before.state == "claimed" and effect.age <= before.lease_seconds:
-            yield f"a live claim of {before.owner} was taken over"
         if after.claims <= before.claims:
             yield "a claim was not counted"
-        if after.calls != before.calls + (before.state == "claimed"):
-            yield "a claim that lapsed was not counted as a call"
         if after.owner and self._owners.get(after.owner) != effect.delivery:
             yield "a claim was written in another delivery's name"
         if before.state == "rejected" and not self._is_new_question(event, self._decided[effect.job][-1]):
             yield "a final answer was overwritten"
         yield from self._illegal_trace(effect)
+        yield from self._illegal_wait(effect, before, after)
+
+    def _illegal_wait(self, effect: Written, before: Entry, after: Entry) -> Iterator[str]:
+        """Of whoever lets the job be called again: lease and pause have to be over, and a lapsed claim is a call."""
+        if before.state == "claimed" and effect.age <= before.lease_seconds:
+            yield f"a live claim of {before.owner} was taken over"
+        if after.calls != before.calls + (before.state == "claimed"):
+            yield "a claim that lapsed was not counted as a call"
         doubts = before.calls + (before.state == "claimed")
         pause = self._pause(before, doubts)
         if doubts > self._doubts_waited_for[effect.job] and effect.age < pause and not self._terms.park:
-            yield f"it was claimed {effect.age:.0f} s after a call in doubt, and the pause is {pause:.0f} s"
+            yield f"it was opened or claimed {effect.age:.0f} s after a call in doubt, and the pause is {pause:.0f} s"
         self._doubts_waited_for[effect.job] = doubts
 
     def _illegal_trace(self, effect: Written) -> Iterator[str]:
@@ -604,6 +611,11 @@ def _ends_another_claim(before: Entry, after: Entry) -> bool:
     """Whether this is a claim, or one that was given up in the same write: in the way of what may be under way."""
     is_claim = after.state == "claimed" and not _is_no_longer_due(before, after)
     return is_claim or (after.state == "open" and after.claims == before.claims + 1)
+
+
+def _is_run(delivery: str) -> bool:
+    """Whether this is no delivery, but a run of the schedule."""
+    return delivery.startswith("resume")
 
 
 def _is_no_longer_due(before: Entry, after: Entry) -> bool:

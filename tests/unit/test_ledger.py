@@ -172,7 +172,7 @@ async def nothing() -> None:
 
 
 async def never() -> None:
-    pytest.fail("published, though a delivery has claimed it")
+    pytest.fail("published, though a delivery has claimed it, or would have to wait")
 
 
 async def test_put_back_deferral_is_no_longer_due(store: Store) -> None:
@@ -199,6 +199,7 @@ async def test_deferral_stays_due_until_its_event_is_put_back(store: Store, end:
     claim = await claimed(ledger(store, lease_seconds=0.05))
     if end != "dies":
         await ledger(store).record(claim, claim.entry.released() if "rel" in end else claim.entry.in_doubt("words"))
+    await asyncio.sleep(0.1)
     [found] = await due(store)
     assert b"the event" == found.entry.event
     published: list[int] = []
@@ -209,7 +210,6 @@ async def test_deferral_stays_due_until_its_event_is_put_back(store: Store, end:
     await ledger(store).put_back(found, publish)
     assert [1] == published
     assert [] == await due(store)  # Pub/Sub owes its delivery now
-    await asyncio.sleep(0.1)
     claim = await claimed(ledger(store), owner="another")
     assert (end != "is released") == claim.entry.calls_in_doubt
 
@@ -353,6 +353,28 @@ async def test_doubt_pause_is_on_the_stores_clock(waited: float, kind: type) -> 
     await paused.record(claim, claim.entry.in_doubt("x"))
     clock.wait(waited)
     assert kind is type(await paused.claim(failed(), "other"))
+
+
+@pytest.mark.parametrize(("end", "seconds"), [("dies", 150), ("leaves a call in doubt", 120)])
+async def test_put_back_waits_while_a_delivery_would_and_makes_none_wait_again(end: str, seconds: float) -> None:
+    clock = Clock()
+    store = MemoryStore(clock)
+    paused = Ledger(store, replace(POLICY, doubt_pause=120.0), lease_seconds=150, keep=timedelta(1), now=clock)
+    claim = await claimed(paused)
+    await paused.record(claim, claim.entry.deferred(START, b"the event", "{}"))
+    claim = await claimed(paused)
+    if end != "dies":
+        await paused.record(claim, claim.entry.in_doubt("words"))
+    clock.wait(seconds - 1)
+    [found] = await paused.due(1)
+    assert isinstance(found, VersionedEntry)
+    await paused.put_back(found, never)
+    clock.wait(2)
+    [found] = await paused.due(1)
+    assert isinstance(found, VersionedEntry)
+    await paused.put_back(found, nothing)
+    assert [] == await paused.due(1)
+    assert 1 == (await claimed(paused)).entry.calls_in_doubt
 
 
 async def test_entry_outlives_any_message_about_its_job(store: Store) -> None:
