@@ -208,23 +208,26 @@ class Ledger:
         found = await _until_answered(lambda: self._store.due(self._now() + CLOCK_SKEW, limit))
         return [one for one in found if isinstance(one, Unreadable) or _is_due(one)]
 
-    async def put_back(self, found: VersionedEntry, publish: Callable[[], Awaitable[None]]) -> None:
-        """Put a deferral's event back with `publish`, unless its delivery would have to wait.
+    async def put_back(self, found: VersionedEntry, publish: Callable[[], Awaitable[None]]) -> bool:
+        """Put a deferral's event back with `publish`. False where its delivery would have to wait: it stays due.
 
-        The entry is opened first: a delivery that finds it deferred is acknowledged. It is due until the event is
-        published, so that a run that dies is repeated. Where a delivery has written to it meanwhile it stays due:
+        What is deferred is opened first: a delivery that finds it deferred is acknowledged. It is due until the event
+        is published, so that a run that dies is repeated. Where a delivery has written to it meanwhile it stays due:
         Pub/Sub may no longer hold that delivery's message.
         """
-        if self._not_yet(found):
-            return
         if found.entry.state in ("deferred", "open", "claimed"):
+            if self._not_yet(found):
+                return False
+            found = replace(found, entry=found.entry.waited())
+        if found.entry.state in ("deferred", "open"):
             try:
-                opened = replace(found.entry.opened(), lease_owner="", updated_at=self._now())
+                opened = replace(found.entry.released(), updated_at=self._now())
                 found = await self._store.write(opened, found.version)
             except Conflict:
-                return
+                return False
         await publish()
         await self.no_longer_due(found)
+        return True
 
     async def no_longer_due(self, found: VersionedEntry) -> None:
         """What was deferred once is no longer due: its outcome is published, or its event since this was stored."""

@@ -32,32 +32,32 @@ class ResumeDeferred(Struct, frozen=True, kw_only=True):
     async def __call__(self, line: LogLine) -> Outcome:
         """One run. Raises StepError; any other exception is a bug. Unpublished entries stay due."""
         deadlines = Deadlines(self.deadline, line)
+        put_back = 0
         faults: list[BaseException] = []
         unreadable: dict[str, str] = {}
         tried: set[str] = set()
         wanted = MAX_CONCURRENCY
-        while len(tried) < self.limit and len(faults) < _MAX_FAULTS and deadlines.seconds_left(ANSWERED) > 0:
+        while put_back < self.limit and len(faults) < _MAX_FAULTS and deadlines.seconds_left(ANSWERED) > 0:
             due = await deadlines.step("due", PUBLISHED, self.ledger.due(wanted))
             unreadable |= {one.job_id: one.detail for one in due if isinstance(one, Unreadable)}
             entries = [one for one in due if isinstance(one, VersionedEntry)]
-            fresh = [one for one in entries if one.entry.job_id not in tried][: self.limit - len(tried)]
+            fresh = [one for one in entries if one.entry.job_id not in tried][: self.limit - put_back]
             if not fresh and len(due) < wanted:
                 break
             wanted = MAX_CONCURRENCY + len(due) - len(fresh)  # what stays due is in the way
             tried |= {one.entry.job_id for one in fresh}
-            faults += await deadlines.step("publish", PUBLISHED, self._put_all_back(fresh))
+            putting_back = asyncio.gather(*map(self._put_back, fresh), return_exceptions=True)
+            ends = await deadlines.step("publish", PUBLISHED, putting_back)
+            put_back += ends.count(True)
+            faults += [end for end in ends if isinstance(end, BaseException)]
         for detail in unreadable.values():
             log.warning(detail)
         if faults:
             line.failed("publish")
             raise faults[0]  # when all others are done: one that cannot be published delays nobody
-        return Resumed(len(tried))
+        return Resumed(put_back)
 
-    async def _put_all_back(self, found: list[VersionedEntry]) -> list[BaseException]:
-        """The faults of those that cannot be."""
-        return [end for end in await asyncio.gather(*map(self._put_back, found), return_exceptions=True) if end]
-
-    async def _put_back(self, found: VersionedEntry) -> None:
+    async def _put_back(self, found: VersionedEntry) -> bool:
         attributes = msgspec.json.decode(found.entry.attributes or "{}", type=dict[str, str])
 
         async def publish() -> None:
@@ -69,4 +69,4 @@ class ResumeDeferred(Struct, frozen=True, kw_only=True):
                 # perhaps it is those that are refused: whoever calls over HTTP can send what no topic takes
                 await self.topic.publish(found.entry.event, {})
 
-        await self.ledger.put_back(found, publish)
+        return await self.ledger.put_back(found, publish)

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 from msgspec.structs import replace
 
-from handlers.domain.events import ATTEMPT_MAX, JOB_ID, USER_ID, JobEvent, timestamp
+from handlers.domain.events import ATTEMPT_MAX, JOB_ID, USER_ID, JobEvent, MalformedEvent, parse_failed, timestamp
 from handlers.domain.messages import ArchiveJobRetried, RetryRejected, as_text
 from handlers.domain.outcomes import Reason, Rejection
 
@@ -100,6 +100,13 @@ class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=
         is_later = job.published_at is not None and job.published_at > (self.decided_at or written_at)
         return self.is_of(job) and not is_later
 
+    def answers_kept_event(self) -> bool:
+        """Whether a deferral's event is answered by what became of the job. A rejection is one credential's."""
+        try:
+            return self.state != "rejected" or self.is_of(parse_failed(self.event))
+        except MalformedEvent:  # there is none
+            return True
+
     def is_of(self, job: JobEvent) -> bool:
         """Whether user and credential are the event's."""
         return (self.user_id, self.credential_id) == (job.user_id, job.credential_id)
@@ -116,22 +123,25 @@ class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=
             credential_id=job.credential_id,
         )
 
-    def opened(self) -> "LedgerEntry":
-        """The job can be claimed. A claim whose lease is over counts as a call in doubt: whoever held it may have sent
-        one. The pauses after all calls in doubt are over.
-        """
-        calls = self.calls_made + (self.state == "claimed")
-        return replace(self, state="open", calls_made=calls, doubts_waited_for=calls)
-
     def claimed(self, job: JobEvent, *, owner: str, lease_seconds: float) -> "LedgerEntry":
+        """A claim whose lease is over counts as a call in doubt: whoever held it may have sent one."""
         return replace(
-            self.opened().merged(job),
+            self.waited().merged(job),
             state="claimed",
             claim_count=self.claim_count + 1,
             lease_owner=owner,
             lease_seconds=lease_seconds,
+            calls_made=self._calls_found,
             decided_at=None,
         )
+
+    def waited(self) -> "LedgerEntry":
+        """Its lease and its pause are over, and do not begin anew where it is written."""
+        return replace(self, lease_seconds=0, doubts_waited_for=self._calls_found)
+
+    @property
+    def _calls_found(self) -> int:
+        return self.calls_made + (self.state == "claimed")
 
     def retried(self, new_job_id: str) -> "LedgerEntry":
         return replace(self, state="retried", new_job_id=new_job_id, detail="", calls_made=self.calls_made + 1)

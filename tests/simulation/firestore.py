@@ -3,6 +3,7 @@
 https://cloud.google.com/firestore/docs/reference/rpc/google.firestore.v1#precondition
 """
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -194,5 +195,11 @@ def entry_of(fields: Any, epoch: float) -> Entry:
         not_before=fields["notBefore"].timestamp_value.ToNanoseconds() / _SECOND - epoch
         if "notBefore" in fields
         else 0.0,
+        kept=_credential(fields["event"].bytes_value) if "event" in fields else "",
         unknown=text(LATER_FIELD),
     )
+
+
+def _credential(event: bytes) -> str:
+    fields = json.loads(event)
+    return str(fields.get("credentialId") or fields["userId"])

@@ -114,7 +114,7 @@ class Judge:
         self._delivered: dict[str, Delivered] = {}
         self._counted: dict[str, tuple[int, int]] = {}  # delivery → the retries and doubts of its job when it began
         self._answered: dict[str, Answered] = {}
-        self._put_off: list[Answered] = []
+        self._put_off: list[tuple[Answered, float]] = []  # with the time at which the lease that it met is over
         self._settled: set[str] = set()  # messages that are acknowledged or dead letters
         self._ended: set[str] = set()  # jobs with a follow-up, a rejection or a dead letter
         self._heard_at: dict[str, float] = defaultdict(lambda: _NEVER)  # job → its latest follow-up or rejection
@@ -161,7 +161,7 @@ class Judge:
         at, job, before, after = effect.at, effect.job, self._before(effect), effect.after
         for sentence in self._illegal(effect, before, after):
             self._breaks(at, f"{job}: {sentence}")
-        if before.state == "claimed" and (_ends_another_claim(before, after) or _is_run(effect.delivery)):
+        if before.state == "claimed" and _ends_another_claim(before, after):
             self._takeovers[job] += 1
             if self._at_work(self._owners[before.owner]):
                 self._breaks(at, f"{job}: the claim of {before.owner} lapsed while its owner was at work")
@@ -191,14 +191,18 @@ class Judge:
             yield "a field was lost that this version does not know"
         if before.state == "deferred" and after.state != "deferred" and effect.at < before.not_before:
             yield "a deferral ended before its time"
-        if _is_no_longer_due(before, after) and before.state != "claimed":
+        if _is_no_longer_due(before, after) and (is_run or before.state != "claimed"):
+            if is_run and before.state in ("open", "claimed"):
+                yield from self._illegal_wait(effect, before)
+            elif not is_run and before.state == "rejected" and before.kept not in ("", before.credential):
+                yield f"the event of {before.kept} that was kept is gone, and {before.credential} was rejected"
             return
         if before.state == "retried":
             yield "a final answer was overwritten"
         elif is_run:
-            if before.state == "rejected" or after.state != "open":
+            if before.state not in ("deferred", "open") or after.state != "open":
                 yield f"the schedule made {before.state} {after.state}"
-            yield from self._illegal_wait(effect, before, after)
+            yield from self._illegal_wait(effect, before)
         elif _ends_another_claim(before, after):
             yield from self._illegal_claim(effect, before, after)
         elif before.state == "claimed":
@@ -206,7 +210,7 @@ class Judge:
                 yield f"the claim of {before.owner} was overwritten by {delivery}, which does not hold it"
         elif effect.before:
             event = self._event(delivery)
-            kept = replace(after, user=before.user, credential=before.credential, root=before.root)
+            kept = replace(after, user=before.user, credential=before.credential, root=before.root, kept=before.kept)
             if before.state != "deferred" or kept != before or not _is_of(after, event) or _is_of(before, event):
                 yield f"{delivery} recorded {after.state} without a claim"
             yield from self._illegal_trace(effect)
@@ -219,19 +223,19 @@ class Judge:
             yield "a claim was written in another delivery's name"
         if before.state == "rejected" and not self._is_new_question(event, self._decided[effect.job][-1]):
             yield "a final answer was overwritten"
-        yield from self._illegal_trace(effect)
-        yield from self._illegal_wait(effect, before, after)
-
-    def _illegal_wait(self, effect: Written, before: Entry, after: Entry) -> Iterator[str]:
-        """Of whoever lets the job be called again: lease and pause have to be over, and a lapsed claim is a call."""
-        if before.state == "claimed" and effect.age <= before.lease_seconds:
-            yield f"a live claim of {before.owner} was taken over"
         if after.calls != before.calls + (before.state == "claimed"):
             yield "a claim that lapsed was not counted as a call"
+        yield from self._illegal_trace(effect)
+        yield from self._illegal_wait(effect, before)
+
+    def _illegal_wait(self, effect: Written, before: Entry) -> Iterator[str]:
+        """Of a claim, and of the schedule: lease and pause have to be over, and do not begin anew."""
+        if before.state == "claimed" and effect.age <= before.lease_seconds:
+            yield f"a live claim of {before.owner} was taken over"
         doubts = before.calls + (before.state == "claimed")
         pause = self._pause(before, doubts)
         if doubts > self._doubts_waited_for[effect.job] and effect.age < pause and not self._terms.park:
-            yield f"it was opened or claimed {effect.age:.0f} s after a call in doubt, and the pause is {pause:.0f} s"
+            yield f"it was claimed or put back {effect.age:.0f} s after a call in doubt, and the pause is {pause:.0f} s"
         self._doubts_waited_for[effect.job] = doubts
 
     def _illegal_trace(self, effect: Written) -> Iterator[str]:
@@ -463,13 +467,15 @@ class Judge:
         at, delivery = effect.at, effect.delivery
         self._answered[delivery] = effect
         begun, job = self._delivered[delivery].at, self._event(delivery).job
+        entry = self._entries.get(job, Entry())
         if effect.bug:
             self._breaks(at, f"{delivery}: raised {effect.bug}")
         elif effect.status == 500 and not self._was_ours(begun, job):
             self._breaks(at, f"{delivery}: was answered with 500, though no fault was ours: {effect.outcome}")
         if effect.status == 503 and begun > max(self._terms.settled_at, self._pause_over[job]):
-            self._put_off.append(effect)
-        holds = self._holds(delivery, self._entries.get(job, Entry()))
+            lease_over = self._written_at[job] + entry.lease_seconds if entry.state == "claimed" else _NEVER
+            self._put_off.append((effect, lease_over))
+        holds = self._holds(delivery, entry)
         if holds and self._was_undisturbed(delivery, ("firestore", "account"), since=at - _TIME_TO_GIVE_BACK):
             self._breaks(at, f"{job}: {delivery} was answered, and its claim stayed behind")
         self._check_status(effect, job)
@@ -535,15 +541,15 @@ class Judge:
                 self._breaks(event.at, f"{message}: was neither acknowledged nor made a dead letter")
             elif event.job and (event.job not in self._ended or event.job in self._waiting):
                 self._breaks(event.at, f"{event.job}: vanished")
-        for answered in self._put_off:
+        for answered, lease_over in self._put_off:
             self._seen = answered
-            if not self._is_excused(answered):
+            if not self._is_excused(answered, lease_over):
                 self._breaks(
                     answered.at, f"{answered.delivery}: was put off, though nothing was wrong: {answered.outcome}"
                 )
 
-    def _is_excused(self, answered: Answered) -> bool:
-        """Another delivery of the job was at work, or Google wanted to wait."""
+    def _is_excused(self, answered: Answered, lease_over: float) -> bool:
+        """Another delivery of the job was at work, or had died with a lease, or Google wanted to wait."""
         event, begun = self._event(answered.delivery), self._delivered[answered.delivery].at
         if any(known.meaning in ("cooldown", "held back") for known in self._answers(event.job, answered.delivery)):
             return True
@@ -551,9 +557,15 @@ class Judge:
             other.delivery != answered.delivery
             and self._event(other.delivery).job == event.job
             and other.at <= answered.at
-            and (other.delivery not in self._answered or self._answered[other.delivery].at >= begun)
+            and self._over(other, lease_over) >= begun
             for other in self._delivered.values()
         )
+
+    def _over(self, delivered: Delivered, lease_over: float) -> float:
+        """Until when this delivery may keep others from the job."""
+        if answered := self._answered.get(delivered.delivery):
+            return answered.at
+        return lease_over if delivered.instance in self._dead_instances else float("inf")
 
     # --- what is only noted ---
 
@@ -620,7 +632,8 @@ def _is_run(delivery: str) -> bool:
 
 def _is_no_longer_due(before: Entry, after: Entry) -> bool:
     """Whether nothing else is written: the event of what was deferred once is published, or its outcome."""
-    return bool(before.not_before) and after == replace(before, not_before=0.0)
+    lease = after.lease_seconds  # that of a lapsed claim does not begin anew
+    return bool(before.not_before) and after == replace(before, not_before=0.0, kept="", lease_seconds=lease)
 
 
 def _is_of(entry: Entry, event: EventPublished) -> bool:

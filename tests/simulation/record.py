@@ -101,6 +101,7 @@ class Entry(Struct, frozen=True):
     user: str = ""
     credential: str = ""
     not_before: float = 0  # in seconds since the run began; 0: it is not due at any time
+    kept: str = ""  # the credential of the event that is kept until then
     unknown: str = ""  # a field that only a later version knows
 
 

@@ -374,7 +374,22 @@ async def test_put_back_waits_while_a_delivery_would_and_makes_none_wait_again(e
     assert isinstance(found, VersionedEntry)
     await paused.put_back(found, nothing)
     assert [] == await paused.due(1)
-    assert 1 == (await claimed(paused)).entry.calls_in_doubt
+    clock.wait(1)
+    claim = await claimed(paused, owner="other")
+    assert (end == "dies", 1) == (claim.lapsed, claim.entry.calls_in_doubt)
+
+
+async def test_decided_deferral_is_put_back_whatever_calls_are_in_doubt(store: Store) -> None:
+    """Its delivery would have nothing to wait for."""
+    entry = LedgerEntry(
+        job_id="job", root_job_id="job", retries_before=0, calls_made=3, updated_at=START, expire_at=START
+    )
+    await store.write(replace(entry.retried("new"), not_before=START), None)
+    paused = Ledger(
+        store, replace(POLICY, doubt_pause=120.0), lease_seconds=150, keep=timedelta(1), now=lambda: datetime.now(UTC)
+    )
+    [found] = await due(store)
+    assert await paused.put_back(found, nothing)
 
 
 async def test_entry_outlives_any_message_about_its_job(store: Store) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from handlers.domain.outcomes import Deferred, Outcome, Rejected, Retried, RetryLater
+from handlers.domain.outcomes import Deferred, Outcome, Rejected, Resumed, Retried, RetryLater
 from local.google_apis import MARK
 from tests.unit.fakes import SECRET_PREFIX, START, Answer, cooldown, error_info, google_error, grpc_error
 from tests.unit.instance import Instance, failed, later
@@ -228,6 +228,17 @@ async def test_deferral_for_the_same_credential_stays(instance: Instance) -> Non
     entry = await instance.entry()
     assert entry
     assert b'"theirs": "first"' in entry.event
+
+
+async def test_rejection_for_one_credential_leaves_anothers_deferral_due(instance: Instance) -> None:
+    instance.script("job", cooldown(later(HOUR)), NEW)
+    await instance.deliver(failed())
+    instance.clock.wait(HOUR)
+    assert isinstance(await instance.deliver(failed(credentialId="gone")), Rejected)
+    assert Resumed(1) == await instance.resume()
+    [put_back] = instance.published("archive-job-failed")
+    assert Retried("new") == await instance.deliver(put_back)
+    assert Resumed(0) == await instance.resume()
 
 
 async def test_daily_deferral_expires(instance: Instance) -> None:

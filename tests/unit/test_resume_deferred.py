@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from handlers.bootstrap import MAX_RESUMED
+from handlers.domain.answers import OutcomeUnknown
 from handlers.domain.ledger_entry import LedgerEntry
 from handlers.domain.outcomes import Fault, Resumed, Retried, RetryLater
 from handlers.ports import Store
@@ -146,6 +147,16 @@ async def test_late_duplicate_loses_no_deferral(instance: Instance) -> None:
     assert Retried("job-new") == await instance.deliver(instance.published(FAILED)[0])
     assert Resumed(0) == await instance.resume()
     assert 2 == len(instance.http.retries)
+
+
+async def test_deferral_with_a_call_in_doubt_is_put_back_after_the_pause(instance: Instance) -> None:
+    await deferred(instance, "job")
+    instance.script("job", OutcomeUnknown("words"), (200, {"archiveJobId": "job-new"}))
+    assert isinstance(await instance.deliver(), RetryLater)
+    assert Resumed(0) == await instance.resume()
+    instance.clock.wait(121)
+    assert Resumed(1) == await instance.resume()
+    assert Retried("job-new") == await instance.deliver(instance.published(FAILED)[0])
 
 
 # with the watch
