@@ -42,6 +42,7 @@ _PLANTED_WITHIN = (Bound(0, 0), Bound(1, 0), Bound(0, 1), Bound(2, 0), Bound(1, 
 # planted faults that no two deliveries of a scenario can show, and why
 BEYOND: Mapping[type[Container], str] = {
     mutants.UnknownFieldsLost: "needs an entry that another version of the program has written to",
+    mutants.DeferralEndsWithAnothersRejection: "needs an event with another credential",
     mutants.StopsAtWhatItCannotRead: "needs an entry that nobody can read, and no delivery: the schedule alone",
     **dict.fromkeys(
         (

@@ -191,11 +191,11 @@ class Judge:
             yield "a field was lost that this version does not know"
         if before.state == "deferred" and after.state != "deferred" and effect.at < before.not_before:
             yield "a deferral ended before its time"
+        if after.state == "rejected" and not is_run and before.kept not in (after.kept, after.credential):
+            yield f"the event of {before.kept} that was kept is gone, and {after.credential} was rejected"
         if _is_no_longer_due(before, after) and (is_run or before.state != "claimed"):
             if is_run and before.state in ("open", "claimed"):
                 yield from self._illegal_wait(effect, before)
-            elif not is_run and before.state == "rejected" and before.kept not in ("", before.credential):
-                yield f"the event of {before.kept} that was kept is gone, and {before.credential} was rejected"
             return
         if before.state == "retried":
             yield "a final answer was overwritten"

@@ -354,6 +354,15 @@ class DeferralEndsWithItsOutcome(_WithLedger):
             return await self.part.record(claim, ended)
 
 
+class DeferralEndsWithAnothersRejection(_WithLedger):
+    """A rejection for one credential ends the deferral of another one's event."""
+
+    class Change(_Changed):
+        async def record(self, claim: Claim, entry: LedgerEntry) -> Any:
+            ended = entry.done(claim.stored.written_at) if entry.state == "rejected" else entry
+            return await self.part.record(claim, ended)
+
+
 class DeferralWithoutItsEvent(_WithLedger):
     """A deferred job is acknowledged, and nothing is kept to put back."""
 
@@ -706,6 +715,7 @@ MUTANTS: Mapping[type[Container], str] = {
     LeavesAClaimBehindAnException: "its claim stayed behind",
     DeferralEndsWithItsClaim: "vanished",
     DeferralEndsWithItsOutcome: "vanished",
+    DeferralEndsWithAnothersRejection: "that was kept is gone",
     DeferralWithoutItsEvent: "vanished",
     DeferralWithoutItsTime: "without the time of the failure",
     StopsAtWhatItCannotRead: "raised ValueError",
@@ -738,6 +748,7 @@ HINTS: Mapping[type[Container], int] = {
     CountsWhatWasNotSent: 32,
     EndsTwice: 609,
     ForgetsAJobAfterADeath: 109,
+    DeferralEndsWithAnothersRejection: 202_933,
     DeferralEndsWithItsClaim: 91,
     DeferralEndsWithItsOutcome: 886,
     IgnoresSigterm: 76,
