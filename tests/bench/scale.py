@@ -12,6 +12,7 @@ import math
 import sys
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from functools import cache
 from heapq import heappop, heappush
 from typing import Any
 
@@ -89,8 +90,9 @@ class Quotas:
         return done
 
 
+@cache
 def run(rate: int, assumed: Assumed) -> Found:
-    """`rate` jobs fail a minute, for `assumed.minutes`."""
+    """`rate` jobs fail a minute, for `assumed.minutes`. Callers share what is found: they only read it."""
     found, quotas = Found(), Quotas(assumed)
     due: list[tuple[int, int, int]] = []  # a heap: from which second on, at which attempt, how many messages
     window, instances, spread, waiting = assumed.window_first, 1, 0.0, 0

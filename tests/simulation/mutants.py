@@ -745,8 +745,8 @@ MUTANTS: Mapping[type[Container], str] = {
 # Where a search may begin that has little time. Where such a seed no longer finds its mutant, the search goes on.
 HINTS: Mapping[type[Container], int] = {
     BlamesTheUserForAProxy: 71,
-    CountsWhatWasNotSent: 32,
-    EndsTwice: 609,
+    CountsWhatWasNotSent: 75,
+    EndsTwice: 929,
     ForgetsAJobAfterADeath: 109,
     DeferralEndsWithAnothersRejection: 202_933,
     DeferralEndsWithItsClaim: 91,
@@ -756,9 +756,9 @@ HINTS: Mapping[type[Container], int] = {
     LooksEverySecond: 19,
     LooksOnTheFailedTopic: 9,
     OneCollectionForAll: 9,
-    TellsTheUrl: 19,
+    TellsTheUrl: 39,
     LeaseShorterThanTheWork: 294,
-    LeaseWithoutFence: 97,
+    LeaseWithoutFence: 535,
     LinkTakenForBeingInTheWay: 76,
     OneDocumentTwiceInACommit: 60,
     RejectionForEverybody: 213,

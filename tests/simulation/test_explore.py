@@ -25,8 +25,8 @@ def test_no_schedule_of_two_events_breaks_an_invariant(bound: Bound, figure: Cal
     assert not broken, story_of(broken[0], Container)
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
-def test_no_switch_in_any_scenario_breaks_an_invariant(scenario: str, figure: Callable[[str, int], None]) -> None:
+@pytest.mark.parametrize("scenario", [scenario for scenario in SCENARIOS if scenario != "two events"])
+def test_no_switch_in_any_other_scenario_breaks_an_invariant(scenario: str, figure: Callable[[str, int], None]) -> None:
     results = [explore(part) for bound in (Bound(0, 0), Bound(1, 0)) for part in parts(scenario, bound)]
     figure("schedules enumerated", sum(result.explored for result in results))
     assert not [one for result in results for one in result.broken]

@@ -12,6 +12,8 @@ from handlers.domain.outcomes import Cause, Reason
 from handlers.google import oauth
 from tests.simulation import story
 from tests.simulation.faults import TROUBLES
+from tests.simulation.lapses import Lapses, in_schedule
+from tests.simulation.mutants import ClaimsBeforeTheToken
 from tests.simulation.record import (
     CallAnswered,
     DeadLettered,
@@ -56,6 +58,7 @@ class _Covered:
     together: set[str] = field(default_factory=set)
     watched: set[str] = field(default_factory=set)  # what was told, what looks came to, and how events came
     kept: set[tuple[str, str]] = field(default_factory=set)  # steps of an entry of the watch
+    lapses: Lapses = field(default_factory=Lapses)
 
 
 @cache
@@ -66,6 +69,7 @@ def _run(first: int) -> _Covered:
         covered.broken += [seed] if run.violations else []
         covered.answered |= run.answered
         covered.happened |= run.happened
+        covered.lapses += in_schedule(run.record.effects)
         for effect in run.record.effects:
             covered.effects.add(type(effect))
             match effect:
@@ -155,6 +159,15 @@ def test_schedules_contain_every_step_of_an_entry_of_the_watch() -> None:
     others = {("", "deferred"), ("deferred", "open"), ("open", "open"), ("deferred", "deferred")}
     assert set() == (looks | others) - _all("kept")
     assert {before for before, _ in _all("kept")} >= {"rejected"}  # asked once more after an UNKNOWN
+
+
+def test_token_before_claim_quarters_claims_that_lapse_unsent(figure: Callable[[str, int], None]) -> None:
+    now = _run(0).lapses + _run(_AT_ONCE).lapses
+    runs = (World(seed, ClaimsBeforeTheToken).run() for seed in range(2 * _AT_ONCE))
+    before = sum((in_schedule(run.record.effects) for run in runs), Lapses())
+    figure("claims that lapsed with nothing sent", now.unsent)
+    figure("claims that lapsed with nothing sent, in the order of the first edition", before.unsent)
+    assert now.unsent <= before.unsent / 4
 
 
 def _all(name: str) -> set[Any]:
