@@ -1,20 +1,19 @@
 """The vulnerability audit, with a double of OSV's service that answers in OSV's form and records what it is asked."""
 
-import json
+import asyncio
 import os
 import re
-import subprocess
-import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
+from local.http_server import HttpServer
 from tests.infra.terraform import ROOT
 
-_KNOWN = {  # https://ossf.github.io/osv-schema
+_KNOWN: dict[str, object] = {  # https://ossf.github.io/osv-schema
     "vulns": [
         {
             "schema_version": "1.7.0",
@@ -40,43 +39,34 @@ class Osv:
     known: dict[str, object] = field(default_factory=dict)  # by package
     asked: list[str] = field(default_factory=list)
 
+    async def answer(self, request: web.BaseRequest) -> web.Response:
+        query = await request.json()
+        package = query["package"]["name"]
+        self.asked.append(f"{package}=={query['version']}")
+        return web.json_response(self.known.get(package, {}), status=self.status)
+
 
 @pytest.fixture
-def osv() -> Iterator[Osv]:
+async def osv() -> AsyncIterator[Osv]:
     double = Osv()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            query = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            package = query["package"]["name"]
-            double.asked.append(f"{package}=={query['version']}")
-            body = json.dumps(double.known.get(package, {})).encode()
-            self.send_response(double.status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        double.url = f"http://127.0.0.1:{server.server_port}/v1/query"
-        yield double
-        server.shutdown()
+    server = HttpServer(double.answer)
+    await server.start()
+    double.url = f"{server.url}/v1/query"
+    yield double
+    await server.close()
 
 
-def _audit(osv: Osv, *arguments: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [ROOT / ".venv-tools" / "bin" / "python", ROOT / "infra" / "delivery" / "audit.py", *arguments],
+async def _audit(osv: Osv, *arguments: str) -> tuple[int, str]:
+    process = await asyncio.create_subprocess_exec(
+        ROOT / ".venv-tools" / "bin" / "python",
+        ROOT / "infra" / "delivery" / "audit.py",
+        *arguments,
         env={**os.environ, "OSV_URL": osv.url},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
     )
-    return done.returncode, done.stdout + done.stderr
+    printed, _ = await process.communicate()
+    return await process.wait(), printed.decode()
 
 
 def _accepted(path: Path, **entry: str) -> str:
@@ -85,35 +75,33 @@ def _accepted(path: Path, **entry: str) -> str:
     return f"--accepted={path}"
 
 
-def test_packages_without_known_vulnerabilities_pass_and_all_are_asked_for(osv: Osv) -> None:
-    code, printed = _audit(osv)
+async def test_packages_whose_only_vulnerability_is_accepted_pass_until_its_day_and_all_are_asked_for(
+    osv: Osv, tmp_path: Path
+) -> None:
+    osv.known["aiohttp"] = _KNOWN
+    entry = {"id": '"GHSA-made-upxx-0001"', "reason": '"We do not use it."'}
+    code, printed = await _audit(osv, _accepted(tmp_path / "a.toml", **entry, until="2999-01-01"))
     assert code == 0, printed
     pinned = re.findall(r"^([A-Za-z0-9._-]+==[^ ]+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
     left_out = set(pinned) - set(osv.asked)  # those for other systems, by their markers
     assert {name.partition("==")[0] for name in left_out} <= {"colorama", "tzdata", "pywin32"}
+    code, printed = await _audit(osv, _accepted(tmp_path / "a.toml", **entry, until="2026-01-01"))
+    assert (code, "look at it again" in printed) == (1, True)
 
 
-def test_a_known_vulnerability_fails_and_is_named(osv: Osv) -> None:
+async def test_a_known_vulnerability_fails_and_is_named(osv: Osv) -> None:
     osv.known["aiohttp"] = _KNOWN
-    code, printed = _audit(osv)
+    code, printed = await _audit(osv)
     assert code != 0
     assert "aiohttp" in printed
     assert "GHSA-made-upxx-0001" in printed or "CVE-2026-0001" in printed
 
 
-def test_one_that_is_accepted_with_a_reason_passes_until_its_day(osv: Osv, tmp_path: Path) -> None:
-    osv.known["aiohttp"] = _KNOWN
-    entry = {"id": '"GHSA-made-upxx-0001"', "reason": '"We do not use it."'}
-    assert _audit(osv, _accepted(tmp_path / "a.toml", **entry, until="2999-01-01"))[0] == 0
-    code, printed = _audit(osv, _accepted(tmp_path / "a.toml", **entry, until="2026-01-01"))
-    assert (code, "look at it again" in printed) == (1, True)
-
-
-def test_one_without_a_reason_is_not_accepted(osv: Osv, tmp_path: Path) -> None:
-    code, printed = _audit(osv, _accepted(tmp_path / "a.toml", id='"GHSA-made-upxx-0001"', until="2999-01-01"))
+async def test_one_without_a_reason_is_not_accepted(osv: Osv, tmp_path: Path) -> None:
+    code, printed = await _audit(osv, _accepted(tmp_path / "a.toml", id='"GHSA-made-upxx-0001"', until="2999-01-01"))
     assert (code, "needs an id, a reason and a day" in printed) == (1, True)
 
 
-def test_a_service_that_does_not_answer_is_a_failure(osv: Osv) -> None:
+async def test_a_service_that_does_not_answer_is_a_failure(osv: Osv) -> None:
     osv.status = 503
-    assert _audit(osv)[0] != 0
+    assert (await _audit(osv))[0] != 0
