@@ -5,7 +5,6 @@ https://www.rfc-editor.org/rfc/rfc9110#name-connect
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Self
@@ -21,11 +20,10 @@ _FORBIDDEN = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\
 class EgressProxy(AbstractAsyncContextManager["EgressProxy"]):
     """`routes`: for each host, as `name:port`, the port on this machine that serves it."""
 
-    def __init__(self, routes: dict[str, int] | None = None) -> None:
+    def __init__(self) -> None:
         self.url = ""
-        self.routes = dict(routes or {})
+        self.routes: dict[str, int] = {}
         self.connects: list[str] = []  # every target asked for, in order
-        self._silent: set[str] = set()
         self._open: dict[asyncio.StreamWriter, str] = {}
         self._serving: set[asyncio.Task[None]] = set()
 
@@ -66,12 +64,6 @@ class EgressProxy(AbstractAsyncContextManager["EgressProxy"]):
         for writer in [writer for writer, to in self._open.items() if to == target]:
             reset(writer)
 
-    def silence(self, targets: Iterable[str]) -> None:
-        """Nothing passes to or from these any more, on open connections and on new ones; none of them: all pass."""
-        opened, self._silent = self._silent - set(targets), set(targets)
-        for target in opened:
-            self.cut(target)  # what was swallowed does not come back
-
     def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(self._serve(reader, writer))
         self._serving.add(task)
@@ -92,8 +84,8 @@ class EgressProxy(AbstractAsyncContextManager["EgressProxy"]):
             writer.write(_ESTABLISHED)
             self._open |= {writer: target, back: target}
             ways = [
-                asyncio.create_task(self._pipe(target, reader, back)),
-                asyncio.create_task(self._pipe(target, there, writer)),
+                asyncio.create_task(self._pipe(reader, back)),
+                asyncio.create_task(self._pipe(there, writer)),
             ]
             try:
                 await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -105,9 +97,7 @@ class EgressProxy(AbstractAsyncContextManager["EgressProxy"]):
                     del self._open[end]
                     end.close()
 
-    async def _pipe(self, target: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while chunk := await reader.read(_CHUNK):
-            if target in self._silent:
-                continue
             writer.write(chunk)
             await writer.drain()

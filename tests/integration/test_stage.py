@@ -2,7 +2,6 @@
 
 import asyncio
 import subprocess
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -40,33 +39,6 @@ def event(number: int = 1, **fields: Any) -> dict[str, Any]:
     return {"archiveJobId": f"job-{number}", "userId": "user", **fields}
 
 
-async def test_on_googles_emulators_a_failed_job_comes_out_retried(google_cloud: dict[str, Any]) -> None:
-    async with Stage(**google_cloud) as stage:
-        stage.add_user("user")
-        server = await stage.start_function()
-        await stage.publish(event())
-        await stage.until(lambda: stage.follow_ups and stage.deliveries)
-        [follow_up], [call] = stage.follow_ups, stage.google.retries()
-        assert stage.google.new_jobs == {follow_up.data["archiveJobId"]: "job-1"}
-        assert call.key == "job-1"
-        assert [line["outcome"] for line in server.deliveries] == ["retried"]
-
-
-async def test_embedded_a_failed_job_comes_out_retried_and_what_is_malformed_or_has_no_consent_rejected() -> None:
-    async with Stage() as stage:
-        stage.add_user("user")
-        stage.add_user("revoked", consents=False)
-        await stage.start_function()
-        await stage.publish(event())
-        await stage.publish(b"{")
-        await stage.publish(event(2, userId="revoked"))
-        await stage.until(lambda: stage.follow_ups and len(stage.rejections) == 2)
-        assert stage.google.new_jobs == {stage.follow_ups[0].data["archiveJobId"]: "job-1"}
-        assert Counter(rejection.data["reason"] for rejection in stage.rejections) == Counter(
-            ["MALFORMED_EVENT", "REAUTHORIZATION_REQUIRED"]
-        )
-
-
 async def test_new_connections_go_to_all_servers_in_turn_and_past_a_dead_one(
     google_cloud: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -100,15 +72,23 @@ async def test_an_emulator_is_left_with_nothing_to_push(google_cloud: dict[str, 
     async with connected(google_cloud["pubsub"]) as (_, subscriber):
         with pytest.raises(NotFound):
             await subscriber.get_subscription(
-                subscription=f"projects/{stage.project}/subscriptions/archive-job-failed", timeout=5
+                subscription=f"projects/{stage.project}/subscriptions/archive-job-failed-1", timeout=5
             )
 
 
-async def test_events_wait_for_a_server_to_come_up(tmp_path: Path) -> None:
+async def test_an_event_waits_for_a_server_whose_json_lines_are_told_from_the_rest_that_it_prints(
+    tmp_path: Path,
+) -> None:
     async with Stage() as stage:
-        await stage.publish(event())
-        await stage.start_function(source=function(tmp_path))
-        await stage.until(lambda: stage.deliveries)
+        message_id = await stage.publish(event())
+        server = await stage.start_function(source=function(tmp_path))
+        await stage.until(lambda: server.log)
+        assert server.log == [{"outcome": "seen", "messageId": message_id}]
+        assert server.other_output == ["not a JSON line"]
+        with pytest.raises(TimeoutError, match=r"0 on archive-job-retried.*deliveries: seen"):  # tells how things stand
+            await stage.until(lambda: stage.follow_ups, seconds=0.1)
+        with pytest.raises(ValueError, match="Firestore emulator"):  # which a second server would share
+            await stage.start_function(source=function(tmp_path))
 
 
 async def test_a_server_that_cannot_start_says_what_it_printed(tmp_path: Path) -> None:
@@ -117,15 +97,6 @@ async def test_a_server_that_cannot_start_says_what_it_printed(tmp_path: Path) -
     async with Stage() as stage:
         with pytest.raises(RuntimeError, match="the settings are wrong"):
             await stage.start_function(source=broken)
-
-
-async def test_json_lines_are_told_from_the_rest_of_what_a_server_prints(tmp_path: Path) -> None:
-    async with Stage() as stage:
-        server = await stage.start_function(source=function(tmp_path))
-        message_id = await stage.publish(event())
-        await stage.until(lambda: server.log)
-        assert server.log == [{"outcome": "seen", "messageId": message_id}]
-        assert server.other_output == ["not a JSON line"]
 
 
 async def test_a_server_sees_the_stages_settings_and_none_of_this_machines(
@@ -163,22 +134,6 @@ async def test_a_secret_in_a_message_or_in_the_ledger_fails_the_stage(google_clo
             await stage.start_function()
             await stage.publish(event())
             await stage.until(lambda: stage.follow_ups and stage.deliveries)
-
-
-async def test_several_servers_need_a_ledger_that_they_share(tmp_path: Path) -> None:
-    async with Stage() as stage:
-        await stage.start_function(source=function(tmp_path))
-        with pytest.raises(ValueError, match="Firestore emulator"):
-            await stage.start_function(source=function(tmp_path))
-
-
-async def test_waiting_in_vain_tells_the_state_of_things(tmp_path: Path) -> None:
-    async with Stage() as stage:
-        await stage.start_function(source=function(tmp_path))
-        await stage.publish(event())
-        await stage.until(lambda: stage.deliveries)
-        with pytest.raises(TimeoutError, match=r"0 on archive-job-retried.*deliveries: seen"):
-            await stage.until(lambda: stage.follow_ups, seconds=0.1)
 
 
 async def test_no_process_and_no_file_is_left_behind(tmp_path: Path) -> None:
