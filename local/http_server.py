@@ -26,12 +26,12 @@ class HttpServer:
         self._context = authority.server_context() if authority else None
         self._answering: set[asyncio.Task[object]] = set()
 
-    async def start(self) -> None:
-        """Listen: from now on there are `port` and `url`."""
+    async def start(self, port: int = 0) -> None:
+        """Listen, on any free port unless one is named: from now on there are `port` and `url`."""
         self._server = web.Server(self._pass_on)
         self._runner = web.ServerRunner(self._server, shutdown_timeout=0.1)
         await self._runner.setup()
-        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._listening = socket.create_server(("127.0.0.1", port))
         await web.SockSite(self._runner, self._listening, backlog=1024, ssl_context=self._context).start()
         self.port = self._listening.getsockname()[1]
         self.url = f"{'https' if self._context else 'http'}://127.0.0.1:{self.port}"
