@@ -6,14 +6,12 @@ from datetime import datetime
 
 from local.scripted import Answer
 
-OUTCOMES = ("retried", "rejected", "deferred", "not_now", "fault", "watching", "failed", "ended")
-
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """How a delivery ends that meets the answer at each of its calls to that service."""
 
-    outcome: str  # one of OUTCOMES
+    outcome: str  # retried, rejected, deferred, not_now, fault, watching, failed or ended
     reason: str = ""  # of the rejection
     cause: str = ""  # of the rejection or the ended event
     in_doubt: bool = False  # the call counts against the budget

@@ -119,7 +119,7 @@ def _summarise(stage: Stage, events: Events, console: Console, seconds: float) -
     calls, dead = stage.google.counts, len(stage.dead_letters) + len(stage.arrived[WATCH_DEAD])
     console.print(
         f"\n{sum(story.deliveries for _, story in stories)} deliveries; {calls['retry']} calls to archiveJobs.retry,"
-        f" {calls['state']} looks,\n{calls['token']} token refreshes, {stage.secrets.count} secret accesses;\n"
+        f" {calls['state']} looks,\n{calls['token']} token refreshes, {len(stage.secrets.accesses)} secret accesses;\n"
         f"{len(stage.follow_ups)} follow-ups, {len(stage.rejections)} rejections, {dead} dead letters."
     )
     if faults := events.faults():

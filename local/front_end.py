@@ -4,7 +4,6 @@ It passes on bytes. A check looks at a call before that: the method, its metadat
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
@@ -44,7 +43,6 @@ class FrontEnd(AbstractAsyncContextManager["FrontEnd"]):
         cut: Callable[[], None] = lambda: None,
     ) -> None:
         self.port = 0
-        self.counts: Counter[str] = Counter()  # calls by method, those that were refused too
         self.refusals: list[str] = []
         self._address = address
         self._authority = authority
@@ -75,7 +73,6 @@ class FrontEnd(AbstractAsyncContextManager["FrontEnd"]):
 
     async def _answer(self, path: str, requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         method = path.rpartition("/")[2]
-        self.counts[method] += 1
         metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         try:
             self._check_token(metadata)

@@ -13,7 +13,7 @@ import json
 import time
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs
 
@@ -52,14 +52,12 @@ class Request:
     headers: dict[str, str] = field(repr=False)
     body: bytes = field(repr=False)
     at: float  # time.monotonic()
-    connection: int  # the caller's port: of two that are open, each has its own
 
 
 class GoogleApis(HttpService):
     """Both services; they serve at `url` while entered.
 
-    `authority` vouches for them; without one they speak in the clear. Each call takes the given latency. `consents`
-    says of a refresh token that nobody has told of whether it is good; `keep_requests=False` keeps the counts alone.
+    `authority` vouches for them; without one they speak in the clear. Each call takes the given latency.
     """
 
     def __init__(
@@ -68,8 +66,6 @@ class GoogleApis(HttpService):
         authority: Authority | None = None,
         token_latency_seconds: float = 0.0,
         retry_latency_seconds: float = 0.0,
-        consents: Callable[[str], bool] = lambda _: False,
-        keep_requests: bool = True,
     ) -> None:
         self.client_id = "stand-in.apps.googleusercontent.com"
         self.client_secret = f"{MARK}-client-secret"
@@ -80,8 +76,7 @@ class GoogleApis(HttpService):
         self.states = defaultdict[str, str](lambda: "IN_PROGRESS")  # of jobs, by id
         self._server = HttpServer(self._handle, authority)
         self._latency_seconds = {"token": token_latency_seconds, "retry": retry_latency_seconds}
-        self._keep_requests = keep_requests
-        self.grants = Grants(consents)
+        self.grants = Grants()
         self._scripts: defaultdict[str, Scripts[Step]] = defaultdict(Scripts)
 
     def client_file(self) -> bytes:
@@ -144,13 +139,9 @@ class GoogleApis(HttpService):
         kind, key = _asked(raw.path)
         if kind == "token":
             key = _form(body).get("refresh_token", "")
-        # a caller that was killed meanwhile has no connection any more, or one with nobody at its other end
-        caller = raw.transport and raw.transport.get_extra_info("peername")
-        connection = caller[1] if caller else 0
-        request = Request(kind, key, raw.method, raw.path, dict(raw.headers), body, time.monotonic(), connection)
+        request = Request(kind, key, raw.method, raw.path, dict(raw.headers), body, time.monotonic())
         self.counts[kind] += 1
-        if self._keep_requests:
-            self.requests.append(request)
+        self.requests.append(request)
         return request
 
     def _scripted(self, request: Request) -> Step | None:

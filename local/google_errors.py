@@ -62,25 +62,25 @@ def help_links() -> dict[str, Any]:
     }
 
 
-def already_exists(job_id: str, access: str = "ONE_TIME") -> Answer:
-    """409: the same export runs already, as this job. `access` is ONE_TIME or TIME_BASED."""
+def already_exists(job_id: str) -> Answer:
+    """409: the same export runs already, as this job."""
     return error(
         409,
         "ALREADY_EXISTS",
         "Request failed because an identical job already exists.",
         debug_info("An archive job with the same resources is in progress."),
-        error_info(f"ALREADY_EXISTS_{access}", job_id=job_id),
+        error_info("ALREADY_EXISTS_ONE_TIME", job_id=job_id),
     )
 
 
-def cooldown(until: datetime, access: str = "TIME_BASED") -> Answer:
+def cooldown(until: datetime) -> Answer:
     """429: the resources were exported already, and may be again at `until`."""
     return error(
         429,
         "RESOURCE_EXHAUSTED",
         "Requested resources have already been exported.",
         error_info(
-            f"RESOURCE_EXHAUSTED_{access}",
+            "RESOURCE_EXHAUSTED_TIME_BASED",
             previous_job_ids="job-before-1,job-before-2",
             timestamp_after_24hrs=until.isoformat().replace("+00:00", "Z"),
         ),
@@ -155,11 +155,6 @@ def unauthenticated(reason: str = "ACCESS_TOKEN_EXPIRED") -> Answer:
 def unavailable() -> Answer:
     """503: carried out or not, nobody knows."""
     return error(503, "UNAVAILABLE", "The service is currently unavailable.")
-
-
-def deadline_exceeded() -> Answer:
-    """504: it may have been carried out all the same."""
-    return error(504, "DEADLINE_EXCEEDED", "Deadline expired before operation could complete.")
 
 
 def bad_gateway() -> Answer:

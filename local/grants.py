@@ -30,8 +30,8 @@ class _AccessToken:
 class Grants:
     """`consents` says of a refresh token that nobody has told of whether it is good."""
 
-    def __init__(self, consents: Callable[[str], bool] = lambda _: False) -> None:
-        self.consents = consents
+    def __init__(self) -> None:
+        self.consents: Callable[[str], bool] = lambda _: False
         self._grants: dict[str, Grant] = {}
         self._access_tokens: dict[str, _AccessToken] = {}
 

@@ -1,4 +1,4 @@
-"""The metadata server: who the program is, and its access tokens. Scripted and recording.
+"""The metadata server: who the program is, and its access tokens. Scripted.
 
 What google-auth asks it, in the order of a start (`google.auth.compute_engine._metadata`):
 
@@ -12,7 +12,6 @@ https://cloud.google.com/compute/docs/metadata/querying-metadata
 
 import re
 import time
-from collections import Counter
 from collections.abc import Iterable
 
 from aiohttp import web
@@ -38,7 +37,6 @@ class MetadataServer(HttpService):
     def __init__(self, project: str, *, expires_in: float = 3599) -> None:
         self.account = f"run@{project}.iam.gserviceaccount.com"
         self.expires_in = expires_in
-        self.counts: Counter[str] = Counter()  # requests by kind
         self._project = project
         self._server = HttpServer(self._handle)
         self._scripts: Scripts[Step] = Scripts()
@@ -61,7 +59,6 @@ class MetadataServer(HttpService):
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         of_account = _ACCOUNT.fullmatch(request.path)
         kind = (of_account["what"] or "account") if of_account else _OTHERS.get(request.path, "other")
-        self.counts[kind] += 1
         if kind != "ping" and (
             request.headers.get("Metadata-Flavor") != "Google" or "X-Forwarded-For" in request.headers
         ):

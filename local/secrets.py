@@ -55,16 +55,7 @@ class Fault:
     trailer_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Success:
-    """The call succeeds, but late, or with a payload that was damaged on the way or has no checksum."""
-
-    delay_seconds: float = 0.0
-    damaged: bool = False
-    checksum: bool = True
-
-
-SecretStep = Fault | Success | Silence
+SecretStep = Fault | Silence
 
 
 @dataclass(slots=True)
@@ -79,21 +70,12 @@ class SecretManager(AbstractAsyncContextManager["SecretManager"]):
     Each call takes `latency_seconds`. `payload_of_any` gives the payload of secrets that nobody added, by their id.
     """
 
-    def __init__(
-        self,
-        project: str,
-        *,
-        latency_seconds: float = 0.0,
-        payload_of_any: Callable[[str], bytes | None] = lambda _: None,
-        keep_accesses: bool = True,
-    ) -> None:
+    def __init__(self, project: str, *, latency_seconds: float = 0.0) -> None:
         self.address = ""
         self.accesses: list[Access] = []
-        self.count = 0
+        self.payload_of_any: Callable[[str], bytes | None] = lambda _: None
         self._project = project
         self._latency_seconds = latency_seconds
-        self.payload_of_any = payload_of_any
-        self._keep_accesses = keep_accesses
         self._versions: defaultdict[str, list[_Version]] = defaultdict(list)
         self._scripts: Scripts[SecretStep] = Scripts()
 
@@ -137,21 +119,17 @@ class SecretManager(AbstractAsyncContextManager["SecretManager"]):
     async def _access(self, request: Any, _seconds: float | None) -> Any:
         name = _NAME.fullmatch(request.name)
         secret_id = name["secret"] if name else ""
-        self.count += 1
-        if self._keep_accesses:
-            self.accesses.append(Access(request.name, secret_id, time.monotonic()))
-        step = self._scripts.next(secret_id) or Success()
+        self.accesses.append(Access(request.name, secret_id, time.monotonic()))
+        step = self._scripts.next(secret_id)
         if isinstance(step, Silence):
             return await asyncio.get_running_loop().create_future()
-        if delay := self._latency_seconds + step.delay_seconds:
+        if delay := self._latency_seconds + (step.delay_seconds if step else 0.0):
             await asyncio.sleep(delay)
-        if isinstance(step, Fault):
+        if step:
             raise Refused(step.code, step.message)
         full_name, payload = self._enabled_version(request.name)
         response = types.AccessSecretVersionResponse.pb()(name=full_name)
-        response.payload.data = payload[::-1] + b"?" if step.damaged else payload
-        if step.checksum:
-            response.payload.data_crc32c = google_crc32c.value(payload)
+        response.payload.data, response.payload.data_crc32c = payload, google_crc32c.value(payload)
         return response
 
     def _list(self, request: Any) -> Any:

@@ -23,7 +23,7 @@ from local.authority import Authority
 from local.front_door import FrontDoor, Watcher, unwatched
 from local.function_server import ROOT, FunctionServer
 from local.google_apis import GoogleApis, SecretTold
-from local.grants import EXPIRES_IN, MARK, SCOPE
+from local.grants import MARK, SCOPE
 from local.pubsub import PubSub
 from local.secrets import SecretManager
 from local.topics import Delivery, Published, Topics, connected
@@ -177,18 +177,11 @@ class Stage(AbstractAsyncContextManager["Stage"]):
 
     # The world
 
-    def add_user(
-        self,
-        credential_id: str,
-        *,
-        consents: bool = True,
-        scope: str = SCOPE,
-        expires_in: int = EXPIRES_IN,
-    ) -> str:
+    def add_user(self, credential_id: str, *, consents: bool = True, scope: str = SCOPE) -> str:
         """Store a new refresh token for this credential and give it; the user may not (any more) have consented."""
         refresh_token = f"{MARK}-refresh-token-{credential_id}-{uuid.uuid4().hex[:6]}"
         self.secrets.add_version(REFRESH_TOKEN_PREFIX + credential_id, refresh_token)
-        self.google.consent(refresh_token, scope=scope, expires_in=expires_in)
+        self.google.consent(refresh_token, scope=scope)
         if not consents:
             self.google.revoke(refresh_token)
         return refresh_token

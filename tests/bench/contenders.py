@@ -136,8 +136,8 @@ async def count_calls(stage: Stage, session: aiohttp.ClientSession, contender: C
         await _deliver(session, server, _event(stage))
 
         def now() -> dict[str, int]:
-            google = stage.google.counts
-            return {"secrets": stage.secrets.count, "refreshes": google["token"], "retries": google["retry"], **counts}
+            google, accesses = stage.google.counts, len(stage.secrets.accesses)
+            return {"secrets": accesses, "refreshes": google["token"], "retries": google["retry"], **counts}
 
         before = now()
         for _ in range(events):

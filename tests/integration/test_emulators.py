@@ -42,7 +42,7 @@ def test_a_child_that_ended_leaves_no_children_behind_once_killed() -> None:
     assert _group_is_gone(child.pid)
 
 
-def test_a_child_does_not_outlive_a_parent_that_was_killed(tmp_path: Path) -> None:
+def test_a_child_does_not_outlive_a_parent_that_was_killed() -> None:
     program = (
         "import sys, time; from local.processes import Child\n"
         "child = Child(['sh', '-c', 'sleep 300 & sleep 300'], output=sys.stderr.buffer)\n"

@@ -5,7 +5,6 @@ import itertools
 import json
 import socket
 import struct
-import sys
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -23,12 +22,10 @@ from google.cloud.secretmanager_v1.services.secret_manager_service.transports im
 )
 
 from local import google_errors
-from local.function_server import ROOT
 from local.google_apis import GoogleApis
 from local.grants import MARK
 from local.scripted import ANY, Answer, Drop, Silence
-from local.secrets import Fault, SecretManager, State, Success
-from local.stage import OAUTH_CLIENT
+from local.secrets import Fault, SecretManager, State
 
 REFRESH_TOKEN = f"{MARK}-refresh-token"
 
@@ -222,9 +219,8 @@ async def test_silence_lasts_until_the_caller_gives_up(google: GoogleApis, http:
 
 
 async def test_every_call_takes_the_given_latency(http: aiohttp.ClientSession) -> None:
-    async with GoogleApis(
-        token_latency_seconds=0.1, retry_latency_seconds=0.2, consents=lambda token: MARK in token
-    ) as google:
+    async with GoogleApis(token_latency_seconds=0.1, retry_latency_seconds=0.2) as google:
+        google.consent(REFRESH_TOKEN)
         loop = asyncio.get_running_loop()
         begun = loop.time()
         await retry(http, google)
@@ -262,19 +258,15 @@ def test_on_uvloop_a_request_whose_caller_is_gone_at_once_is_carried_out_as_well
     uvloop.run(asked())
 
 
-async def test_every_request_is_recorded_with_its_connection(google: GoogleApis, http: aiohttp.ClientSession) -> None:
+async def test_every_request_is_recorded(google: GoogleApis, http: aiohttp.ClientSession) -> None:
     for job in ("job-1", "job-2"):
         await retry(http, google, job)
     [first], [second] = google.retries("job-1"), google.retries("job-2")
-    assert first.connection == second.connection == google.refreshes()[0].connection
     assert first.at < second.at
     assert (first.method, first.path, first.body) == ("POST", "/v1/archiveJobs/job-1:retry", b"")
     assert first.headers["Authorization"].startswith("Bearer ")
     assert MARK not in repr(first)
-    async with aiohttp.ClientSession() as other:
-        await retry(other, google, "job-3")
-    assert google.retries("job-3")[0].connection != first.connection
-    assert (google.counts["retry"], google.counts["token"]) == (3, 3)
+    assert (google.counts["retry"], google.counts["token"]) == (2, 2)
 
 
 def test_googles_errors_carry_what_a_program_may_act_on() -> None:
@@ -355,21 +347,16 @@ async def test_secret_manager_fails_as_scripted_and_then_recovers(
     secrets: SecretManager, client: SecretManagerServiceAsyncClient, project: str
 ) -> None:
     secrets.add_version("secret", "payload")
-    secrets.script(
-        "secret",
-        [Fault(), Fault(grpc.StatusCode.PERMISSION_DENIED, "no"), Success(damaged=True), Success(delay_seconds=0.3)],
-    )
+    secrets.script("secret", [Fault(), Fault(grpc.StatusCode.PERMISSION_DENIED, "no", delay_seconds=0.3)])
     with pytest.raises(exceptions.ServiceUnavailable):
         await access(client, project)
-    with pytest.raises(exceptions.PermissionDenied):
-        await access(client, project)
-    damaged = (await access(client, project)).payload
-    assert google_crc32c.value(damaged.data) != damaged.data_crc32c
     loop = asyncio.get_running_loop()
     begun = loop.time()
-    assert (await access(client, project)).payload.data == b"payload"
+    with pytest.raises(exceptions.PermissionDenied):
+        await access(client, project)
     assert loop.time() - begun >= 0.3
-    assert secrets.count == len(secrets.accesses) == 4
+    assert (await access(client, project)).payload.data == b"payload"
+    assert len(secrets.accesses) == 3
 
 
 async def test_secret_manager_can_fall_silent(
@@ -380,31 +367,3 @@ async def test_secret_manager_can_fall_silent(
         await client.access_secret_version(
             name=f"projects/{project}/secrets/secret/versions/latest", retry=None, timeout=0.3
         )
-
-
-# All of them in a process of their own
-
-
-async def test_in_their_own_process_they_open_to_all_count_and_end_with_their_input(project: str) -> None:
-    command = [sys.executable, "-m", "local.standins", "--project", project, "--secret-ms=1"]
-    process = await asyncio.create_subprocess_exec(
-        *command, cwd=ROOT, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    async with asyncio.timeout(30):
-        environment = json.loads(await process.stdout.readline())
-        async with grpc.aio.insecure_channel(environment["SECRET_MANAGER_EMULATOR_HOST"]) as channel:
-            client = SecretManagerServiceAsyncClient(
-                transport=SecretManagerServiceGrpcAsyncIOTransport(channel=channel)
-            )
-            refresh_token = (await access(client, project, "any-user")).payload.data.decode()
-            client_file = json.loads((await access(client, project, OAUTH_CLIENT)).payload.data)["web"]
-        form = {"grant_type": "refresh_token", "refresh_token": refresh_token}
-        form |= {name: client_file[name] for name in ("client_id", "client_secret")}
-        async with aiohttp.ClientSession() as http, http.post(client_file["token_uri"], data=form) as response:
-            assert response.status == 200
-        process.stdin.write(b"\n")
-        assert json.loads(await process.stdout.readline()) == {"secret": 2, "token": 1, "retry": 0}
-        process.stdin.close()
-        assert await process.wait() == 0
