@@ -12,7 +12,7 @@ from typing import Any, Self
 import grpc
 
 from local.authority import Authority
-from local.grpc_service import Refused
+from local.grpc_service import EveryMethod, Refused
 from local.scripted import Drop, Scripts, Silence
 from local.secrets import Fault
 
@@ -55,7 +55,7 @@ class FrontEnd(AbstractAsyncContextManager["FrontEnd"]):
         """Serve on a free port of the loopback interface."""
         self._channel = grpc.aio.insecure_channel(self._address, options=_UNLIMITED)
         self._server = grpc.aio.server(options=_UNLIMITED)
-        self._server.add_generic_rpc_handlers((_Everything(self._answer),))
+        self._server.add_generic_rpc_handlers((EveryMethod(self._answer),))
         self.port = self._server.add_secure_port("127.0.0.1:0", self._authority.grpc_credentials())
         await self._server.start()
         return self
@@ -125,18 +125,3 @@ class FrontEnd(AbstractAsyncContextManager["FrontEnd"]):
             await context.abort(error.code(), error.details() or "", tuple(error.trailing_metadata()))
         finally:
             call.cancel()
-
-
-class _Everything(grpc.GenericRpcHandler):
-    """Every method, as streams of bytes both ways: on the wire a single message is no different."""
-
-    def __init__(self, answer: Callable[[str, Any, Any], Any]) -> None:
-        self._answer = answer
-
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        path = handler_call_details.method
-
-        async def handle(requests: Any, context: Any) -> None:
-            await self._answer(path, requests, context)
-
-        return grpc.stream_stream_rpc_method_handler(handle)

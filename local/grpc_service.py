@@ -1,7 +1,8 @@
 """A gRPC service from a table of methods, for Google's interfaces whose packages ship no servicer."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -15,6 +16,33 @@ class Refused(Exception):
     def __init__(self, code: grpc.StatusCode, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class EveryMethod(grpc.GenericRpcHandler):
+    """`answer` gets each call with its path, as streams of bytes both ways: on the wire one message is no different."""
+
+    def __init__(self, answer: Callable[[str, Any, Any], Any]) -> None:
+        self._answer = answer
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        path = handler_call_details.method
+
+        async def handle(requests: Any, context: Any) -> None:
+            await self._answer(path, requests, context)
+
+        return grpc.stream_stream_rpc_method_handler(handle)
+
+
+@asynccontextmanager
+async def serving(*handlers: grpc.GenericRpcHandler) -> AsyncIterator[str]:
+    """The address (`host:port`) where these answer meanwhile."""
+    server = grpc.aio.server(handlers=handlers)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await server.stop(grace=None)
 
 
 def service(name: str, methods: Methods) -> grpc.GenericRpcHandler:

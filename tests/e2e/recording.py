@@ -21,6 +21,7 @@ import grpc
 from google.cloud.firestore_v1.types import CommitRequest, CommitResponse, Document
 from google.pubsub_v1.types import PublishRequest
 
+from local.grpc_service import EveryMethod
 from tests.e2e.wires import Passed
 from tests.simulation.firestore import entry_of
 from tests.simulation.record import (
@@ -311,7 +312,7 @@ class Tap(AbstractAsyncContextManager["Tap"]):
     async def __aenter__(self) -> Self:
         """Serve on a free port of the loopback interface."""
         self._server = grpc.aio.server()
-        self._server.add_generic_rpc_handlers((_Everything(self),))
+        self._server.add_generic_rpc_handlers((EveryMethod(self.pass_on),))
         self.port = self._server.add_insecure_port("127.0.0.1:0")
         await self._server.start()
         return self
@@ -323,8 +324,9 @@ class Tap(AbstractAsyncContextManager["Tap"]):
         await self._server.stop(grace=None)
         await asyncio.gather(*self._passing, return_exceptions=True)
 
-    async def pass_on(self, path: str, request: bytes, context: Any) -> None:
+    async def pass_on(self, path: str, requests: Any, context: Any) -> None:
         """One message there, and all that come back."""
+        request = await anext(aiter(requests))
         metadata = [(key, value) for key, value in context.invocation_metadata() or () if key != "user-agent"]
         passing = asyncio.create_task(self._carry_out(path, request, metadata))
         self._passing.add(passing)
@@ -348,16 +350,3 @@ class Tap(AbstractAsyncContextManager["Tap"]):
         elif path.endswith("/Publish"):
             self._recording.accepted(self._instance, request)
         return answers, None
-
-
-class _Everything(grpc.GenericRpcHandler):
-    def __init__(self, tap: Tap) -> None:
-        self._tap = tap
-
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        path = handler_call_details.method
-
-        async def handle(request: bytes, context: Any) -> None:
-            await self._tap.pass_on(path, request, context)
-
-        return grpc.unary_stream_rpc_method_handler(handle)

@@ -17,10 +17,11 @@ from google.cloud.firestore_v1.types import BatchGetDocumentsResponse
 from google.pubsub_v1.types.pubsub import PublishRequest
 from starlette.requests import Request
 
+from infra.delivery.smoke import CANARY
 from local import google_errors
 from local.foreign_answers import bodies
 from local.grants import MARK, oauth_error
-from local.grpc_service import Refused, service
+from local.grpc_service import Refused, service, serving
 from local.scripted import ANY, Answer, Step
 from local.secrets import Fault, State
 from local.stage import OAUTH_CLIENT, REFRESH_TOKEN_PREFIX, Stage
@@ -36,7 +37,6 @@ from tests.infra.code import (
     log,
     settings_of,
 )
-from tests.infra.rules import CANARY
 
 _Breaks = Callable[[Stage], object]
 
@@ -178,21 +178,13 @@ class Running:
         return [json.loads(line) for line in self._stream.getvalue().splitlines()]
 
 
-@contextlib.asynccontextmanager
-async def refusing_pubsub(refusal: Refused) -> AsyncIterator[str]:
+def refusing_pubsub(refusal: Refused) -> contextlib.AbstractAsyncContextManager[str]:
     """Where Pub/Sub refuses to take a message: no emulator knows permissions or schemas."""
 
     def refuse(_: Any) -> Any:
         raise refusal
 
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers((service("google.pubsub.v1.Publisher", {"Publish": (PublishRequest, refuse)}),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        await server.stop(None)
+    return serving(service("google.pubsub.v1.Publisher", {"Publish": (PublishRequest, refuse)}))
 
 
 @contextlib.asynccontextmanager

@@ -22,7 +22,7 @@ from handlers.domain.outcomes import Transient
 from handlers.google.account import Account
 from handlers.settings import from_environment
 from local.google_apis import MARK
-from local.grpc_service import service
+from local.grpc_service import service, serving
 from local.http_server import HttpServer
 from local.scripted import ANY, Answer
 from local.secrets import Fault
@@ -203,16 +203,6 @@ async def test_pubsub_that_does_not_answer_is_named_and_hides_nothing_else(googl
 
 
 # the ledger
-
-
-@asynccontextmanager
-async def serving(handler: grpc.GenericRpcHandler) -> AsyncIterator[str]:
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers((handler,))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    yield f"127.0.0.1:{port}"
-    await server.stop(None)
 
 
 async def test_overdue_entry_tells_that_the_schedule_does_not_run(google_cloud: Any) -> None:

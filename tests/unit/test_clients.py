@@ -22,6 +22,7 @@ from handlers.google.pubsub import BatchPublisher, TopicPublisher
 from handlers.google.secret_manager import SecretStore, SecretVersion
 from handlers.settings import Settings, from_environment
 from local.google_apis import MARK
+from local.grpc_service import serving
 from tests.unit.fakes import grpc_error
 from tests.unit.process import ROOT, run
 
@@ -58,7 +59,7 @@ class Service:
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[int]:
-        server = grpc.aio.server()
+        handlers = []
         for name, method, call, asked, answered in (
             (
                 "google.cloud.secretmanager.v1.SecretManagerService",
@@ -70,13 +71,9 @@ class Service:
             ("google.pubsub.v1.Publisher", "Publish", self.publish, PublishRequest, PublishResponse),
         ):
             handler = grpc.unary_unary_rpc_method_handler(call, asked.pb().FromString, answered.pb().SerializeToString)
-            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, {method: handler}),))
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
-        try:
-            yield port
-        finally:
-            await server.stop(grace=None)
+            handlers.append(grpc.method_handlers_generic_handler(name, {method: handler}))
+        async with serving(*handlers) as address:
+            yield int(address.rpartition(":")[2])
 
 
 def settings(**variables: str) -> Settings:
