@@ -4,11 +4,10 @@ import asyncio
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from local import google_errors
-from local.scripted import Answer, Drop, Step
+from local.scripted import Answer, Drop
 from local.stage import REFRESH_TOKEN_PREFIX, RETRY, Stage
 from local.topics import STARTED, WATCH_DEAD, Published
 
@@ -78,7 +77,7 @@ class Events:
         google.script_retry("503-twice", [google_errors.unavailable()] * 2)
         google.script_retry("connection-dropped", [Drop()])
         google.script_retry("409-runs-already", [google_errors.already_exists(_ADOPTED)])
-        google.script_retry("429-cooldown", _cools_down())
+        google.script_retry("429-cooldown", google_errors.cools_down(COOLDOWN_SECONDS))
         google.states |= dict(zip(_WATCHED, ("FAILED", "FAILED", "COMPLETE"), strict=True))
         for job, new in itertools.pairwise(_WATCHED):
             google.script_retry(job, [Answer(200, {"archiveJobId": new})])
@@ -184,11 +183,6 @@ def _told(lines: list[dict[str, Any]], new_jobs: set[str], reasons: set[str]) ->
     if deferred:
         return "deferred", f"deferred until {deferred[-1][:19]}Z"
     return "", f"not yet: {_first_line(lines[-1])}" if lines else ""
-
-
-def _cools_down() -> Iterator[Step]:
-    """The cooldown counts from Google's answer, however long the event was on its way."""
-    yield google_errors.cooldown(datetime.now(UTC) + timedelta(seconds=COOLDOWN_SECONDS))
 
 
 def _first_line(logged: dict[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from local import google_errors
@@ -44,11 +43,6 @@ def _twice(step: Step) -> Callable[[Stage, str], Content]:
     return _google(lambda: iter((step, step)))
 
 
-def _cools_down() -> Iterator[Step]:
-    """The cooldown counts from Google's answer, however long the event was on its way."""
-    yield google_errors.cooldown(datetime.now(UTC) + timedelta(seconds=COOLDOWN_SECONDS))
-
-
 def _token_endpoint_down(stage: Stage, job: str) -> Content:
     stage.google.script_token(stage.add_user(job), [Answer(503, b"<html>Service Unavailable</html>")])
     return {"archiveJobId": job, "userId": job}
@@ -76,7 +70,7 @@ KINDS: Mapping[str, Kind] = {
     "rate-limited": Kind((_NOT_NOW, _RETRIED), _once(google_errors.rate_limited())),
     "token-endpoint-down": Kind((_NOT_NOW, _RETRIED), _token_endpoint_down),
     "api-disabled": Kind((("fault", ""), _RETRIED), _once(google_errors.project_refused())),
-    "cooldown": Kind((("deferred", ""), _RETRIED), _google(_cools_down)),
+    "cooldown": Kind((("deferred", ""), _RETRIED), _google(lambda: google_errors.cools_down(COOLDOWN_SECONDS))),
     "revoked": Kind((("rejected", "REAUTHORIZATION_REQUIRED"),), _revoked),
     "malformed": Kind((("rejected", "MALFORMED_EVENT"),), _malformed),
     "expired": Kind((("rejected", "EVENT_EXPIRED"),), _with(failedAt="2020-01-01T00:00:00Z")),

@@ -5,7 +5,8 @@ https://developers.google.com/data-portability/user-guide/troubleshooting and ..
 not promised, so it varies here.
 """
 
-from datetime import datetime
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from local.scripted import Answer
@@ -85,6 +86,11 @@ def cooldown(until: datetime) -> Answer:
             timestamp_after_24hrs=until.isoformat().replace("+00:00", "Z"),
         ),
     )
+
+
+def cools_down(seconds: float) -> Iterator[Answer]:
+    """A script: the cooldown counts from Google's answer, however long the event was on its way."""
+    yield cooldown(datetime.now(UTC) + timedelta(seconds=seconds))
 
 
 def rate_limited(seconds: float = 30) -> Answer:

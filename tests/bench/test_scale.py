@@ -5,7 +5,6 @@ import shlex
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 from msgspec.structs import replace as replaced
@@ -15,11 +14,11 @@ from handlers.domain.ledger_entry import LedgerEntry
 from handlers.google.user_tokens import MAX_CACHED_TOKENS
 from handlers.settings import from_environment
 from infra.delivery.prices import per_million
+from local.function_server import ROOT
 from tests.bench.scale import RATES, Found, Quotas, run, told
 from tests.bench.scale_assumed import Assumed, distinct
 from tests.bench.scale_cost import Taken, usd
 
-ROOT = Path(__file__).resolve().parents[2]
 EVER = datetime(2026, 11, 23, tzinfo=UTC)
 DOCUMENT = (ROOT / "docs" / "scale.md").read_text()
 COMMANDS = re.findall(r"^`python -m tests\.bench\.scale(.*)`$", DOCUMENT, re.MULTILINE)

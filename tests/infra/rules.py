@@ -5,12 +5,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from infra.delivery.smoke import CANARY
 from tests.infra import code
 from tests.infra.terraform import ROOT, Plan
 
 Problems = Iterator[str]
 NUMBER = "123456789012"  # the example project's
-CANARY = "deployment-smoke-test"
 PUBSUB_AGENT = f"service-{NUMBER}@gcp-sa-pubsub"
 PRODUCT, OPERATORS = "product", "group:portability-team@example.com"  # the example's
 _SEVEN_DAYS = "604800s"

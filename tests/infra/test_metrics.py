@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from infra.delivery.smoke import CANARY
 from local.stage import Stage
-from tests.infra.rules import CANARY
 from tests.infra.terraform import Plan
 from tests.log_fields import FIELDS
 from tests.monitoring.logs import Entry, LogMetric, Unreadable, matches, value_at

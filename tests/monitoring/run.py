@@ -6,18 +6,13 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import aiohttp
-
+from infra.delivery.smoke import CANARY
 from local import topics
 from local.every_kind import KINDS
-from local.function_server import FunctionServer
 from local.stage import Stage
 from tests.monitoring.logs import Entry, entry
 
 RETRY, RESUME, WATCH = "archive-job-retry", "archive-job-retry-resume", "archive-job-retry-watch"
-SMOKE_USER = "deployment-smoke-test"
-
-
 _SERVICES = {"resume_deferred_retries": RESUME, "watch_archive_job": WATCH}
 
 
@@ -32,20 +27,12 @@ def entries(stage: Stage) -> list[Entry]:
 
 
 @contextlib.asynccontextmanager
-async def scheduled(stage: Stage, seconds: float = 1.0) -> AsyncIterator[FunctionServer]:
+async def scheduled(stage: Stage, seconds: float = 1.0) -> AsyncIterator[None]:
     """Be Cloud Scheduler, only more often."""
     server = await stage.start_function(target="resume_deferred_retries")
-
-    async def call() -> None:
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as http:
-            while True:
-                with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-                    await http.post(server.url)
-                await asyncio.sleep(seconds)
-
-    calling = asyncio.create_task(call())
+    calling = asyncio.create_task(server.be_called(seconds))
     try:
-        yield server
+        yield
     finally:
         calling.cancel()
 
@@ -67,7 +54,7 @@ async def every_kind(stage: Stage) -> list[Entry]:
             {**plain, "archiveJobId": "old", "failedAt": long_ago},
         ):
             await stage.publish(event)
-        await stage.publish({"archiveJobId": "smoke", "userId": SMOKE_USER})
+        await stage.publish({"archiveJobId": "smoke", "userId": CANARY})
         await stage.until(lambda: len(_deliveries(stage)) >= wanted + 4)
         await _watched(stage)
         return entries(stage)
