@@ -35,8 +35,8 @@ def function(folder: Path, status: int = 204) -> Path:
     return source
 
 
-def event(number: int = 1, **fields: Any) -> dict[str, Any]:
-    return {"archiveJobId": f"job-{number}", "userId": "user", **fields}
+def event(number: int = 1) -> dict[str, Any]:
+    return {"archiveJobId": f"job-{number}", "userId": "user"}
 
 
 async def test_new_connections_go_to_all_servers_in_turn_and_past_a_dead_one(
