@@ -76,7 +76,7 @@ class Desk:
         got: dict[str, types.ReceivedMessage] = {}
         until = asyncio.get_running_loop().time() + seconds
         while (left := until - asyncio.get_running_loop().time()) > 0:
-            patience = max(left, 0.1) if len(got) < expected else min(MOMENT, left)
+            patience = max(left, 0.1) if len(got) < expected else min(MOMENT, self.patience, left)
             request = types.PullRequest(subscription=self.subscription(name), max_messages=1000)
             try:
                 pulled = (await self.subscriber.pull(request=request, timeout=patience, retry=None)).received_messages

@@ -7,7 +7,7 @@ import os
 import pty
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -46,9 +46,12 @@ only_embedded = pytest.mark.parametrize("desk", ["embedded"], indirect=True)
 
 
 @asynccontextmanager
-async def stage_with(kept: str, google_cloud: Any, **stage: Any) -> AsyncIterator[tuple[Stage, dict[str, str]]]:
+async def stage_with(kept: str, **stage: Any) -> AsyncIterator[tuple[Stage, dict[str, str]]]:
     """A stage whose own consumers do not eat up what comes on one topic: subscription `kept` holds it too."""
-    async with Stage(**google_cloud, **stage) as on_stage, connected(google_cloud["pubsub"]) as (_, subscriber):
+    async with AsyncExitStack() as stack:
+        on_stage = await stack.enter_async_context(Stage(**stage))
+        address = on_stage.environment["PUBSUB_EMULATOR_HOST"]
+        _, subscriber = await stack.enter_async_context(connected(address))
         project = f"projects/{on_stage.project}"
         request = types.Subscription(name=f"{project}/subscriptions/kept", topic=f"{project}/topics/{kept}")
         await subscriber.create_subscription(request=request, timeout=SECONDS)
@@ -56,7 +59,7 @@ async def stage_with(kept: str, google_cloud: Any, **stage: Any) -> AsyncIterato
 
 
 async def test_rejected_and_parked_jobs_are_retried_once_they_are_redriven(google_cloud: Any) -> None:
-    async with stage_with(REJECTED, google_cloud, settings={"AMBIGUOUS_RETRY": "park"}) as (stage, environment):
+    async with stage_with(REJECTED, **google_cloud, settings={"AMBIGUOUS_RETRY": "park"}) as (stage, environment):
         await stage.start_function()
         stage.add_user("alice")
         stage.google.script_retry("denied", (google_errors.access_denied(),))
@@ -82,8 +85,9 @@ async def test_rejected_and_parked_jobs_are_retried_once_they_are_redriven(googl
         assert f"Chain denied → {new}, with 1 of 3 retries used" in (await ops("story", new, **environment)).out
 
 
-async def test_dead_letter_is_retried_once_its_cause_is_fixed_and_it_is_redriven(google_cloud: Any) -> None:
-    async with stage_with(DEAD, google_cloud, max_delivery_attempts=5, back_off=(0.1, 0.1)) as (stage, environment):
+async def test_dead_letter_is_retried_once_its_cause_is_fixed_and_it_is_redriven(firestore_emulator: str) -> None:
+    ways: Any = {"firestore": firestore_emulator, "max_delivery_attempts": 5, "back_off": (0.1, 0.1)}
+    async with stage_with(DEAD, **ways) as (stage, environment):
         await stage.start_function()
         stage.add_user("alice")
         client_file = stage.google.client_file()
@@ -99,7 +103,7 @@ async def test_dead_letter_is_retried_once_its_cause_is_fixed_and_it_is_redriven
         stage.secrets.add_version(OAUTH_CLIENT, client_file)
         redriven = await ops("redrive", "dead", "--subscription", "kept", "--go", *QUICK, **environment)
         assert (0, True) == (redriven.code, "1 of 1 put back" in redriven.out)
-        await stage.until(lambda: stage.follow_ups, seconds=90)
+        await stage.until(lambda: stage.follow_ups)
 
 
 # stopped
@@ -263,7 +267,6 @@ def test_ledger_in_the_functions_memory_cannot_be_read(command: tuple[str, ...])
     assert (1, True) == (ran.code, "nobody can read it" in ran.err)
 
 
-@pytest.mark.parametrize("desk", ["google"], indirect=True)
 async def test_missing_subscription_is_named(desk: Desk) -> None:
     ran = await ops("redrive", "dead", "--subscription", "no-such", *QUICK, **of(desk))
     assert 1 == ran.code

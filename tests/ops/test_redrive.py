@@ -119,7 +119,7 @@ async def test_scan_ends_though_messages_keep_coming(desk: Desk) -> None:
 
     dripping = asyncio.create_task(drip())
     try:
-        async with asyncio.timeout(desk.patience * 8), redrive(desk, DEAD, FakeTopic()) as run:
+        async with asyncio.timeout(4), redrive(desk, DEAD, FakeTopic()) as run:
             result = await look(desk, run.leases, None)
     finally:
         dripping.cancel()
