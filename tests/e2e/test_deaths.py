@@ -1,6 +1,7 @@
 """Processes that die, on Google's emulators: nothing is lost, and nothing doubled beyond the promise."""
 
 import asyncio
+import functools
 import os
 import random
 import signal
@@ -25,17 +26,18 @@ async def test_sigkill_of_one_of_two_processes_loses_nothing_and_doubles_nothing
         stage.add_user("alice")
         jobs = [f"job-{number}" for number in range(EVENTS)]
 
-        async def flow() -> None:
+        async def flow(jobs: list[str]) -> None:
             for job in jobs:
                 await stage.publish({"archiveJobId": job, "userId": "alice"})
-                await asyncio.sleep(0.15)
+                await asyncio.sleep(0.1)
 
-        flowing = asyncio.create_task(flow())
-        for _ in range(2):
-            await asyncio.sleep(chance.uniform(0.5, 1.5))
+        for half in (jobs[: EVENTS // 2], jobs[EVENTS // 2 :]):
+            flowing = asyncio.create_task(flow(half))
+            await stage.until(functools.partial(stage.google.retries, half[0]))
+            await asyncio.sleep(chance.uniform(0.1, 0.6))
             chance.choice([server for server in stage.servers if server.running]).kill()
             await stage.start_function()
-        await flowing
+            await flowing
         await until_ended(stage, jobs, seconds=90)
 
         made = new_jobs(stage)

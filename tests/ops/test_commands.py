@@ -6,7 +6,9 @@ import json
 import os
 import pty
 import signal
+import socket
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -111,7 +113,7 @@ async def test_dead_letter_is_retried_once_its_cause_is_fixed_and_it_is_redriven
 
 @pytest.mark.parametrize(
     ("desk", "number"),
-    [("google", signal.SIGINT), ("embedded", signal.SIGTERM), ("embedded", signal.SIGHUP)],
+    [("google", signal.SIGINT), ("embedded", signal.SIGTERM)],
     indirect=["desk"],
 )
 async def test_run_that_is_stopped_loses_nothing_and_releases_the_rest(desk: Desk, number: int) -> None:
@@ -130,6 +132,17 @@ async def test_run_that_is_stopped_loses_nothing_and_releases_the_rest(desk: Des
     left = [message.data for message in await desk.waiting(DEAD, 20 - len(back))]
     assert 1 <= len(back) < 20
     assert everything == sorted(back + left)
+
+
+def test_end_of_the_terminal_stops_a_run() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # or it would end this process where the run does not heed it
+    with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor() as thread:
+        connection = thread.submit(silent.accept)
+        connection.add_done_callback(lambda _: os.kill(os.getpid(), signal.SIGHUP))
+        ran = here("list", "--project", "p", FIRESTORE_EMULATOR_HOST=f"127.0.0.1:{silent.getsockname()[1]}")
+        connection.result()[0].close()
+    signal.signal(signal.SIGHUP, before)
+    assert 130 == ran.code
 
 
 # what a person sees
