@@ -142,15 +142,6 @@ def twice(exchange: Exchange) -> None:
     exchange.answer()
 
 
-def timed_out_idle(exchange: Exchange) -> None:
-    """The answer; then an honest front end's 408 on the idle connection, which it closes a second later."""
-    exchange.answer()
-    exchange.over.wait(0.05)
-    exchange.answer(b"", "408 Request Timeout", Connection="close")
-    exchange.over.wait(1)
-    exchange.hang_up()
-
-
 def late(seconds: float) -> Mischief:
     """The honest answer, so much later."""
 

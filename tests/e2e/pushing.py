@@ -20,24 +20,34 @@ class Answered(NamedTuple):
     seconds: float
 
 
-async def push(http: aiohttp.ClientSession, url: str, event: Mapping[str, Any], **message: Any) -> int:
-    """Deliver an event; gives the answer's status. `message` are fields of the message beside its data."""
-    data = base64.b64encode(json.dumps(event).encode()).decode()
-    body = {"message": {"data": data, "messageId": "1"} | message, "subscription": "projects/p/subscriptions/s"}
-    async with http.post(url, json=body) as answer:
+def push_body(event: Mapping[str, Any] | bytes, **message: Any) -> bytes:
+    """The body that delivers an event. `message` are fields of the message beside its data."""
+    data = event if isinstance(event, bytes) else json.dumps(event).encode()
+    fields = {"data": base64.b64encode(data).decode(), "messageId": "1"} | message
+    return json.dumps({"message": fields, "subscription": "projects/p/subscriptions/s"}).encode()
+
+
+async def post(http: aiohttp.ClientSession, url: str, body: bytes) -> int:
+    """Gives the answer's status."""
+    async with http.post(url, data=body, headers={"Content-Type": "application/json"}) as answer:
         await answer.read()
         return answer.status
 
 
-async def deliver(server: FunctionServer, *jobs: str) -> dict[str, Answered]:
-    """Each job once and all at a time, of users of the same names."""
+async def push(http: aiohttp.ClientSession, url: str, event: Mapping[str, Any], **message: Any) -> int:
+    """Deliver an event; gives the answer's status."""
+    return await post(http, url, push_body(event, **message))
+
+
+async def deliver(server: FunctionServer, *jobs: str, in_flight: int = 100) -> dict[str, Answered]:
+    """Each job once and so many at a time, of users of the same names."""
 
     async def one(http: aiohttp.ClientSession, job: str) -> Answered:
         begun = time.monotonic()
         status = await push(http, server.url, {"archiveJobId": job, "userId": job}, messageId=f"of-{job}")
         return Answered(status, time.monotonic() - begun)
 
-    async with aiohttp.ClientSession() as http:
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=in_flight)) as http:
         return dict(zip(jobs, await asyncio.gather(*(one(http, job) for job in jobs)), strict=True))
 
 

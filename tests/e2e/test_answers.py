@@ -8,13 +8,14 @@ from typing import Any
 import aiohttp
 
 from local.answer_rows import Row, Verdict
+from local.function_server import FunctionServer
 from local.google_answers import RETRY
 from local.oauth_answers import OTHER_CLIENT, REFRESH, UNAUTHORIZED_CLIENT
 from local.scripted import Step
 from local.stage import RESUME, WATCH, Stage
 from local.state_answers import LOOK
 from local.topics import STARTED
-from tests.e2e.pushing import push
+from tests.e2e.pushing import deliver
 
 STATUS = {"not_now": 503, "fault": 500}  # of the rest: 204
 CLOSE = 60.0  # seconds that a deferral's end may be off
@@ -27,16 +28,10 @@ def answers(row: Row, job: str) -> Iterator[Step]:
         yield row.make(job, datetime.now(UTC))
 
 
-async def deliver(stage: Stage, url: str, jobs: Sequence[str]) -> dict[str, int]:
-    """One delivery for each of these jobs, of users of the same names."""
-    free = asyncio.Semaphore(IN_FLIGHT)
-
-    async def one(http: aiohttp.ClientSession, job: str) -> int:
-        async with free:
-            return await push(http, url, {"archiveJobId": job, "userId": job}, messageId=f"of-{job}")
-
-    async with aiohttp.ClientSession() as http:
-        return dict(zip(jobs, await asyncio.gather(*(one(http, job) for job in jobs)), strict=True))
+async def statuses(server: FunctionServer, jobs: Sequence[str]) -> dict[str, int]:
+    """Of one delivery for each of these jobs, of users of the same names."""
+    answered = await deliver(server, *jobs, in_flight=IN_FLIGHT)
+    return {job: answer.status for job, answer in answered.items()}
 
 
 def seen(stage: Stage, job: str) -> Verdict:
@@ -90,7 +85,7 @@ def report(wrong: dict[str, str], rows: dict[str, Row]) -> list[str]:
     return found
 
 
-async def came_out(stage: Stage, rows: dict[str, Row]) -> None:
+async def came_out(stage: Stage) -> None:
     """Wait for the messages that the outcomes promise."""
     lines = [line for line in stage.deliveries if line["outcome"] in ("retried", "rejected")]
     await stage.until(lambda: len(stage.follow_ups) + len(stage.rejections) >= len(lines))
@@ -102,8 +97,8 @@ async def test_every_answer_to_a_retry_has_its_verdict() -> None:
         for job, row in rows.items():
             stage.add_user(job)
             stage.google.script_retry(job, answers(row, job))
-        first = await deliver(stage, server.url, list(rows))
-        await came_out(stage, rows)
+        first = await statuses(server, list(rows))
+        await came_out(stage)
         wrong = {
             job: differs(row.verdict, first[job], seen(stage, job), calls=row.verdict.calls)
             for job, row in rows.items()
@@ -113,8 +108,8 @@ async def test_every_answer_to_a_retry_has_its_verdict() -> None:
         # What is not over ends well the next time, and has cost a retry only where it was in doubt.
         again = [job for job, row in rows.items() if row.verdict.outcome in STATUS]
         await asyncio.sleep(0.2)
-        assert {204} == set((await deliver(stage, server.url, again)).values())
-        await came_out(stage, rows)
+        assert {204} == set((await statuses(server, again)).values())
+        await came_out(stage)
         cost = {message.data["retriedArchiveJobId"]: message.data["attempt"] for message in stage.follow_ups}
         assert [] == [rows[job].name for job in again if cost[job] != 1 + rows[job].verdict.in_doubt]
 
@@ -124,8 +119,8 @@ async def test_every_answer_to_a_refresh_has_its_verdict() -> None:
         server, rows = await stage.start_function(), named(REFRESH)
         for job, row in rows.items():
             stage.google.script_token(stage.add_user(job), answers(row, job))
-        first = await deliver(stage, server.url, list(rows))
-        await came_out(stage, rows)
+        first = await statuses(server, list(rows))
+        await came_out(stage)
         wrong = {
             job: differs(row.verdict, first[job], seen(stage, job), calls=1 if row.verdict.outcome == "retried" else 0)
             for job, row in rows.items()
@@ -133,7 +128,7 @@ async def test_every_answer_to_a_refresh_has_its_verdict() -> None:
         assert [] == report(wrong, rows)
 
         again = [job for job, row in rows.items() if row.verdict.outcome in STATUS]
-        assert {204} == set((await deliver(stage, server.url, again)).values())
+        assert {204} == set((await statuses(server, again)).values())
         assert {1} == {message.data["attempt"] for message in stage.follow_ups}
 
 
@@ -144,9 +139,9 @@ async def test_another_clients_token_is_known_once_this_client_has_worked() -> N
             token = stage.add_user(user)
             if user != "second":
                 stage.google.script_token(token, [UNAUTHORIZED_CLIENT] * 2)
-        assert {"first": 500} == await deliver(stage, server.url, ["first"])
-        assert {"second": 204} == await deliver(stage, server.url, ["second"])
-        assert {"third": 204} == await deliver(stage, server.url, ["third"])
+        assert {"first": 500} == await statuses(server, ["first"])
+        assert {"second": 204} == await statuses(server, ["second"])
+        assert {"third": 204} == await statuses(server, ["third"])
         await stage.until(lambda: stage.rejections)
         data = stage.rejections[0].data
         assert ("third", OTHER_CLIENT.reason, OTHER_CLIENT.cause) == (data["userId"], data["reason"], data["cause"])

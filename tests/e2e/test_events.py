@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import json
 import random
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from local import google_errors
 from local.scripted import Answer, Drop
 from local.stage import Stage
 from tests.e2e.ends import DONE, new_jobs
+from tests.e2e.pushing import push, push_body
 
 TOMORROW = datetime.now(UTC) + timedelta(hours=24)
 LONG_AGO = (datetime.now(UTC) - timedelta(days=15)).isoformat()
@@ -117,8 +117,25 @@ BAD = [
 ]
 
 
-async def test_bad_events_are_kept_whole_in_the_rejected_topic(google_cloud: Any) -> None:
-    async with Stage(**google_cloud) as stage:
+KIND, CONTENT_TYPE = "google.cloud.pubsub.topic.v1.messagePublished", {"Content-Type": "application/json"}
+BINARY = {"ce-specversion": "1.0", "ce-type": KIND, "ce-source": "//pubsub", "ce-id": "1"}
+STRUCTURED = b'{"specversion": "1.0", "type": "%b", "source": "//pubsub", "id": "1", "data": %b}'
+PUSHED = {job: push_body({"archiveJobId": job, "userId": "alice"}) for job in ("push", "binary", "structured")}
+FORMS = {
+    "push": (CONTENT_TYPE, PUSHED["push"]),
+    "binary": (CONTENT_TYPE | BINARY, PUSHED["binary"]),
+    "structured": (
+        {"Content-Type": "application/cloudevents+json"},
+        STRUCTURED % (KIND.encode(), PUSHED["structured"]),
+    ),
+}
+
+
+async def test_each_form_of_a_delivery_reaches_google_a_bad_event_is_kept_whole_and_anything_else_is_400(
+    google_cloud: Any,
+) -> None:
+    headers = {"Authorization": "Bearer a-token-to-be-kept", "X-Own": "a-header-to-be-kept"}
+    async with Stage(**google_cloud) as stage, aiohttp.ClientSession() as session:
         server = await stage.start_function()
         for data in BAD:
             await stage.publish(data, number=str(len(data)))
@@ -129,45 +146,22 @@ async def test_bad_events_are_kept_whole_in_the_rejected_topic(google_cloud: Any
         kept = [read[message.data["eventEncoding"]](message.data["event"]) for message in stage.rejections]  # type: ignore[operator]
         assert sorted(data if len(data) <= 1 << 20 else data[: 64 << 10] for data in BAD) == sorted(kept)
         assert {"MALFORMED_EVENT"} == {message.data["reason"] for message in stage.rejections}
-        assert {} == stage.google.counts
-        assert [] == server.other_output
 
-
-async def test_what_is_no_delivery_is_400_without_traceback_or_echo(google_cloud: Any) -> None:
-    headers = {"Authorization": "Bearer a-token-to-be-kept", "X-Own": "a-header-to-be-kept"}
-    async with Stage(**google_cloud) as stage, aiohttp.ClientSession() as session:
-        server = await stage.start_function()
         for body in (b"", b"rubbish", b"[]", b'{"message":5}', b"[" * 100_000, b"x" * 10_000_000):
             async with session.post(server.url, data=body, headers=headers) as answer:
                 assert (400, b"malformed") == (answer.status, await answer.read()), body[:20]
         async with session.get(server.url, headers=headers) as answer:
             assert 405 == answer.status
         assert "to-be-kept" not in server.printed()
-        assert [] == server.other_output
+        assert {} == stage.google.counts
 
-
-async def test_each_form_of_a_delivery_reaches_google(google_cloud: Any) -> None:
-    kind, content_type = "google.cloud.pubsub.topic.v1.messagePublished", {"Content-Type": "application/json"}
-    binary = {"ce-specversion": "1.0", "ce-type": kind, "ce-source": "//pubsub", "ce-id": "1"}
-    structured = {"specversion": "1.0", "type": kind, "source": "//pubsub", "id": "1"}
-
-    def pushed(job: str) -> dict[str, Any]:
-        data = base64.b64encode(json.dumps({"archiveJobId": job, "userId": "alice"}).encode()).decode()
-        return {"message": {"data": data, "messageId": "1"}, "subscription": "projects/p/s"}
-
-    deliveries: list[tuple[dict[str, str], dict[str, Any]]] = [
-        (content_type, pushed("push")),
-        (content_type | binary, pushed("binary")),
-        ({"Content-Type": "application/cloudevents+json"}, structured | {"data": pushed("structured")}),
-    ]
-    async with Stage(**google_cloud) as stage, aiohttp.ClientSession() as session:
-        server = await stage.start_function()
         stage.add_user("alice")
-        for headers, body in deliveries:
-            async with session.post(server.url, data=json.dumps(body), headers=headers) as answer:
-                assert (204, b"") == (answer.status, await answer.read()), body
-        await stage.until(lambda: len(stage.follow_ups) == len(deliveries))
-        assert {"push", "binary", "structured"} == {made.data["retriedArchiveJobId"] for made in stage.follow_ups}
+        for job, (form, body) in FORMS.items():
+            async with session.post(server.url, data=body, headers=form) as answer:
+                assert (204, b"") == (answer.status, await answer.read()), job
+        await stage.until(lambda: len(stage.follow_ups) == len(FORMS))
+        assert {*FORMS} == {made.data["retriedArchiveJobId"] for made in stage.follow_ups}
+        assert [] == server.other_output
 
 
 async def test_logs_stay_one_json_object_a_line_at_80_deliveries_in_flight(google_cloud: Any) -> None:
@@ -176,17 +170,15 @@ async def test_logs_stay_one_json_object_a_line_at_80_deliveries_in_flight(googl
         server = await stage.start_function()
         stage.add_user("alice")
 
-        async def push(session: aiohttp.ClientSession, number: int) -> int:
-            event = {"archiveJobId": f"job-{number}-" + "x" * 200, "userId": "alice"}
-            data = base64.b64encode(json.dumps(event).encode()).decode()
-            body = {"message": {"data": data, "messageId": str(number)}, "subscription": "projects/p/s"}
-            async with in_flight, session.post(server.url, json=body) as answer:
-                return answer.status
+        async def deliver(session: aiohttp.ClientSession, number: int) -> int:
+            async with in_flight:
+                event = {"archiveJobId": f"job-{number}-" + "x" * 200, "userId": "alice"}
+                return await push(session, server.url, event, messageId=str(number))
 
         # the server ends a connection that rests for two seconds
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=1)
         async with aiohttp.ClientSession(connector=connector) as session:
-            statuses = await asyncio.gather(*(push(session, number) for number in range(deliveries)))
+            statuses = await asyncio.gather(*(deliver(session, number) for number in range(deliveries)))
         assert {204} == set(statuses)
         await stage.until(lambda: len(server.deliveries) >= deliveries)
         assert sorted(map(str, range(deliveries))) == sorted(line["messageId"] for line in server.deliveries)
