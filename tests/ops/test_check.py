@@ -249,33 +249,23 @@ async def test_broken_entry_is_named(google_cloud: Any) -> None:
 # OAuth client, secrets, API
 
 
-BreakStage = Callable[[Stage], object]
+BREAK_CLIENT_FILE: dict[str, Callable[[Stage], object]] = {
+    "127.0.0.1 answered 404, with a body that is not Google": lambda stage: stage.google.script_token(ANY, [HTML]),
+    "has no web or installed client": lambda stage: stage.secrets.add_version(OAUTH_CLIENT, "{}"),
+    "answered 401 invalid_client → Is it the right client": lambda stage: stage.secrets.add_version(
+        OAUTH_CLIENT, stage.google.client_file().replace(b"stand-in.apps", b"deleted.apps")
+    ),
+    "is disabled": lambda stage: stage.secrets.set_state(OAUTH_CLIENT, SecretState.DISABLED),
+}
 
 
-@pytest.mark.parametrize(
-    ("broken", "said"),
-    [
-        (lambda stage: stage.secrets.add_version(OAUTH_CLIENT, "{}"), "has no web or installed client"),
-        (lambda stage: stage.secrets.set_state(OAUTH_CLIENT, SecretState.DISABLED), "is disabled"),
-        (
-            lambda stage: stage.google.script_token(ANY, [HTML]),
-            "127.0.0.1 answered 404, with a body that is not Google",
-        ),
-        (
-            lambda stage: stage.secrets.add_version(
-                OAUTH_CLIENT, stage.google.client_file().replace(b"stand-in.apps", b"deleted.apps")
-            ),
-            "answered 401 invalid_client → Is it the right client",
-        ),
-    ],
-    ids=["no client file", "disabled", "foreign host", "unknown client"],
-)
-async def test_broken_client_file_is_named(google_cloud: Any, broken: BreakStage, said: str) -> None:
+async def test_broken_client_file_is_named(google_cloud: Any) -> None:
     async with stage_and_api(google_cloud) as (stage, _):
-        broken(stage)
-        found = failures(await lines_of(stage))
-    assert [f"client file {OAUTH_CLIENT}"] == list(found)
-    assert said in found[f"client file {OAUTH_CLIENT}"]
+        for said, broken in BREAK_CLIENT_FILE.items():
+            broken(stage)
+            found = failures(await lines_of(stage))
+            assert [f"client file {OAUTH_CLIENT}"] == list(found), said
+            assert said in found[f"client file {OAUTH_CLIENT}"]
 
 
 async def test_wrong_prefix_is_named(google_cloud: Any) -> None:
@@ -292,44 +282,37 @@ async def test_canary_that_is_not_there_or_is_no_canary_is_named(google_cloud: A
         assert "Google has accepted its refresh token" in failures(await lines_of(stage))["canary canary"]
 
 
-@pytest.mark.parametrize("answer", [HTML, Answer(403, b"<html>proxy</html>"), Answer(200, b"hello")])
-async def test_endpoint_that_is_not_googles_is_named(google_cloud: Any, answer: Answer) -> None:
+async def test_endpoint_that_is_not_googles_or_does_not_answer_is_named(google_cloud: Any) -> None:
     async with stage_and_api(google_cloud) as (stage, api):
-        api.answer = answer
-        found = failures(await lines_of(stage))
-    assert [f"API {api.url}"] == list(found)
-    assert f"it answers {answer.status} by " in found[f"API {api.url}"]
-    assert "with a body that is not Google's" in found[f"API {api.url}"]
-
-
-async def test_endpoint_that_does_not_answer_is_named(google_cloud: Any) -> None:
-    async with stage_and_api(google_cloud) as (stage, _):
+        for api.answer in (HTML, Answer(403, b"<html>proxy</html>"), Answer(200, b"hello")):
+            found = failures(await lines_of(stage))
+            assert [f"API {api.url}"] == list(found), api.answer
+            assert f"it answers {api.answer.status} by " in found[f"API {api.url}"]
+            assert "with a body that is not Google's" in found[f"API {api.url}"], api.answer
         found = failures(await lines_of(stage, {"DATA_PORTABILITY_API_ENDPOINT": "http://127.0.0.1:1"}))
     assert "no answer: ClientConnectorError" in found["API http://127.0.0.1:1"]
 
 
-def disable_bobs_token(stage: Stage) -> None:
-    stage.add_user("bob")
-    stage.secrets.set_state(f"{REFRESH_TOKEN_PREFIX}bob", SecretState.DISABLED)
+BOBS = f"{REFRESH_TOKEN_PREFIX}bob"
+BREAK_BOBS_GRANT: dict[str, Callable[[Stage], object]] = {
+    "NO_SECRET": lambda stage: None,
+    "INVALID_GRANT": lambda stage: stage.add_user("bob", consents=False),
+    "NO_SCOPE": lambda stage: stage.add_user("bob", scope="openid"),
+    "NO_REFRESH_TOKEN": lambda stage: stage.secrets.add_version(BOBS, ""),
+    "without quotes": lambda stage: stage.secrets.add_version(BOBS, "'quoted'"),
+    "SECRET_DISABLED) → Was it disabled by mistake? Enable it.": lambda stage: stage.secrets.set_state(
+        BOBS, SecretState.DISABLED
+    ),
+}
 
 
-@pytest.mark.parametrize(
-    ("broken", "said"),
-    [
-        (lambda stage: stage.add_user("bob", consents=False), "INVALID_GRANT"),
-        (lambda stage: stage.add_user("bob", scope="openid"), "NO_SCOPE"),
-        (lambda stage: None, "NO_SECRET"),
-        (lambda stage: stage.secrets.add_version(f"{REFRESH_TOKEN_PREFIX}bob", ""), "NO_REFRESH_TOKEN"),
-        (disable_bobs_token, "SECRET_DISABLED) → Was it disabled by mistake? Enable it."),
-        (lambda stage: stage.secrets.add_version(f"{REFRESH_TOKEN_PREFIX}bob", "'quoted'"), "without quotes"),
-    ],
-)
-async def test_users_grant_that_gives_no_token_is_named(google_cloud: Any, broken: BreakStage, said: str) -> None:
+async def test_users_grant_that_gives_no_token_is_named(google_cloud: Any) -> None:
     async with stage_and_api(google_cloud) as (stage, _):
-        broken(stage)
-        found = failures(await lines_of(stage, user="bob"))
-    assert ["grant bob"] == list(found)
-    assert said in found["grant bob"]
+        for said, broken in BREAK_BOBS_GRANT.items():
+            broken(stage)
+            found = failures(await lines_of(stage, user="bob"))
+            assert ["grant bob"] == list(found), said
+            assert said in found["grant bob"]
 
 
 # by REST
@@ -338,34 +321,33 @@ async def test_users_grant_that_gives_no_token_is_named(google_cloud: Any, broke
 ENABLED = {"state": "ENABLED"}
 
 
-@pytest.mark.parametrize(
-    ("service", "answer", "subject", "state", "said"),
-    [
-        ("serviceusage", (200, ENABLED), "API enabled", State.OK, ""),
-        ("serviceusage", (200, {"state": "DISABLED"}), "API enabled", State.FAILED, "gcloud services enable"),
-        ("serviceusage", (403, {}), "API enabled", State.NOT_CHECKED, "roles/serviceusage"),
-        ("cloudscheduler", (200, ENABLED), "schedule", State.OK, ""),
-        ("cloudscheduler", (200, {"state": "PAUSED"}), "schedule", State.FAILED, "gcloud scheduler jobs resume"),
-        ("cloudscheduler", (200, ENABLED | {"status": {"code": 7}}), "schedule", State.FAILED, "code 7"),
-        ("cloudscheduler", (404, {}), "schedule", State.FAILED, "there is no job archive-job-retry-resume in here"),
-        ("cloudscheduler", (403, {}), "schedule", State.NOT_CHECKED, "roles/cloudscheduler"),
-        ("iam", (404, {}), f"subscription {PUSH}", State.FAILED, "push@example.invalid, which is not there"),
-        ("iam", (200, {"disabled": True}), f"subscription {PUSH}", State.FAILED, "which is disabled"),
-        ("iam", (403, {}), f"subscription {PUSH}", State.OK, "pushes as push@example.invalid"),
-    ],
-)
-async def test_what_google_says_by_rest_is_told(
-    google_cloud: Any, service: str, answer: tuple[int, Any], subject: str, state: State, said: str
-) -> None:
-    async def get(url: str) -> tuple[int, Any]:
-        return answer if url.startswith(f"https://{service}.googleapis.com/") else (200, ENABLED)
+BY_REST: list[tuple[str, tuple[int, Any], str, State, str]] = [
+    ("serviceusage", (200, ENABLED), "API enabled", State.OK, ""),
+    ("serviceusage", (200, {"state": "DISABLED"}), "API enabled", State.FAILED, "gcloud services enable"),
+    ("serviceusage", (403, {}), "API enabled", State.NOT_CHECKED, "roles/serviceusage"),
+    ("cloudscheduler", (200, ENABLED), "schedule", State.OK, ""),
+    ("cloudscheduler", (200, {"state": "PAUSED"}), "schedule", State.FAILED, "gcloud scheduler jobs resume"),
+    ("cloudscheduler", (200, ENABLED | {"status": {"code": 7}}), "schedule", State.FAILED, "code 7"),
+    ("cloudscheduler", (404, {}), "schedule", State.FAILED, "there is no job archive-job-retry-resume in here"),
+    ("cloudscheduler", (403, {}), "schedule", State.NOT_CHECKED, "roles/cloudscheduler"),
+    ("iam", (404, {}), f"subscription {PUSH}", State.FAILED, "push@example.invalid, which is not there"),
+    ("iam", (200, {"disabled": True}), f"subscription {PUSH}", State.FAILED, "which is disabled"),
+    ("iam", (403, {}), f"subscription {PUSH}", State.OK, "pushes as push@example.invalid"),
+]
 
+
+async def test_what_google_says_by_rest_is_told(google_cloud: Any) -> None:
     dead = types.DeadLetterPolicy(dead_letter_topic=f"projects/{google_cloud['project']}/topics/{DEAD}")
     async with stage_and_api(google_cloud) as (stage, _), admin_of(stage) as admin:
         await admin.push_again("https://run.invalid/", "push@example.invalid", dead_letter_policy=dead)
-        lines = {line.subject: line for line in await lines_of(stage, get=get, region="here")}
-    assert state == lines[subject].state
-    assert said in f"{lines[subject].detail} {lines[subject].remedy}"
+        for service, answer, subject, state, said in BY_REST:
+
+            async def get(url: str, service: str = service, answer: tuple[int, Any] = answer) -> tuple[int, Any]:
+                return answer if url.startswith(f"https://{service}.googleapis.com/") else (200, ENABLED)
+
+            lines = {line.subject: line for line in await lines_of(stage, get=get, region="here")}
+            assert state == lines[subject].state, (service, answer)
+            assert said in f"{lines[subject].detail} {lines[subject].remedy}"
 
 
 class Signed(Credentials):
@@ -424,19 +406,19 @@ async def test_missing_index_is_named(google_cloud: Any) -> None:
     assert "none for state, userId, reason, callsCounted" in found["indexes for ops"]
 
 
-@pytest.mark.parametrize(
-    ("host", "api", "subject"),
-    [
-        ("PUBSUB_EMULATOR_HOST", "pubsub", f"topic {FAILED}"),
-        ("FIRESTORE_EMULATOR_HOST", "firestore", "due entries"),
-        ("SECRET_MANAGER_EMULATOR_HOST", "secretmanager", f"client file {OAUTH_CLIENT}"),
-    ],
-)
-async def test_api_that_is_switched_off_is_named(google_cloud: Any, host: str, api: str, subject: str) -> None:
+SWITCHED_OFF = [
+    ("PUBSUB_EMULATOR_HOST", "pubsub", f"topic {FAILED}"),
+    ("FIRESTORE_EMULATOR_HOST", "firestore", "due entries"),
+    ("SECRET_MANAGER_EMULATOR_HOST", "secretmanager", f"client file {OAUTH_CLIENT}"),
+]
+
+
+async def test_api_that_is_switched_off_is_named(google_cloud: Any) -> None:
     off = (grpc.StatusCode.PERMISSION_DENIED, "This API has not been used in project 1 before or it is disabled.")
     async with stage_and_api(google_cloud) as (stage, _), refusing(*off) as address:
-        found = failures(await lines_of(stage, {host: address}))
-    assert f"gcloud services enable {api}.googleapis.com --project=" in found[subject]
+        for host, api, subject in SWITCHED_OFF:
+            found = failures(await lines_of(stage, {host: address}))
+            assert f"gcloud services enable {api}.googleapis.com --project=" in found[subject]
 
 
 async def test_key_of_secrets_that_is_disabled_is_named(google_cloud: Any) -> None:
