@@ -33,14 +33,15 @@ anything = st.recursive(
     max_leaves=5,
 )
 
+_job_names = st.sampled_from(("", "archiveJobs/")).flatmap(lambda at: job_ids.map(lambda job: at + job))
 events = st.fixed_dictionaries(
     {
-        "archiveJobId": st.sampled_from(("", "archiveJobs/")).flatmap(lambda at: job_ids.map(lambda job: at + job)),
+        "archiveJobId": _job_names,
         "userId": user_ids,
     },
     optional={
         "credentialId": user_ids | st.none(),
-        "rootArchiveJobId": job_ids | st.none(),
+        "rootArchiveJobId": _job_names | st.none(),
         "attempt": st.integers(min_value=0) | st.integers(0, 9).map(float) | st.none(),
         "failedAt": moments.map(lambda moment: moment.isoformat()) | st.none(),
         "theirs": anything,

@@ -113,7 +113,7 @@ def test_every_field_of_a_sound_event_is_read(event: dict[str, Any]) -> None:
         job_id=event["archiveJobId"].removeprefix("archiveJobs/"),
         user_id=event["userId"],
         credential_id=event.get("credentialId") or event["userId"],
-        root_job_id=event.get("rootArchiveJobId") or "",
+        root_job_id=(event.get("rootArchiveJobId") or "").removeprefix("archiveJobs/"),
         retries_before=min(int(event.get("attempt") or 0), ATTEMPT_MAX),
         failed_at=failed_at or START,
         published_at=START,

@@ -23,6 +23,7 @@ from handlers.google.secret_manager import SecretStore, SecretVersion
 from handlers.settings import Settings, from_environment
 from local.google_apis import MARK
 from local.grpc_service import serving
+from tests.e2e.wires import Wire
 from tests.unit.fakes import grpc_error
 from tests.unit.process import ROOT, run
 
@@ -156,38 +157,12 @@ async def test_error_with_long_trailers_is_read_at_once(google: Fixture) -> None
         await google.topic.publish(b"{}", {})
 
 
-class Wire:
-    """Passes bytes on, until it is silent: a machine between the two that has gone."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._open: list[asyncio.Event] = []
-
-    def silence(self) -> None:
-        for each in self._open:
-            each.set()
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        silent = asyncio.Event()
-        self._open.append(silent)
-        there, back = await asyncio.open_connection("127.0.0.1", self._port)
-
-        async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-            while chunk := await source.read(1 << 16):
-                if silent.is_set():
-                    await asyncio.Event().wait()
-                sink.write(chunk)
-
-        await asyncio.wait([asyncio.create_task(pump(reader, back)), asyncio.create_task(pump(there, writer))])
-
-
 @pytest.mark.timeout(90)
 async def test_keepalive_gives_up_a_dead_connection(google: Fixture) -> None:
     """The ping after 30 s of silence goes unanswered, and a call that waits for its answer ends with the connection."""
     wire = Wire(google.port)
-    async with await asyncio.start_server(wire.serve, "127.0.0.1", 0) as server:
-        address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        clients = GoogleClients(Account(), settings(SECRET_MANAGER_EMULATOR_HOST=address))
+    async with wire.listening() as port:
+        clients = GoogleClients(Account(), settings(SECRET_MANAGER_EMULATOR_HOST=f"127.0.0.1:{port}"))
         secrets = await clients.secret_manager()
         request = AccessSecretVersionRequest(name="projects/p/secrets/s/versions/latest")
         await secrets.access_secret_version(request, retry=None, timeout=5)

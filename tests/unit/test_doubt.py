@@ -22,15 +22,10 @@ def adoption(job: str) -> Answer:
     ("doubtful", "outcome"),
     [
         (BAD_GATEWAY, RetryLater),
-        ((500, b""), RetryLater),
-        (google_error(504, "DEADLINE_EXCEEDED"), RetryLater),
-        ((408, b""), RetryLater),
-        ((499, b""), RetryLater),
         (OutcomeUnknown("ServerDisconnectedError"), RetryLater),
         (RuntimeError("unexpected"), RetryLater),
         ((200, b"<html>Welcome"), Fault),
         ((200, {}), Fault),
-        ((204, b""), Fault),
     ],
 )
 async def test_call_in_doubt_is_counted_and_sent_again(instance: Instance, doubtful: Step, outcome: type) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from handlers.domain.outcomes import Deferred, Fault, Retried, RetryLater, Watching
+from handlers.domain.outcomes import Fault, Retried, RetryLater
 from local.google_apis import MARK
 from local.stage import WATCH
 from local.state_answers import SIGNED_URL
-from tests.unit.fakes import START, Answer, cooldown, detail, error_info, google_error, grpc_error
+from tests.unit.fakes import Answer, cooldown, error_info, google_error
 from tests.unit.instance import Instance, LogLines, failed, later, push
 
 TOKEN = f"{MARK}-access"
@@ -74,46 +74,6 @@ async def test_long_error_is_searched_for_a_time_at_its_beginning_only(instance:
     message = f"{later(-1).isoformat()} " * 40_000 + later(60).isoformat()
     instance.script("job", google_error(429, "X", error_info("RESOURCE_EXHAUSTED_TIME_BASED"), message=message))
     assert isinstance(await instance.deliver(), RetryLater)
-
-
-async def test_longest_delay_of_google_is_a_deferral_of_31_days(instance: Instance) -> None:
-    delay = detail("RetryInfo", retryDelay="315576000000s")
-    instance.script("job", google_error(429, "RESOURCE_EXHAUSTED", delay))
-    outcome = await instance.deliver()
-    assert isinstance(outcome, Deferred)
-    assert 31 == (outcome.until - START).days
-
-
-async def test_unregistered_callers_are_ours_in_any_capitals(instance: Instance) -> None:
-    instance.script("job", google_error(403, "PERMISSION_DENIED", message="Method doesn't allow Unregistered Callers"))
-    assert isinstance(await instance.deliver(), Fault)
-
-
-@pytest.mark.parametrize(
-    "words", ["The CryptoKeyVersion used to encrypt this is destroyed", "Something else entirely."]
-)
-async def test_precondition_that_is_not_the_secrets_state_is_ours(instance: Instance, words: str) -> None:
-    instance.replace_secret("alice", grpc_error("FAILED_PRECONDITION", words))
-    assert isinstance(await instance.deliver(), Fault)
-
-
-@pytest.mark.parametrize("payload", [f"refresh-token={MARK}", "null", f"{MARK}\u00a0", f"\u2028{MARK}", f"\x1c{MARK}"])
-async def test_payload_that_can_be_no_token_is_ours(instance: Instance, payload: str) -> None:
-    instance.replace_secret("alice", payload)
-    assert isinstance(await instance.deliver(), Fault)
-    assert [] == instance.http.token_forms
-
-
-@pytest.mark.parametrize("moment", ["9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00", "12:34:60" * 100_000])
-async def test_time_outside_of_the_calendar_is_malformed(instance: Instance, moment: str) -> None:
-    assert "MALFORMED_EVENT" == await instance.reason(failed(failedAt=moment))
-
-
-async def test_state_unknown_of_google_is_watched_on(instance: Instance) -> None:
-    await instance.watch()
-    instance.clock.wait(301)
-    instance.http.state_scripts = {"job": [(200, {"state": "UNKNOWN"})]}
-    assert isinstance(await instance.watch(), Watching)
 
 
 async def test_control_characters_are_kept_as_base64(instance: Instance) -> None:

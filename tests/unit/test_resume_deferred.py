@@ -126,7 +126,7 @@ async def test_claimed_entries_hold_up_no_other(instance: Instance) -> None:
 
 
 async def test_run_with_more_than_its_time_allows_has_succeeded() -> None:
-    instance = Instance(HANDLER_DEADLINE_SECONDS="2")
+    instance = Instance(HANDLER_DEADLINE_SECONDS="1")
     await deferred(instance, *(f"job-{number}" for number in range(500)))
 
     async def slow(request: Any) -> None:

