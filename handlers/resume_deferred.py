@@ -46,8 +46,7 @@ class ResumeDeferred(Struct, frozen=True, kw_only=True):
                 break
             wanted = MAX_CONCURRENCY + len(due) - len(fresh)  # what stays due is in the way
             tried |= {one.entry.job_id for one in fresh}
-            putting_back = asyncio.gather(*map(self._put_back, fresh), return_exceptions=True)
-            ends = await deadlines.step("publish", PUBLISHED, putting_back)
+            ends = await deadlines.step("publish", PUBLISHED, self._put_all_back(fresh))
             put_back += ends.count(True)
             faults += [end for end in ends if isinstance(end, BaseException)]
         for detail in unreadable.values():
@@ -56,6 +55,9 @@ class ResumeDeferred(Struct, frozen=True, kw_only=True):
             line.failed("publish")
             raise faults[0]  # when all others are done: one that cannot be published delays nobody
         return Resumed(put_back)
+
+    async def _put_all_back(self, found: list[VersionedEntry]) -> list[bool | BaseException]:
+        return await asyncio.gather(*map(self._put_back, found), return_exceptions=True)
 
     async def _put_back(self, found: VersionedEntry) -> bool:
         attributes = msgspec.json.decode(found.entry.attributes or "{}", type=dict[str, str])

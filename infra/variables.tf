@@ -48,8 +48,13 @@ variable "doubt_pause_seconds" {
   default     = 120
 
   validation {
-    condition     = var.doubt_pause_seconds >= 0.1 && 30 * var.doubt_pause_seconds < 630 + (var.max_delivery_attempts - 7) * 600
-    error_message = "doubt_pause_seconds must be at least 0.1, and thirty times that must be over before an event has had max_delivery_attempts: with the back-off from 10 to 600 seconds, 630 seconds and 600 for each delivery above 7."
+    condition     = var.doubt_pause_seconds >= 0.1
+    error_message = "doubt_pause_seconds must be at least 0.1."
+  }
+
+  validation {
+    condition     = 30 * var.doubt_pause_seconds < 630 + (var.max_delivery_attempts - 7) * 600
+    error_message = "Thirty times doubt_pause_seconds must be less than the time for which an event is delivered: 630 seconds, and 600 for each of max_delivery_attempts above 7."
   }
 }
 

@@ -34,12 +34,31 @@ run "ack_deadline_below_the_lease" {
   expect_failures = [var.ack_deadline_seconds]
 }
 
+run "pause_longer_than_the_deliveries_last" {
+  command = plan
+
+  variables {
+    max_delivery_attempts = 11 # 3,030 seconds, and an hour lies between the second call in doubt and the third
+  }
+
+  expect_failures = [var.doubt_pause_seconds]
+}
+
+run "no_pause" {
+  command = plan
+
+  variables {
+    doubt_pause_seconds = 0
+  }
+
+  expect_failures = [var.doubt_pause_seconds]
+}
+
 run "values_out_of_bounds" {
   command = plan
 
   variables {
     ambiguous_retry             = "hope"
-    doubt_pause_seconds         = 0
     function_timeout_seconds    = 121 # an access token may be good for 120 seconds only
     log_level                   = "WARNING"
     max_delivery_attempts       = 5
@@ -55,7 +74,6 @@ run "values_out_of_bounds" {
 
   expect_failures = [
     var.ambiguous_retry,
-    var.doubt_pause_seconds,
     var.function_timeout_seconds,
     var.log_level,
     var.max_delivery_attempts,
