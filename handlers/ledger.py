@@ -141,6 +141,7 @@ class Ledger:
         return Claimable(found, replace(claimed, updated_at=now, expire_at=now + self._keep))
 
     def _not_yet(self, found: VersionedEntry) -> NotYet | None:
+        """Why a delivery of this job would have to wait, if it would."""
         if found.entry.state == "claimed" and found.age <= found.entry.lease_seconds:
             return NotYet("another delivery of this job is in progress")
         left = self._policy.pause_before(found.entry) - found.age

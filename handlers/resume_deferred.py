@@ -1,6 +1,6 @@
 """The scheduled use case: jobs whose cooldown is over go back to the failed topic, watched ones to the started topic.
 
-due in the ledger ─► open ─► publish the event as it was kept ─► no longer due
+due in the ledger, lease and pause over ─► open ─► publish the event as it was kept ─► no longer due
 
 An event that is published twice, because a run died or two ran at once, is one more delivery of a job that the ledger
 knows: it costs nothing.
@@ -37,11 +37,11 @@ class ResumeDeferred(Struct, frozen=True, kw_only=True):
         unreadable: dict[str, str] = {}
         tried: set[str] = set()
         wanted = MAX_CONCURRENCY
-        while put_back < self.limit and len(faults) < _MAX_FAULTS and deadlines.seconds_left(ANSWERED) > 0:
+        while len(tried) < self.limit and len(faults) < _MAX_FAULTS and deadlines.seconds_left(ANSWERED) > 0:
             due = await deadlines.step("due", PUBLISHED, self.ledger.due(wanted))
             unreadable |= {one.job_id: one.detail for one in due if isinstance(one, Unreadable)}
             entries = [one for one in due if isinstance(one, VersionedEntry)]
-            fresh = [one for one in entries if one.entry.job_id not in tried][: self.limit - put_back]
+            fresh = [one for one in entries if one.entry.job_id not in tried][: self.limit - len(tried)]
             if not fresh and len(due) < wanted:
                 break
             wanted = MAX_CONCURRENCY + len(due) - len(fresh)  # what stays due is in the way
@@ -57,6 +57,7 @@ class ResumeDeferred(Struct, frozen=True, kw_only=True):
         return Resumed(put_back)
 
     async def _put_all_back(self, found: list[VersionedEntry]) -> list[bool | BaseException]:
+        """A coroutine, so that its tasks begin within the step, and have its span."""
         return await asyncio.gather(*map(self._put_back, found), return_exceptions=True)
 
     async def _put_back(self, found: VersionedEntry) -> bool:

@@ -53,8 +53,8 @@ variable "doubt_pause_seconds" {
   }
 
   validation {
-    condition     = 30 * var.doubt_pause_seconds < 630 + (var.max_delivery_attempts - 7) * 600
-    error_message = "Thirty times doubt_pause_seconds must be less than the time for which an event is delivered: 630 seconds, and 600 for each of max_delivery_attempts above 7."
+    condition     = 61 * var.doubt_pause_seconds < 630 + (var.max_delivery_attempts - 7) * 600
+    error_message = "61 times doubt_pause_seconds, which is how long three calls in doubt take, must be less than the time for which an event is delivered: 630 seconds, and 600 for each of max_delivery_attempts above 7."
   }
 }
 

@@ -58,7 +58,7 @@ class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=
     lease_owner: str = field(name="holder", default="")  # random, new for each claim
     lease_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 0  # as a setting can be
     calls_made: _Count = field(name="callsCounted", default=0)  # of archiveJobs.retry, those in doubt included
-    doubts_waited_for: _Count = 0  # calls in doubt whose pause was over when the job was claimed
+    doubts_waited_for: _Count = 0  # calls in doubt whose pause was over when the job was claimed or put back
     new_job_id: Annotated[str, Meta(pattern=rf"^({JOB_ID})?\Z")] = ""
     reason: str = ""  # of a rejection, or COOLDOWN; of the watch the end. Stays when the job is claimed again
     cause: str = ""
@@ -102,10 +102,12 @@ class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=
 
     def answers_kept_event(self) -> bool:
         """Whether a deferral's event is answered by what became of the job. A rejection is one credential's."""
-        try:
-            return self.state != "rejected" or self.is_of(parse_failed(self.event))
-        except MalformedEvent:  # there is none
+        if self.state != "rejected":
             return True
+        try:
+            return self.is_of(parse_failed(self.event))
+        except MalformedEvent:  # it is put back, and rejected as such
+            return False
 
     def is_of(self, job: JobEvent) -> bool:
         """Whether user and credential are the event's."""

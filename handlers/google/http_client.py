@@ -42,7 +42,7 @@ class _CleanConnector(aiohttp.TCPConnector):
 
     It would be taken for the answer to the next request, another user's (https://github.com/aio-libs/aiohttp/issues/13656).
     The next thing to happen on what it returns is the first byte of the request. (A TraceConfig tells that too, for an
-    eighth of a request's CPU.)
+    eighth of a request's instructions.)
     """
 
     async def connect(self, *args: Any, **kwargs: Any) -> Any:

@@ -34,14 +34,22 @@ run "ack_deadline_below_the_lease" {
   expect_failures = [var.ack_deadline_seconds]
 }
 
-run "pause_longer_than_the_deliveries_last" {
+run "pauses_longer_than_the_deliveries_last" {
   command = plan
 
   variables {
-    max_delivery_attempts = 11 # 3,030 seconds, and an hour lies between the second call in doubt and the third
+    max_delivery_attempts = 18 # 7,230 seconds, and the pauses after three calls in doubt are 7,320
   }
 
   expect_failures = [var.doubt_pause_seconds]
+}
+
+run "pauses_as_long_as_the_deliveries_last" {
+  command = plan
+
+  variables {
+    max_delivery_attempts = 19
+  }
 }
 
 run "no_pause" {

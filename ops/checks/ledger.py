@@ -7,6 +7,7 @@ from google.api_core.exceptions import GoogleAPIError
 from google.cloud.firestore_admin_v1.services.firestore_admin.async_client import FirestoreAdminAsyncClient
 from google.cloud.firestore_admin_v1.types import Field
 
+from handlers.domain.decisions import RetryPolicy
 from handlers.domain.outcomes import Misconfigured
 from handlers.google.grpc_errors import to_fault
 from handlers.ports import VersionedEntry
@@ -50,11 +51,20 @@ async def _due(cloud: Cloud, now: datetime) -> list[Line]:
     entries = [one for one in found if isinstance(one, VersionedEntry)]
     broken = [one for one in found if not isinstance(one, VersionedEntry)]
     lines = [failed(subject, one.detail, "Fix or delete this entry; the schedule passes it by.") for one in broken]
-    oldest = min((one.entry.not_before for one in entries if one.entry.not_before), default=now)
+    oldest = min((_due_since(one, cloud.settings.retry_policy) for one in entries), default=now)
     if now - oldest > _PATIENCE:
         said = f"{len(entries)} wait to be put back, the oldest for {span(now - oldest)}"
         lines.append(failed(subject, said, "Look at the schedule's job, and at its function's log lines."))
     return lines or [ok(subject, f"{len(entries)} wait for the next run of the schedule")]
+
+
+def _due_since(found: VersionedEntry, policy: RetryPolicy) -> datetime:
+    """From when on the schedule puts this back: it leaves a lease and a pause to pass."""
+    entry, wait = found.entry, policy.pause_before(found.entry)
+    if entry.state == "claimed":
+        wait = max(wait, entry.lease_seconds)
+    waited = found.written_at + timedelta(seconds=wait)
+    return max(entry.not_before, waited) if entry.not_before else waited
 
 
 async def _searchable(cloud: Cloud) -> list[Line]:

@@ -40,7 +40,7 @@ async def push(http: aiohttp.ClientSession, url: str, event: Mapping[str, Any], 
 
 
 async def deliver(server: FunctionServer, *jobs: str, in_flight: int = 100) -> dict[str, Answered]:
-    """Each job once and so many at a time, of users of the same names."""
+    """Each job once, at most `in_flight` at a time, of users of the same names."""
 
     async def one(http: aiohttp.ClientSession, job: str) -> Answered:
         begun = time.monotonic()

@@ -175,6 +175,19 @@ def test_a_function_that_fails_ends_it_with_1_and_its_own_words(demo: Started, t
     assert re.search(r"- all-goes-well: not over; the function said last: .*client.* absent", output)
 
 
+def test_a_function_that_swallows_events_ends_it_with_1(demo: Started, tmp_path: Path) -> None:
+    swallows = tmp_path / "main.py"
+    swallows.write_text(
+        "import functions_framework.aio\nfrom starlette.responses import Response\n"
+        "@functions_framework.aio.http\n"
+        "async def retry_failed_archive_job(request):\n    return Response(status_code=204)\n"
+    )
+    process = demo(f"--source={swallows}", "--seconds=3", emulators=False)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "all-goes-well: retried was promised" in output
+
+
 def test_a_function_that_cannot_start_ends_it_with_1_and_what_it_said(demo: Started, tmp_path: Path) -> None:
     broken = tmp_path / "main.py"
     broken.write_text("raise SystemExit('the settings are wrong')")

@@ -93,7 +93,7 @@ async def test_a_metadata_server_that_does_not_answer_is_waited_for(stage: Deplo
     jobs = [f"job-{number}" for number in range(5)]
     for job in jobs:
         stage.add_user(job)
-    stage.metadata.script(ANY, itertools.repeat(Silence()))
+    stage.metadata.script(ANY, itertools.cycle((Silence(), Answer(503, b""))))
     server = await stage.start_function()
     delivering = asyncio.create_task(deliver(server, *jobs))
     longest = 0.0
@@ -176,7 +176,7 @@ async def test_a_fault_of_a_service_is_told_at_once_and_a_passing_one_costs_no_r
     # the way out is closed
     for job, target in ways.items():
         port = stage.proxy.close(target)
-        assert 503 == (await deliver(server, job))[job].status
+        assert (503, job) == ((await deliver(server, job))[job].status, job)
         stage.proxy.lead(target, port)
         await until_done(server, job)
     done = ["warm", *failing_once, *ways]

@@ -75,6 +75,11 @@ def _accepted(path: Path, **entry: str) -> str:
     return f"--accepted={path}"
 
 
+async def test_packages_without_known_vulnerabilities_pass(osv: Osv) -> None:
+    code, printed = await _audit(osv)
+    assert code == 0, printed
+
+
 async def test_packages_whose_only_vulnerability_is_accepted_pass_until_its_day_and_all_are_asked_for(
     osv: Osv, tmp_path: Path
 ) -> None:

@@ -69,11 +69,12 @@ async def test_what_keeps_failing_ends_as_a_dead_letter(tmp_path: Path) -> None:
 async def test_an_emulator_is_left_with_nothing_to_push(google_cloud: dict[str, Any]) -> None:
     async with Stage(**google_cloud) as stage:
         await stage.publish(event())
+        pushed = f"projects/{stage.project}/subscriptions/archive-job-failed-1"
+        async with connected(google_cloud["pubsub"]) as (_, subscriber):
+            assert pushed == (await subscriber.get_subscription(subscription=pushed, timeout=5)).name
     async with connected(google_cloud["pubsub"]) as (_, subscriber):
         with pytest.raises(NotFound):
-            await subscriber.get_subscription(
-                subscription=f"projects/{stage.project}/subscriptions/archive-job-failed-1", timeout=5
-            )
+            await subscriber.get_subscription(subscription=pushed, timeout=5)
 
 
 async def test_an_event_waits_for_a_server_whose_json_lines_are_told_from_the_rest_that_it_prints(

@@ -16,6 +16,7 @@ from google.cloud.firestore_admin_v1.types import Field, GetFieldRequest
 from google.cloud.firestore_v1.types import CommitRequest
 from google.pubsub_v1 import SchemaServiceAsyncClient, types
 from google.pubsub_v1.services.schema_service.transports.grpc_asyncio import SchemaServiceGrpcAsyncIOTransport
+from msgspec.structs import replace
 
 from handlers.domain.ledger_entry import LedgerEntry
 from handlers.domain.outcomes import Transient
@@ -209,9 +210,12 @@ async def test_overdue_entry_tells_that_the_schedule_does_not_run(google_cloud: 
     due = NOW - timedelta(hours=3)
     times: Any = {"not_before": due, "updated_at": due, "expire_at": NOW + timedelta(days=1)}
     deferred = LedgerEntry(job_id="job", root_job_id="job", retries_before=0, state="deferred", **times)
-    async with stage_and_api(google_cloud) as (stage, _), cloud_of(stage) as cloud:
-        await cloud.ledger().write(deferred, None)
-        found = failures(await examine(cloud, NOW))
+    now = datetime.now(UTC) + timedelta(hours=3)  # by the store's clock, which tells when an entry was written
+    async with stage_and_api(google_cloud) as (stage, _), cloud_of(stage, DOUBT_PAUSE_SECONDS="120") as cloud:
+        written = await cloud.ledger().write(replace(deferred, state="open", calls_made=2), None)
+        assert {} == failures(await examine(cloud, now - timedelta(minutes=90)))  # an hour's pause, and one of patience
+        await cloud.ledger().write(deferred, written.version)
+        found = failures(await examine(cloud, now))
     assert ["due entries"] == list(found)
     assert "1 wait to be put back, the oldest for 3 h → Look at the schedule's job" in found["due entries"]
 

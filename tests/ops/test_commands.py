@@ -136,12 +136,15 @@ async def test_run_that_is_stopped_loses_nothing_and_releases_the_rest(desk: Des
 
 def test_end_of_the_terminal_stops_a_run() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # or it would end this process where the run does not heed it
-    with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor() as thread:
-        connection = thread.submit(silent.accept)
-        connection.add_done_callback(lambda _: os.kill(os.getpid(), signal.SIGHUP))
-        ran = here("list", "--project", "p", FIRESTORE_EMULATOR_HOST=f"127.0.0.1:{silent.getsockname()[1]}")
-        connection.result()[0].close()
-    signal.signal(signal.SIGHUP, before)
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor() as thread:
+            silent.settimeout(30)
+            connection = thread.submit(silent.accept)
+            connection.add_done_callback(lambda _: os.kill(os.getpid(), signal.SIGHUP))
+            ran = here("list", "--project", "p", FIRESTORE_EMULATOR_HOST=f"127.0.0.1:{silent.getsockname()[1]}")
+            connection.result()[0].close()
+    finally:
+        signal.signal(signal.SIGHUP, before)
     assert 130 == ran.code
 
 

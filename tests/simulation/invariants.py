@@ -121,6 +121,7 @@ class Judge:
         self._waiting: dict[str, float] = {}  # jobs of which all that was heard since then is that they are deferred
         self._entries: dict[str, Entry] = {}
         self._written_at: dict[str, float] = defaultdict(lambda: _NEVER)
+        self._lease_over: dict[str, float] = defaultdict(lambda: _NEVER)  # of the latest claim
         self._owners: dict[str, str] = {}  # → the delivery that calls itself so
         self._deferred: dict[str, list[list[float]]] = defaultdict(list)  # job → spells, from and to
         self._takeovers: dict[str, int] = defaultdict(int)
@@ -178,6 +179,8 @@ class Judge:
         waits = after.state in ("open", "claimed") and doubts > self._doubts_waited_for[job]
         self._pause_over[job] = at + self._pause(after, doubts) if waits else _NEVER
         self._written_at[job] = at
+        if after.claims > before.claims:
+            self._lease_over[job] = at + after.lease_seconds
         self._entries[job] = after
 
     def _before(self, effect: Written) -> Entry:
@@ -473,8 +476,7 @@ class Judge:
         elif effect.status == 500 and not self._was_ours(begun, job):
             self._breaks(at, f"{delivery}: was answered with 500, though no fault was ours: {effect.outcome}")
         if effect.status == 503 and begun > max(self._terms.settled_at, self._pause_over[job]):
-            lease_over = self._written_at[job] + entry.lease_seconds if entry.state == "claimed" else _NEVER
-            self._put_off.append((effect, lease_over))
+            self._put_off.append((effect, self._lease_over[job] if entry.state == "claimed" else _NEVER))
         holds = self._holds(delivery, entry)
         if holds and self._was_undisturbed(delivery, ("firestore", "account"), since=at - _TIME_TO_GIVE_BACK):
             self._breaks(at, f"{job}: {delivery} was answered, and its claim stayed behind")

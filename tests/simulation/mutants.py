@@ -34,7 +34,7 @@ from handlers.watch_job import WatchJob
 from tests.simulation.grants import TOKEN_URI
 from tests.simulation.world import World
 
-MOST_SCHEDULES = 3000  # within which each of them has to be found
+MOST_SCHEDULES = 3000  # from a hint on, within which each of them has to be found
 
 
 class _Changed:
@@ -361,6 +361,15 @@ class DeferralEndsWithAnothersRejection(_WithLedger):
         async def record(self, claim: Claim, entry: LedgerEntry) -> Any:
             ended = entry.done(claim.stored.written_at) if entry.state == "rejected" else entry
             return await self.part.record(claim, ended)
+
+
+class PutBackBeginsTheLeaseAnew(_WithStore):
+    """The schedule writes the claim of a delivery that died as if it were made now."""
+
+    class Change(_Changed):
+        async def write(self, entry: LedgerEntry, version: Any, link: LedgerEntry | None = None) -> Any:
+            held = replace(entry, lease_seconds=150) if entry.state == "claimed" else entry
+            return await self.part.write(held, version, link)
 
 
 class DeferralWithoutItsEvent(_WithLedger):
@@ -716,6 +725,7 @@ MUTANTS: Mapping[type[Container], str] = {
     DeferralEndsWithItsClaim: "vanished",
     DeferralEndsWithItsOutcome: "vanished",
     DeferralEndsWithAnothersRejection: "that was kept is gone",
+    PutBackBeginsTheLeaseAnew: "was put off, though nothing was wrong",
     DeferralWithoutItsEvent: "vanished",
     DeferralWithoutItsTime: "without the time of the failure",
     StopsAtWhatItCannotRead: "raised ValueError",
@@ -749,6 +759,7 @@ HINTS: Mapping[type[Container], int] = {
     EndsTwice: 929,
     ForgetsAJobAfterADeath: 109,
     DeferralEndsWithAnothersRejection: 202_933,
+    PutBackBeginsTheLeaseAnew: 3_042_771,
     DeferralEndsWithItsClaim: 91,
     DeferralEndsWithItsOutcome: 886,
     IgnoresSigterm: 76,

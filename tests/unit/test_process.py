@@ -13,6 +13,15 @@ from tests.unit.process import run
 ON = {"GOOGLE_CLOUD_PROJECT": "a-project"}
 
 
+def test_wrong_settings_end_the_start_with_one_message() -> None:
+    ended = run("import main", RETRY_BUDGET="many")
+    assert 1 == ended.returncode
+    [line] = map(json.loads, ended.stderr.splitlines())
+    told = line["message"].splitlines()
+    assert ["The settings are wrong:", "- GOOGLE_CLOUD_PROJECT has to be set."] == told[:2]
+    assert (3, "ERROR") == (len(told), line["severity"])
+
+
 @pytest.mark.parametrize("traces", ["none", "otlp"])
 def test_start_opens_no_socket_and_starts_no_thread(traces: str) -> None:
     """What is built before the framework forks its workers does not survive it. A started server says one line."""

@@ -125,6 +125,14 @@ async def test_claimed_entries_hold_up_no_other(instance: Instance) -> None:
     assert Resumed(70) == await instance.resume()
 
 
+async def test_entries_with_a_call_in_doubt_hold_up_no_other(instance: Instance) -> None:
+    await deferred(instance, *(f"job-{number}" for number in range(70)))
+    for number in range(60):
+        instance.script(f"job-{number}", OutcomeUnknown("words"))
+        assert isinstance(await instance.deliver(failed(f"job-{number}")), RetryLater)
+    assert Resumed(10) == await instance.resume()
+
+
 async def test_run_with_more_than_its_time_allows_has_succeeded() -> None:
     instance = Instance(HANDLER_DEADLINE_SECONDS="1")
     await deferred(instance, *(f"job-{number}" for number in range(500)))
