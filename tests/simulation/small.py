@@ -34,6 +34,7 @@ _FROZEN_A_MINUTE = "freezes for a minute"  # more than any call may take, and le
 _ENDS = "gets SIGTERM"
 _RESUMES_AFTER, _RESUMES_EVERY = 5.0, 300.0  # seconds: after the end of a cooldown, and from one run to the next
 _MOST_RESUMES = 6
+_RESUMES_AT_THE_END = 14  # for longer than the longest pause, an hour, once all who stood still are awake
 _MOST_SECONDS = 86_400.0
 _MOST_STEPS = 20_000
 
@@ -160,7 +161,7 @@ class SmallWorld:
         self.firestore.deferred = self._schedule_resume
         self._services = Services(self.firestore, self.grants, self.pubsub, self.google)
         self._instances: list[FunctionInstance] = []
-        self._resumes = 0
+        self._resumes, self._most_resumes = 0, _MOST_RESUMES
         for number in range(scenario.instances):
             self._rng.at = scenario.clocks[number]
             self._instances.append(self._started(f"i{number + 1}"))
@@ -172,6 +173,10 @@ class SmallWorld:
         endless = []
         try:
             self.timeline.run(most_seconds=_MOST_SECONDS, most_steps=_MOST_STEPS)
+            if self.firestore.waiting():
+                self._most_resumes = self._resumes + _RESUMES_AT_THE_END
+                self._resume_again()
+                self.timeline.run(most_seconds=_MOST_SECONDS, most_steps=_MOST_STEPS)
         except Endless as error:
             endless.append(str(error))
         self.choices.check()
@@ -252,6 +257,9 @@ class SmallWorld:
     def _resume(self) -> None:
         """A run of the schedule, and another one as long as something waits."""
         self._awake()[0].resume(f"resume-{self._resumes}")
-        if self.firestore.waiting() and self._resumes < _MOST_RESUMES:
-            self._resumes += 1
-            self.timeline.begin(f"resume-{self._resumes}", _RESUMES_EVERY, self._resume)
+        if self.firestore.waiting() and self._resumes < self._most_resumes:
+            self._resume_again()
+
+    def _resume_again(self) -> None:
+        self._resumes += 1
+        self.timeline.begin(f"resume-{self._resumes}", _RESUMES_EVERY, self._resume)
