@@ -195,7 +195,7 @@ def entry_of(fields: Any, epoch: float) -> Entry:
         not_before=fields["notBefore"].timestamp_value.ToNanoseconds() / _SECOND - epoch
         if "notBefore" in fields
         else 0.0,
-        kept=_credential(fields["event"].bytes_value) if "event" in fields else "",
+        kept=_credential(fields["event"].bytes_value) if "event" in fields and "notBefore" in fields else "",
         unknown=text(LATER_FIELD),
     )
 
