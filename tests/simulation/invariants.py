@@ -634,8 +634,8 @@ def _is_run(delivery: str) -> bool:
 
 def _is_no_longer_due(before: Entry, after: Entry) -> bool:
     """Whether nothing else is written: the event of what was deferred once is published, or its outcome."""
-    lease = after.lease_seconds  # that of a lapsed claim does not begin anew
-    return bool(before.not_before) and after == replace(before, not_before=0.0, kept="", lease_seconds=lease)
+    others = {"lease_seconds": after.lease_seconds, "unknown": after.unknown}  # judged by themselves
+    return bool(before.not_before) and after == replace(before, not_before=0.0, kept="", **others)
 
 
 def _is_of(entry: Entry, event: EventPublished) -> bool:
