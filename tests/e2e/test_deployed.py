@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
@@ -56,11 +55,7 @@ async def test_a_failed_job_is_retried_through_the_only_way_out(google_cloud: An
 async def test_a_deferred_job_comes_back_by_the_schedule(stage: DeployedStage) -> None:
     await stage.start_function()
     schedule = await stage.start_function(target=RESUME)
-
-    def cools_down() -> Any:
-        yield google_errors.cooldown(datetime.now(UTC) + timedelta(seconds=1.5))
-
-    stage.google.script_retry("job", cools_down())
+    stage.google.script_retry("job", google_errors.cools_down(1.5))
     await stage.publish(EVENT)
     await stage.until(lambda: any(line["outcome"] == "deferred" for line in stage.deliveries))
     async with aiohttp.ClientSession() as http:

@@ -38,6 +38,7 @@ from tests.simulation.record import (
     Trouble,
     Verdict,
     Written,
+    is_run,
 )
 
 _LATER_PAUSES = 30  # times the first
@@ -187,22 +188,22 @@ class Judge:
         return effect.before or Entry(state="open")
 
     def _illegal(self, effect: Written, before: Entry, after: Entry) -> Iterator[str]:
-        delivery, is_run = effect.delivery, _is_run(effect.delivery)
+        delivery, by_schedule = effect.delivery, is_run(effect.delivery)
         if after.attempt < before.attempt or (after.calls < before.calls and not self._is_adopted(effect.job)):
             yield "the ledger forgot a retry that was counted"
         if after.unknown != before.unknown and effect.before:
             yield "a field was lost that this version does not know"
         if before.state == "deferred" and after.state != "deferred" and effect.at < before.not_before:
             yield "a deferral ended before its time"
-        if after.state == "rejected" and not is_run and before.kept not in (after.kept, after.credential):
+        if after.state == "rejected" and not by_schedule and before.kept not in (after.kept, after.credential):
             yield f"the event of {before.kept} that was kept is gone, and {after.credential} was rejected"
-        if _is_no_longer_due(before, after) and (is_run or before.state != "claimed"):
-            if is_run and before.state in ("open", "claimed"):
+        if _is_no_longer_due(before, after) and (by_schedule or before.state != "claimed"):
+            if by_schedule and before.state in ("open", "claimed"):
                 yield from self._illegal_wait(effect, before)
             return
         if before.state == "retried":
             yield "a final answer was overwritten"
-        elif is_run:
+        elif by_schedule:
             if before.state not in ("deferred", "open") or after.state != "open":
                 yield f"the schedule made {before.state} {after.state}"
             yield from self._illegal_wait(effect, before)
@@ -627,15 +628,15 @@ def _ends_another_claim(before: Entry, after: Entry) -> bool:
     return is_claim or (after.state == "open" and after.claims == before.claims + 1)
 
 
-def _is_run(delivery: str) -> bool:
-    """Whether this is no delivery, but a run of the schedule."""
-    return delivery.startswith("resume")
-
-
 def _is_no_longer_due(before: Entry, after: Entry) -> bool:
     """Whether nothing else is written: the event of what was deferred once is published, or its outcome."""
-    others = {"lease_seconds": after.lease_seconds, "unknown": after.unknown}  # judged by themselves
-    return bool(before.not_before) and after == replace(before, not_before=0.0, kept="", **others)
+    if not before.not_before or after.lease_seconds not in (before.lease_seconds, 0):
+        return False
+    others = {
+        "lease_seconds": after.lease_seconds,
+        "unknown": after.unknown,
+    }  # what is lost is judged apart
+    return after == replace(before, not_before=0.0, kept="", **others)
 
 
 def _is_of(entry: Entry, event: EventPublished) -> bool:

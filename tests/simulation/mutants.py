@@ -34,7 +34,7 @@ from handlers.watch_job import WatchJob
 from tests.simulation.grants import TOKEN_URI
 from tests.simulation.world import World
 
-MOST_SCHEDULES = 3000  # from a hint on, within which each of them has to be found
+MOST_SCHEDULES = 3000  # of a search for a mutant, which begins at its hint
 
 
 class _Changed:

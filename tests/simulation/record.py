@@ -15,6 +15,11 @@ DELIVERY: ContextVar[str] = ContextVar("DELIVERY", default="")  # which delivery
 SIGNATURE = "simulatedDelivery"  # of a delivery, on what it writes and publishes
 
 
+def is_run(delivery: str) -> bool:
+    """Whether this is no delivery, but a run of the schedule."""
+    return delivery.startswith("resume")
+
+
 class Effect(Struct, frozen=True):
     at: float
 

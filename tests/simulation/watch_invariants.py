@@ -9,7 +9,7 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 
-from tests.simulation.record import Effect, Entry, EventPublished, FaultOfOurs, Verdict, Written
+from tests.simulation.record import Effect, Entry, EventPublished, FaultOfOurs, Verdict, Written, is_run
 from tests.simulation.states import ENDS
 from tests.simulation.watch_record import (
     EndTold,
@@ -56,7 +56,7 @@ def strays(effects: Sequence[Effect]) -> list[str]:
         for effect in effects
         if isinstance(effect, Written)
         and effect.delivery
-        and not effect.delivery.startswith("resume")
+        and not is_run(effect.delivery)
         and is_watchs(effect.delivery) != isinstance(effect, Kept)
     ]
 
