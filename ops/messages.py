@@ -25,6 +25,9 @@ ONLY_BY_NAME = frozenset({Reason.MALFORMED_EVENT, UNREADABLE, *_REOPENED})
 _DEAD_LETTER = "CloudPubSubDeadLetterSource"
 _ADDED = ("CloudPubSubDeadLetter", "googclient_schema")
 
+# Subscriptions of the watch (infra/watch.tf). What they gave up on can be read as a failed event, and is none.
+_WATCHED = ("archive-job-started-watch", "archive-job-retried-watch")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingMessage:
@@ -119,14 +122,18 @@ def dead_letter_reader(now: datetime, event_max_age: timedelta) -> Read:
             expired = event.failed_at and now - event.failed_at > event_max_age
             reason = str(Reason.EVENT_EXPIRED) if expired else UNDELIVERED
         deliveries = attributes.get(f"{_DEAD_LETTER}DeliveryCount", "")
+        source = attributes.get(f"{_DEAD_LETTER}Subscription", "")
+        obstacle = _obstacle(message.data, attributes)
+        if source in _WATCHED:
+            obstacle = "it tells of a running job: publish it to archive-job-started instead"
         return PendingMessage(
             message_id=message.message_id,
             arrived_at=_arrived_at(message),
             reason=reason,
             detail=detail,
-            source=attributes.get(f"{_DEAD_LETTER}Subscription", ""),
+            source=source,
             deliveries=int(deliveries) if deliveries.isdecimal() else 0,
-            obstacle=_obstacle(message.data, attributes),
+            obstacle=obstacle,
             data=message.data,
             attributes={name: value for name, value in attributes.items() if not name.startswith(_ADDED)},
             **known,

@@ -48,6 +48,13 @@ def test_dead_letter_keeps_data_and_own_attributes(data: bytes, own: dict[str, s
     assert (data, own) == (read.data, read.attributes)
 
 
+@pytest.mark.parametrize("source", ["archive-job-started-watch", "archive-job-retried-watch"])
+def test_dead_letter_of_the_watch_is_no_failed_job(source: str) -> None:
+    given_up = message(failed(), **ADDED | {"CloudPubSubDeadLetterSourceSubscription": source})
+    assert "publish it to archive-job-started" in dead_letter_reader(NOW, timedelta(days=14))(given_up).obstacle
+    assert "" == dead(failed()).obstacle
+
+
 @given(st.binary())
 def test_rejection_keeps_its_event_byte_for_byte(data: bytes) -> None:
     read = read_rejection(message(rejection(data, NOW, Reason.MALFORMED_EVENT)))
