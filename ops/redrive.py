@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from handlers.domain.events import timestamp
+from handlers.domain.ledger_entry import LedgerEntry
 from handlers.domain.outcomes import Misconfigured, Reason, Transient
 from handlers.ledger import reopen
 from handlers.ports import Conflict, Publisher, Store, UnreadableEntry
@@ -202,9 +203,9 @@ class Redrive:
         while message.reopens and self.store:
             try:
                 found = await self.store.load(message.job_id)
-                if found is None:
+                if found is None or _is_untouched(found.entry):
                     return (
-                        "the ledger knows no such job: is this the function's database? Or the event's own "
+                        "the ledger knows no call for this job: is this the function's database? Or the event's own "
                         "`attempt` uses up the budget: publish it with the right one"
                     )
                 entry = found.entry
@@ -220,3 +221,8 @@ class Redrive:
                 continue
             return ""  # reopened; or claimed or answered anew since, so it has had its other try
         return ""
+
+
+def _is_untouched(entry: LedgerEntry) -> bool:
+    """Known as a retry's new job alone: what rejected its event was the event's own `attempt`."""
+    return entry.state == "open" and not entry.claim_count

@@ -146,6 +146,10 @@ def _next(found: VersionedEntry, policy: RetryPolicy, now: datetime, left: timed
     match entry.state:
         case "open" if entry.not_before:
             return "The scheduled run puts its event back."
+        case "open" if not entry.claim_count and policy.judge_retries(entry.retries_used):
+            return (
+                "Made by the chain's last retry: if it was reported as failed, it was rejected, without a trace here."
+            )
         case "open" if not entry.claim_count:
             return "Made by a retry; nobody has reported it as failed."
         case "open":
@@ -191,8 +195,10 @@ def _after_rejection(entry: LedgerEntry) -> str:
     match entry.reason:
         case Reason.OUTCOME_UNKNOWN:
             return f"Waits for a person: an export may be running. If none is: {by_name}"
-        case Reason.RETRY_BUDGET_EXHAUSTED if entry.chain_calls_in_doubt:
+        case Reason.RETRY_BUDGET_EXHAUSTED if entry.calls_in_doubt:
             return f"Done. An export may be running. If Google carried out none of its calls in doubt: {by_name}"
+        case Reason.RETRY_BUDGET_EXHAUSTED if entry.chain_calls_in_doubt:
+            return "Done. An export of an earlier call may be running: look before the user starts a new one."
         case Reason.EVENT_EXPIRED | Reason.RETRY_BUDGET_EXHAUSTED:
             return "Done. The user needs a new export."
         case Reason.REAUTHORIZATION_REQUIRED:

@@ -365,10 +365,14 @@ async def test_of_two_copies_of_a_rejection_one_reopens(desk: Desk) -> None:
 
 
 @only_embedded
-async def test_job_that_the_ledger_does_not_know_is_skipped(desk: Desk) -> None:
-    topic = FakeTopic()
-    run = await redriven(desk, MemoryStore(), topic, USED_UP)
-    assert ["the ledger knows no such job"] == [one.why.partition(":")[0] for one in run.skipped]
+@pytest.mark.parametrize("known", [False, True], ids=["unknown", "a retry's new job"])
+async def test_job_that_the_ledger_has_no_call_of_is_skipped(desk: Desk, known: bool) -> None:
+    """Its event was rejected for its own `attempt`, which leaves no trace, and would be again."""
+    store, topic = MemoryStore(), FakeTopic()
+    if known:
+        await store.write(entry(USED_UP, state="open", claim_count=0, retries_before=3), None)
+    run = await redriven(desk, store, topic, USED_UP)
+    assert ["the ledger knows no call for this job"] == [one.why.partition(":")[0] for one in run.skipped]
     assert ([], 1) == (topic.published, len(await desk.waiting(REJECTED, 1)))
 
 

@@ -163,6 +163,10 @@ def by_name(reason: str) -> str:
         ({"state": "deferred", "not_before": NOW}, "Its time has come: the next scheduled run puts its event back."),
         ({"state": "open", "not_before": NOW}, "The scheduled run puts its event back."),
         ({"state": "open", "claim_count": 0}, "Made by a retry; nobody has reported it as failed."),
+        (
+            {"state": "open", "claim_count": 0, "retries_before": 3},
+            "Made by the chain's last retry: if it was reported as failed, it was rejected, without a trace here.",
+        ),
         ({"state": "rejected", "reason": "EVENT_EXPIRED"}, "Done. The user needs a new export."),
         (
             {"state": "rejected", "reason": "RETRY_BUDGET_EXHAUSTED", "retries_before": 3},
@@ -170,6 +174,10 @@ def by_name(reason: str) -> str:
         ),
         (
             {"state": "rejected", "reason": "RETRY_BUDGET_EXHAUSTED", "in_doubt_before": 1},
+            "Done. An export of an earlier call may be running: look before the user starts a new one.",
+        ),
+        (
+            {"state": "rejected", "reason": "RETRY_BUDGET_EXHAUSTED", "calls_made": 1},
             "Done. An export may be running. If Google carried out none of its calls in doubt: "
             + by_name("RETRY_BUDGET_EXHAUSTED"),
         ),
