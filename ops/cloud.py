@@ -51,15 +51,13 @@ class Cloud:
     @property
     def store(self) -> FirestoreStore | None:
         """None where the ledger is in the function's own memory."""
-        is_there = self.settings.retry_ledger == "firestore"
-        return FirestoreStore(self.clients.firestore, self.settings) if is_there else None
+        return self.ledger() if self.settings.retry_ledger == "firestore" else None
 
-    def ledger(self) -> FirestoreStore:
-        """Raises CliError where nobody can read it."""
-        store = self.store
-        if store is None:
+    def ledger(self, suffix: str = "") -> FirestoreStore:
+        """The retry ledger's entries, or with its suffix the watch's. Raises CliError where nobody can read them."""
+        if self.settings.retry_ledger != "firestore":
             raise CliError("With RETRY_LEDGER=memory the ledger is in the function's own process: nobody can read it.")
-        return store
+        return FirestoreStore(self.clients.firestore, self.settings, suffix)
 
     async def subscriber(self) -> Any:
         return await self.clients.client(SubscriberAsyncClient, self.settings.pubsub_emulator_host)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from handlers.bootstrap import WATCH_SUFFIX
-from handlers.google.firestore import FirestoreStore
 from handlers.ports import Unreadable
 from handlers.settings import Settings
 from ops.checks import State
@@ -99,7 +98,7 @@ async def story(settings: Settings, job_id: str, *, as_json: bool) -> int:
     async with connected(settings) as cloud:
         with report.progress("reading the ledger"):
             chain = await chain_of(cloud.ledger(), job_id)
-            watch = FirestoreStore(cloud.clients.firestore, settings, WATCH_SUFFIX)
+            watch = cloud.ledger(WATCH_SUFFIX)
             watched = await watches_of(watch, list(map(job_id_of, chain)) or [job_id])
     if not chain and not watched:
         raise CliError(_unknown(job_id, settings))

@@ -18,8 +18,8 @@ def full_name(settings: Settings, secret: str) -> str:
     return secret if "/" in secret else f"projects/{settings.google_cloud_project}/secrets/{secret}"
 
 
-async def count_secrets(cloud: Cloud, prefix: str) -> int:
-    """Secrets whose id begins with it. Raises Transient or Misconfigured."""
+async def count_secrets(cloud: Cloud, prefix: str, without: str) -> int:
+    """Secrets whose id begins with it, and goes on with something else. Raises Transient or Misconfigured."""
     parent, _, start = full_name(cloud.settings, prefix).partition("/secrets/")
     # a filter matches anywhere in the name (https://cloud.google.com/secret-manager/docs/filtering)
     request = ListSecretsRequest(parent=parent, filter=f"name:{start}", page_size=_MAX_PAGE)
@@ -27,8 +27,9 @@ async def count_secrets(cloud: Cloud, prefix: str) -> int:
         client = await cloud.clients.secret_manager(_location(parent))
         return sum(
             [
-                secret.name.rpartition("/")[2].startswith(start)
+                name.startswith(start) and name != start + without
                 async for secret in await client.list_secrets(request, **_CALL)
+                for name in [secret.name.rpartition("/")[2]]
             ]
         )
     except GoogleAPIError as error:

@@ -68,11 +68,12 @@ class GrantChecks:
 
     async def secrets(self) -> list[Line]:
         prefix = self._settings.refresh_token_secret_prefix
-        subject, number = f"secrets {prefix}…", await count_secrets(self._cloud, prefix)
+        subject = f"secrets {prefix}…"
+        number = await count_secrets(self._cloud, prefix, self._settings.canary_credential)
         if number:
             return [ok(subject, f"{number} of them")]
         remedy = "Is REFRESH_TOKEN_SECRET_PREFIX the product's? Is it the right project?"
-        return [failed(subject, "there is none: no user has a refresh token", remedy)]
+        return [failed(subject, "there is none of a user's: nobody has a refresh token", remedy)]
 
     async def canary(self) -> list[Line]:
         credential = self._settings.canary_credential

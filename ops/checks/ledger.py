@@ -7,10 +7,11 @@ from google.api_core.exceptions import GoogleAPIError
 from google.cloud.firestore_admin_v1.services.firestore_admin.async_client import FirestoreAdminAsyncClient
 from google.cloud.firestore_admin_v1.types import Field
 
+from handlers.bootstrap import WATCH_SUFFIX
 from handlers.domain.decisions import RetryPolicy
 from handlers.domain.outcomes import Misconfigured
 from handlers.google.grpc_errors import to_fault
-from handlers.ports import VersionedEntry
+from handlers.ports import Store, VersionedEntry
 from ops.checks import BOOTSTRAP, Check, Line, failed, not_checked, ok
 from ops.cloud import Cloud
 from ops.ledger_search import LedgerSearch
@@ -26,9 +27,12 @@ def ledger_checks(cloud: Cloud, now: datetime) -> list[tuple[str, Check]]:
     where = f"ledger {settings.firestore_database}/{settings.retry_ledger_collection}"
     if cloud.store is None:
         return [(where, lambda: _in_memory("ledger"))]
+    entries, looks, policy = cloud.ledger(), cloud.ledger(WATCH_SUFFIX), settings.retry_policy
+    watched: list[tuple[str, Check]] = [("due looks", lambda: _due(looks, "due looks", policy, now))]
     return [
         (where, lambda: _entries(cloud, where)),
-        ("due entries", lambda: _due(cloud, now)),
+        ("due entries", lambda: _due(entries, "due entries", policy, now)),
+        *(watched if settings.watch == "on" else []),
         ("indexes for ops", lambda: _searchable(cloud)),
         ("ledger's expiry", lambda: _expiry(cloud)),
     ]
@@ -44,14 +48,13 @@ async def _entries(cloud: Cloud, where: str) -> list[Line]:
     return [ok(where, f"{number} entries")]
 
 
-async def _due(cloud: Cloud, now: datetime) -> list[Line]:
+async def _due(store: Store, subject: str, policy: RetryPolicy, now: datetime) -> list[Line]:
     """Entries are due until the schedule has put them back: the oldest one tells whether it runs."""
-    subject = "due entries"
-    found = await cloud.ledger().due(now, _DUE_READ)
+    found = await store.due(now, _DUE_READ)
     entries = [one for one in found if isinstance(one, VersionedEntry)]
     broken = [one for one in found if not isinstance(one, VersionedEntry)]
     lines = [failed(subject, one.detail, "Fix or delete this entry; the schedule passes it by.") for one in broken]
-    oldest = min((_due_since(one, cloud.settings.retry_policy) for one in entries), default=now)
+    oldest = min((_due_since(one, policy) for one in entries), default=now)
     if now - oldest > _PATIENCE:
         said = f"{len(entries)} wait to be put back, the oldest for {span(now - oldest)}"
         lines.append(failed(subject, said, "Look at the schedule's job, and at its function's log lines."))

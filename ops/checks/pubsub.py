@@ -38,7 +38,7 @@ class PubSubChecks:
                 return [not_checked(subject, "it is not there: the watch is not deployed")]
             return [failed(subject, "it is not there", BOOTSTRAP)]
         lines = [ok(subject)]
-        pushes = [one for one in await self._subscriptions(topic) if one.push_config.push_endpoint]
+        pushes = await self._pushes(topic)
         if not pushes:
             lines.append(failed(f"push from {topic}", "no subscription pushes it to the function", DEPLOY))
         for subscription in pushes:
@@ -90,7 +90,7 @@ class PubSubChecks:
 
     async def _heard(self, topic: str, otherwise: str) -> list[Line]:
         subject = f"subscriptions of {_short(topic)}"
-        names = [_short(one.name) for one in await self._subscriptions(topic)]
+        names = [_short(name) for name in await self._subscriptions(topic)]
         return [ok(subject, ", ".join(names)) if names else failed(subject, f"there is none: {otherwise}", BOOTSTRAP)]
 
     async def _schema(self, topic: str, found: Topic, sample: bytes) -> Line:
@@ -128,14 +128,23 @@ class PubSubChecks:
             raise to_fault(error, f"looking for topic {topic}") from None
         return found
 
-    async def _subscriptions(self, topic: str) -> list[Any]:
-        publisher, subscriber = await self._cloud.clients.publisher(), await self._cloud.subscriber()
+    async def _subscriptions(self, topic: str) -> list[str]:
+        """Their full names. Those of a product may be in a project of its own, whose settings nobody here may see."""
+        publisher = await self._cloud.clients.publisher()
         try:
-            pages = await publisher.list_topic_subscriptions(topic=self._name(topic), **_CALL)
-            names = [name async for name in pages]
-            return [await subscriber.get_subscription(subscription=name, **_CALL) for name in names]
+            return [name async for name in await publisher.list_topic_subscriptions(topic=self._name(topic), **_CALL)]
         except GoogleAPIError as error:
             raise to_fault(error, f"listing the subscriptions of {topic}") from None
+
+    async def _pushes(self, topic: str) -> list[Any]:
+        """The project's own subscriptions that push."""
+        names, subscriber = await self._subscriptions(topic), await self._cloud.subscriber()
+        own = [name for name in names if name.startswith(f"projects/{self._project}/")]
+        try:
+            found = [await subscriber.get_subscription(subscription=name, **_CALL) for name in own]
+        except GoogleAPIError as error:
+            raise to_fault(error, f"reading the subscriptions of {topic}") from None
+        return [one for one in found if one.push_config.push_endpoint]
 
     def _name(self, topic: str) -> str:
         return topic if "/" in topic else f"projects/{self._project}/topics/{topic}"

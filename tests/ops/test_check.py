@@ -77,7 +77,7 @@ async def test_sound_project_has_no_complaint(google_cloud: Any) -> None:
     assert {} == failures(lines)
     told = {line.subject: line.detail for line in lines if line.state is State.OK}
     assert "the token endpoint knows this client" == told[f"client file {OAUTH_CLIENT}"]
-    assert "2 of them" == told[f"secrets {REFRESH_TOKEN_PREFIX}…"]
+    assert "1 of them" == told[f"secrets {REFRESH_TOKEN_PREFIX}…"]
     assert "gives a token; scopes: dataportability.myactivity.search" == told["grant alice"]
     assert "time-based: myactivity.search" == told["access type alice"]
     assert "reachable (answers 401 UNAUTHENTICATED CREDENTIALS_MISSING" in told[f"API {api.url}"]
@@ -181,6 +181,26 @@ async def test_broken_topic_or_subscription_is_named(google_cloud: Any, broken: 
     assert said in found[subject]
 
 
+async def test_subscription_in_another_project_is_named_and_not_read(google_cloud: Any) -> None:
+    """A product's own, whose settings an operator may not see: this one would be a complaint."""
+    async with (
+        stage_and_api(google_cloud) as (stage, _),
+        pubsub(stage.environment["PUBSUB_EMULATOR_HOST"]) as (_, subscriber),
+    ):
+        for topic in (FAILED, RETRIED):
+            theirs = types.Subscription(
+                name=f"projects/the-product/subscriptions/theirs-{topic}",
+                topic=f"projects/{stage.project}/topics/{topic}",
+                push_config=types.PushConfig(push_endpoint="http://127.0.0.1:9/"),
+            )
+            await subscriber.create_subscription(request=theirs, timeout=SECONDS)
+        lines = await lines_of(stage)
+    assert {} == failures(lines)
+    assert [f"theirs-{RETRIED}" in line.detail for line in lines if line.subject == f"subscriptions of {RETRIED}"] == [
+        True
+    ]
+
+
 async def test_watch_that_nobody_is_told_of_is_named(google_cloud: Any) -> None:
     async with stage_and_api(google_cloud) as (stage, api), admin_of(stage) as admin:
         started, ended = api.settings["STARTED_TOPIC"], api.settings["ENDED_TOPIC"]
@@ -216,7 +236,9 @@ async def test_overdue_entry_tells_that_the_schedule_does_not_run(google_cloud: 
         assert {} == failures(await examine(cloud, now - timedelta(minutes=90)))  # an hour's pause, and one of patience
         await cloud.ledger().write(deferred, written.version)
         found = failures(await examine(cloud, now))
-    assert ["due entries"] == list(found)
+        await cloud.ledger("Watch").write(replace(deferred, job_id="watched"), None)
+        with_look = failures(await examine(cloud, now))
+    assert (["due entries"], ["due entries", "due looks"]) == (list(found), list(with_look))
     assert "1 wait to be put back, the oldest for 3 h → Look at the schedule's job" in found["due entries"]
 
 
@@ -272,8 +294,14 @@ async def test_broken_client_file_is_named(google_cloud: Any) -> None:
             assert said in found[f"client file {OAUTH_CLIENT}"]
 
 
-async def test_wrong_prefix_is_named(google_cloud: Any) -> None:
-    async with stage_and_api(google_cloud, REFRESH_TOKEN_SECRET_PREFIX="other-") as (stage, _):
+@pytest.mark.parametrize("canary", ["", "canary"])
+async def test_wrong_prefix_is_named(google_cloud: Any, canary: str) -> None:
+    async with stage_and_api(google_cloud, REFRESH_TOKEN_SECRET_PREFIX="other-", CANARY_CREDENTIAL=canary) as (
+        stage,
+        _,
+    ):
+        if canary:
+            stage.secrets.add_version(f"other-{canary}", f"{MARK}-made-up")
         found = failures(await lines_of(stage))
     assert ["secrets other-…"] == list(found)
     assert "REFRESH_TOKEN_SECRET_PREFIX" in found["secrets other-…"]
