@@ -6,7 +6,7 @@ resource "google_cloud_scheduler_job" "resume" {
   description      = "Puts deferred retries back when their time has come."
   schedule         = var.resume_schedule
   time_zone        = "Etc/UTC"
-  attempt_deadline = "${var.function_timeout_seconds}s"
+  attempt_deadline = "${max(15, var.function_timeout_seconds)}s" # the least that Cloud Scheduler takes
 
   http_target {
     http_method = "POST"

@@ -268,8 +268,8 @@ variable "token_hosts" {
   default     = []
 
   validation {
-    condition     = alltrue([for host in var.token_hosts : can(regex("^[a-z0-9.-]+(:[0-9]+)?$", host))])
-    error_message = "token_hosts must be host names such as oauth.example.com."
+    condition     = alltrue([for host in var.token_hosts : can(regex("^[a-z0-9.-]+$", host))])
+    error_message = "token_hosts must be host names such as oauth.example.com, without a port."
   }
 }
 
@@ -296,7 +296,7 @@ variable "watch_interval_seconds" {
   default     = 300
 
   validation {
-    condition     = var.watch_interval_seconds >= 0.1
-    error_message = "watch_interval_seconds must be at least 0.1."
+    condition     = var.watch_interval_seconds >= 0.1 && var.watch_interval_seconds <= 86400
+    error_message = "watch_interval_seconds must be from 0.1 to 86400."
   }
 }

@@ -10,6 +10,7 @@ resource "google_project_service" "this" {
     "dataportability.googleapis.com",
     "firestore.googleapis.com",
     "iam.googleapis.com",
+    "iamcredentials.googleapis.com", # to act as the product (README.md)
     "logging.googleapis.com",
     "monitoring.googleapis.com",
     "pubsub.googleapis.com",

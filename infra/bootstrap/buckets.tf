@@ -2,7 +2,7 @@
 locals {
   # what it holds; days after which an object, or one that was replaced, is deleted
   buckets = {
-    source    = { days = 365, replaced_days = 30 }   # the functions' archives, and which were verified; only the pipeline writes here
+    source    = { days = null, replaced_days = 30 }  # the functions' archives, and which were verified: a rollback may want any; only the pipeline writes here
     state     = { days = null, replaced_days = 365 } # of infra/
     submitted = { days = 30, replaced_days = 1 }     # what people send to Cloud Build, and the reports of the tests
   }

@@ -1,6 +1,6 @@
-# What `ops check` may look at after a deployment. It runs packages of others, and so with an account of its own that reads
-# settings alone; of secrets and of the ledger it says that it is not allowed to see them. On the project, since what is
-# looked for may not be there.
+# What `ops check` may look at: settings alone. After a deployment it runs packages of others, and so with an account of its
+# own; of secrets and of the ledger it says there that it is not allowed to see them. Operators run it by hand. On the
+# project, since what is looked for may not be there.
 resource "google_project_iam_custom_role" "check" {
   role_id     = "archiveJobRetryCheck"
   title       = "Archive job retry: check"
@@ -24,7 +24,14 @@ resource "google_project_iam_custom_role" "check" {
 }
 
 resource "google_project_iam_member" "check" {
+  for_each = merge({ check = local.members["check"] }, { for member in var.operators : member => member })
+
   project = var.project_id
   role    = "projects/${var.project_id}/roles/${google_project_iam_custom_role.check.role_id}"
-  member  = local.members["check"]
+  member  = each.value
+}
+
+moved {
+  from = google_project_iam_member.check
+  to   = google_project_iam_member.check["check"]
 }

@@ -36,7 +36,7 @@ run "other_values" {
     labels            = { team = "privacy" }
     min_instances     = 1
     source_generation = 1700000000000001
-    token_hosts       = ["oauth.example.com", "localhost:8080"]
+    token_hosts       = ["oauth.example.com", "localhost"]
     tracing           = "https://collector.example:4318"
   }
 

@@ -95,3 +95,17 @@ run "values_out_of_bounds" {
     var.watch_interval_seconds,
   ]
 }
+
+run "values_that_the_function_refuses" {
+  command = plan
+
+  variables {
+    token_hosts            = ["oauth.example.com:8080"]
+    watch_interval_seconds = 86401
+  }
+
+  expect_failures = [
+    var.token_hosts,
+    var.watch_interval_seconds,
+  ]
+}

@@ -159,12 +159,12 @@ MISTAKES = (
         "archive-job-failed may rest anywhere",
     ),
     Mistake(
-        "archives for ever",
+        "submissions for ever",
         "bootstrap/buckets.tf",
         "for_each = each.value.days[*]",
         "for_each = []",
         rules.what_is_old_is_deleted,
-        "archive-job-retry-source grows for ever",
+        "archive-job-retry-submitted grows for ever",
     ),
     Mistake(
         "images for ever",
