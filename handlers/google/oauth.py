@@ -32,6 +32,9 @@ _REFRESH_TOKEN = re.compile(
 )
 
 _BLANKS = " \t\r\n"
+# Of Google's own token endpoints. Elsewhere on its hosts anybody can store what is sent: Cloud Storage takes uploads by
+# POST (https://cloud.google.com/storage/docs/uploading-objects).
+_TOKEN_PATHS = ("/token", "/oauth2/v3/token", "/oauth2/v4/token", "/o/oauth2/token")
 
 CONSENT = "Ask the user for consent again, and store the new refresh token."
 ENABLE = f"Was it disabled by mistake? Enable it. Else: {CONSENT}"
@@ -78,7 +81,8 @@ def _is_token_host(uri: str, token_hosts: frozenset[str]) -> bool:
         return False
     if host in ("localhost", "127.0.0.1", "::1"):
         return parts.scheme in ("http", "https")
-    known = host.endswith(".googleapis.com") or host == "accounts.google.com" or host in token_hosts
+    googles = host.endswith(".googleapis.com") or host == "accounts.google.com"
+    known = host in token_hosts or (googles and parts.path in _TOKEN_PATHS and not parts.query)
     return parts.scheme == "https" and known
 
 
