@@ -44,13 +44,27 @@ class Account:
     def _refresh(self) -> None:
         request = partial(Request(), timeout=_REQUEST_TIMEOUT)
         try:
-            credentials = self._credentials or self._lookup(scopes=[_SCOPE], request=request)[0]
+            credentials = self._credentials or _used_while_stale(self._lookup(scopes=[_SCOPE], request=request)[0])
             credentials.refresh(request)
             # compute_engine.Credentials asks the metadata server for it, once: not at the first call of a client
             _ = credentials.universe_domain
         except GoogleAuthError as error:
             raise _to_fault(error) from None
         self._credentials = credentials
+
+
+def _used_while_stale(credentials: Any) -> Any:
+    """Without this gRPC refreshes them at each call, and waits for it, from 225 seconds before they expire."""
+    before_request = credentials.before_request
+
+    def apply(request: Any, method: str, url: str, headers: Any) -> None:
+        if credentials.token_state is TokenState.STALE:
+            credentials.apply(headers)
+        else:
+            before_request(request, method, url, headers)
+
+    credentials.before_request = apply
+    return credentials
 
 
 def _to_fault(error: GoogleAuthError) -> Transient | Misconfigured:

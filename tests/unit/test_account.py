@@ -5,11 +5,12 @@ import json
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
+import google.auth.credentials
 import pytest
-from google.auth.credentials import TokenState
 from google.auth.exceptions import DefaultCredentialsError, RefreshError, TransportError
 
 from handlers.domain.outcomes import Misconfigured, Transient
@@ -17,13 +18,11 @@ from handlers.google.account import Account
 from tests.unit.process import run
 
 
-class Credentials:
-    """As google-auth's: fresh once they are refreshed."""
-
-    universe_domain = "googleapis.com"
+class Credentials(google.auth.credentials.Credentials):
+    """Fresh once they are refreshed."""
 
     def __init__(self, error: Exception | None = None) -> None:
-        self.token_state = TokenState.INVALID
+        super().__init__()  # type: ignore[no-untyped-call]
         self.error = error
         self.refreshed = 0
 
@@ -31,7 +30,12 @@ class Credentials:
         self.refreshed += 1
         if self.error:
             raise self.error
-        self.token_state = TokenState.FRESH
+        self.token = f"token-{self.refreshed}"
+        self.expires_in(3599)
+
+    def expires_in(self, seconds: float) -> None:
+        """google-auth's times are in UTC, and do not say so."""
+        self.expiry = datetime.now(UTC).replace(tzinfo=None) + timedelta(seconds=seconds)
 
 
 async def fault(account: Account) -> Exception:
@@ -77,10 +81,15 @@ async def test_stale_credentials_are_used_while_they_are_refreshed() -> None:
     credentials = Credentials()
     account = Account(lambda **_: (credentials, "p"))
     await account.credentials()
-    credentials.token_state = TokenState.STALE
+    credentials.expires_in(200)
     credentials.error = RefreshError("down", retryable=True)  # type: ignore[no-untyped-call]
     assert credentials is await account.credentials()
-    credentials.token_state = TokenState.INVALID
+    headers: dict[str, str] = {}
+    credentials.before_request(None, "POST", "https://pubsub.googleapis.com", headers)  # as gRPC does at each call
+    assert {"authorization": "Bearer token-1"} == headers
+    credentials.expires_in(-1)
+    with pytest.raises(RefreshError):
+        credentials.before_request(None, "POST", "https://pubsub.googleapis.com", headers)
     assert isinstance(await fault(account), Transient)
     credentials.error = None
     assert credentials is await account.credentials()
