@@ -136,8 +136,6 @@ class UserTokens:
         raise Misconfigured(f"{said}, for the canary too")
 
     async def _current_client(self) -> OAuthClient:
-        if self._client:
-            return self._client
         client: OAuthClient = await asyncio.shield(self._flights.join("", self._read_client))
         return client
 

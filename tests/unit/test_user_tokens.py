@@ -1,12 +1,14 @@
 """Access tokens: fetched once for all who wait, cached while they live, and got from the secret each time."""
 
 import asyncio
+import itertools
 import json
 from typing import Any
 
 import pytest
 
 from handlers.domain.outcomes import Rejected, Retried, RetryLater, Transient
+from handlers.google.single_flight import SingleFlight
 from handlers.google.user_tokens import UserTokens
 from handlers.ports import AccessToken
 from local.google_apis import MARK
@@ -31,6 +33,19 @@ async def get(instance: Instance, credential: str = "alice") -> AccessToken:
 
 def granted(name: str, **fields: Any) -> Answer:
     return 200, {"access_token": f"{MARK}-{name}"} | fields
+
+
+async def test_flight_that_has_landed_is_joined_by_nobody() -> None:
+    """Its result is older than whoever asks now, even before the loop has told that it is done."""
+    flights, numbers = SingleFlight(), itertools.count()
+
+    async def fetch() -> int:
+        return next(numbers)
+
+    first = flights.join("key", fetch)
+    await asyncio.sleep(0)  # it runs, and what it calls when it is done comes after this
+    assert (0, None) == (first.result(), flights.under_way("key"))
+    assert 1 == await flights.join("key", fetch)
 
 
 async def test_token_is_cached_while_it_lives(instance: Instance) -> None:
