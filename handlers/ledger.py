@@ -24,7 +24,7 @@ from handlers.domain.decisions import RetryPolicy
 from handlers.domain.events import JobEvent
 from handlers.domain.ledger_entry import LedgerEntry
 from handlers.domain.outcomes import Throttled, Transient
-from handlers.ports import Conflict, Store, Unreadable, VersionedEntry
+from handlers.ports import Conflict, Store, Unreadable, UnreadableEntry, VersionedEntry
 
 _T = TypeVar("_T")
 
@@ -180,8 +180,14 @@ class Ledger:
             if not found or found.entry.lease_owner != claim.entry.lease_owner:
                 raise LeaseLost
             version = found.version
-            if link and await self._load(link.job_id):
-                link = None  # the new job is known already
+            if link and await self._is_known(link.job_id):
+                link = None
+
+    async def _is_known(self, job_id: str) -> bool:
+        try:
+            return await self._load(job_id) is not None
+        except UnreadableEntry:
+            return True
 
     async def keep(self, job: JobEvent, found: VersionedEntry | None, entry: LedgerEntry) -> None:
         """Write an entry that waits or is ended, without a claim: of two that come at once, either will do."""

@@ -17,7 +17,7 @@ from handlers.google.clients import GoogleClients
 from handlers.google.firestore import FirestoreStore
 from handlers.ledger import Claim, Claimable, LeaseLost, Ledger, NoCallNeeded, NotYet, reopen
 from handlers.memory_store import MemoryStore
-from handlers.ports import Conflict, Store, Unreadable, VersionedEntry
+from handlers.ports import Conflict, Store, Unreadable, UnreadableEntry, VersionedEntry
 from handlers.settings import from_environment
 from tests.unit.fakes import START, Clock
 
@@ -305,6 +305,26 @@ async def test_conflict_without_a_known_new_job_keeps_its_link() -> None:
     new = await store.load("new")
     assert new
     assert ("root", 2) == (new.entry.root_job_id, new.entry.retries_used)
+
+
+class UnreadableNewJob(MemoryStore):
+    """Has an entry of the new job that a later release wrote."""
+
+    async def load(self, job_id: str) -> VersionedEntry | None:
+        if job_id == "new":
+            raise UnreadableEntry("of a later release")
+        return await super().load(job_id)
+
+    async def write(self, entry: LedgerEntry, version: Any, link: LedgerEntry | None = None) -> VersionedEntry:
+        if link:
+            raise Conflict
+        return await super().write(entry, version)
+
+
+async def test_unreadable_entry_of_the_new_job_costs_no_answer() -> None:
+    store = UnreadableNewJob()
+    claim = await claimed(ledger(store))
+    assert "new" == (await ledger(store).record(claim, claim.entry.retried("new"))).entry.new_job_id
 
 
 # a claim in doubt is withdrawn
