@@ -94,8 +94,11 @@ class _JobRetry:
             return RetryLater(found.detail)
         entry = found.found.entry
         if entry.state == "deferred" and by_event:
-            return await self._announcer.reject(entry.merged(self._job).rejected(by_event))
-        if entry.state == "deferred" and not entry.is_of(self._job):
+            rejected = entry.merged(self._job).rejected(by_event)
+            return await self._announcer.reject(replace(rejected, updated_at=self._use_case.now()))
+        if entry.state == "deferred" and (
+            not entry.is_of(self._job) or self._job.retries_before > entry.retries_before
+        ):
             data, attributes = event_to_keep(self._delivery, self._job, self._use_case.now())
             kept = replace(entry.merged(self._job), event=data, attributes=attributes)
             replaced = await self._step("record", RECORDED, self._use_case.ledger.replace_kept(found.found, kept))
@@ -169,7 +172,7 @@ class _JobRetry:
         except Transient as late:
             answer = OutcomeUnknown(str(late))
         except Exception as bug:  # before or after the request was sent: it counts
-            answer = OutcomeUnknown(f"unexpected {type(bug).__name__} in archiveJobs.retry: a bug")
+            answer = OutcomeUnknown(f"unexpected {type(bug).__name__} in archiveJobs.retry: a bug", ours=True)
             log.exception(answer.detail)
         self._line.count("calls", not isinstance(answer, NotSent))
         self._line.count("callsUnknown", isinstance(answer, OutcomeUnknown))

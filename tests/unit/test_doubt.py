@@ -23,7 +23,7 @@ def adoption(job: str) -> Answer:
     [
         (BAD_GATEWAY, RetryLater),
         (OutcomeUnknown("ServerDisconnectedError"), RetryLater),
-        (RuntimeError("unexpected"), RetryLater),
+        (RuntimeError("unexpected"), Fault),
         ((200, b"<html>Welcome"), Fault),
         ((200, {}), Fault),
     ],

@@ -230,6 +230,27 @@ async def test_deferral_for_the_same_credential_stays(instance: Instance) -> Non
     assert b'"theirs": "first"' in entry.event
 
 
+async def test_deferral_is_replaced_where_an_event_knows_of_more_retries(instance: Instance) -> None:
+    """Of two events of one job the larger attempt counts."""
+    instance.script("job", cooldown(later(HOUR)), NEW)
+    await instance.deliver()
+    assert isinstance(await instance.deliver(failed(attempt=2)), Deferred)
+    instance.clock.wait(HOUR)
+    await instance.resume()
+    [put_back] = instance.published("archive-job-failed")
+    await instance.deliver(put_back)
+    assert (2, 3) == (put_back["attempt"], instance.retried[0]["attempt"])
+
+
+async def test_rejection_of_an_event_of_a_deferred_job_has_its_own_time(instance: Instance) -> None:
+    instance.script("job", cooldown(later(HOUR)))
+    await instance.deliver()
+    for _ in range(2):
+        instance.clock.wait(60)
+        await instance.deliver(failed(attempt=3), attempt=2)
+    assert ["2026-11-23T18:01:00.000Z", "2026-11-23T18:02:00.000Z"] == [one["rejectedAt"] for one in instance.rejected]
+
+
 async def test_rejection_for_one_credential_leaves_anothers_deferral_due(instance: Instance) -> None:
     instance.script("job", cooldown(later(HOUR)), NEW)
     await instance.deliver(failed())
