@@ -22,7 +22,7 @@ from handlers.domain.events import Delivery, JobEvent, MalformedEvent, encode, k
 from handlers.domain.ledger_entry import LedgerEntry
 from handlers.domain.messages import ArchiveJobEnded
 from handlers.domain.outcomes import Ended, Fault, Outcome, Rejection, RetryLater, Watching
-from handlers.ledger import CLOCK_SKEW, Claimable, Ledger, NoCallNeeded, NotYet
+from handlers.ledger import CLOCK_SKEW, Claimable, Ledger, NotYet
 from handlers.ports import AccessToken, JobStates, Publisher, Tokens, VersionedEntry
 from handlers.steps import ANSWERED, PREPARED, PUBLISHED, RECORDED, Deadlines, send_with_token
 from handlers.telemetry.logging import LogLine
@@ -79,21 +79,18 @@ class _Look:
 
     async def outcome(self) -> Outcome:
         known = await self._step("look", PREPARED, self._use_case.ledger.look(self._job))
-        match known:
-            case NotYet(detail):
-                return RetryLater(detail)
-            case Claimable(None):
-                return await self._keep(None, known.entry, self._came_at + self._use_case.interval)
-            case Claimable(VersionedEntry() as found):
-                return await self._look(found)
-            case NoCallNeeded(VersionedEntry(entry) as found) if entry.not_before:
-                if not entry.is_of(self._job):  # the latest credential is the one to look with
-                    kept = self._kept(entry, entry.not_before)
-                    await self._step("record", RECORDED, self._use_case.ledger.replace_kept(found, kept))
-                return Watching(entry.not_before)
-            case NoCallNeeded(VersionedEntry(entry)):
-                return Ended(entry.reason, entry.cause)  # published before it was written
-        raise AssertionError(known)
+        if isinstance(known, NotYet):
+            return RetryLater(known.detail)
+        if isinstance(known, Claimable):
+            first = self._came_at + self._use_case.interval
+            return await (self._look(known.found) if known.found else self._keep(None, known.entry, first))
+        entry = known.found.entry
+        if not entry.not_before:
+            return Ended(entry.reason, entry.cause)  # published before it was written
+        if not entry.is_of(self._job):  # the latest credential is the one to look with
+            kept = self._kept(entry, entry.not_before)
+            await self._step("record", RECORDED, self._use_case.ledger.replace_kept(known.found, kept))
+        return Watching(entry.not_before)
 
     async def _look(self, found: VersionedEntry) -> Outcome:
         """The job's age is measured on the store's clock."""
@@ -110,8 +107,10 @@ class _Look:
                 ended_at = export_time or ended_at
             case Rejection(reason, _, cause):
                 state, cause = "" if age < _NEW else "UNKNOWN", cause or reason
-            case Cooldown(until):
-                return await self._keep(found, found.entry, until)
+            case Cooldown(until) if age < _GIVEN_UP:
+                return await self._keep(found, found.entry, min(until, found.read_at + _GIVEN_UP - age))
+            case Cooldown():
+                state = "UNKNOWN"
             case _:
                 return RetryLater("no answer to the look")
         if not state and age >= _GIVEN_UP:

@@ -387,6 +387,11 @@ async def test_look_that_google_holds_back_is_made_when_it_says(instance: Instan
     assert Ended("COMPLETE") == await put_back(instance)
 
 
+@pytest.mark.parametrize(("days", "outcome"), [(14, Watching(later(DAY + INTERVAL))), (15, Ended("UNKNOWN"))])
+async def test_cooldown_puts_off_no_end_beyond_fifteen_days(instance: Instance, days: int, outcome: Outcome) -> None:
+    assert outcome == await first_look(instance, cooldown(later(30 * DAY)), ago=days * DAY - INTERVAL)
+
+
 async def test_long_delay_of_a_look_is_waited_for(instance: Instance) -> None:
     delay = detail("RetryInfo", retryDelay="7200s")
     outcome = await first_look(instance, google_error(429, "RESOURCE_EXHAUSTED", delay))
