@@ -21,7 +21,7 @@ from handlers.google.clients import GoogleClients
 from handlers.google.data_portability import PortabilityApi
 from handlers.google.firestore import FirestoreStore
 from handlers.google.http_client import Http, HttpClient
-from handlers.google.pubsub import BatchPublisher, TopicPublisher
+from handlers.google.pubsub import TopicPublisher
 from handlers.google.secret_manager import SecretStore
 from handlers.google.user_tokens import UserTokens
 from handlers.ledger import Ledger
@@ -200,7 +200,8 @@ class Container:
         return PortabilityApi(self.http, self.settings.data_portability_api_endpoint)
 
     def topic(self, name: str) -> Publisher:
-        return TopicPublisher(self._publisher, self.settings.google_cloud_project, name)
+        project, client = self.settings.google_cloud_project, self.clients.publisher
+        return TopicPublisher(client, project, name, max_latency=self._max_latency)
 
     @cached_property
     def clients(self) -> Clients:
@@ -209,7 +210,3 @@ class Container:
     @cached_property
     def http(self) -> Http:
         return self._http or HttpClient()
-
-    @cached_property
-    def _publisher(self) -> BatchPublisher:
-        return BatchPublisher(self.clients.publisher, max_latency=self._max_latency)

@@ -12,7 +12,7 @@ from handlers.domain.outcomes import Misconfigured, StepError
 from handlers.google.account import Account
 from handlers.google.clients import GoogleClients
 from handlers.google.firestore import FirestoreStore
-from handlers.google.pubsub import BatchPublisher, TopicPublisher
+from handlers.google.pubsub import TopicPublisher
 from handlers.settings import Settings
 
 LOG_IN = "gcloud auth application-default login"
@@ -45,8 +45,7 @@ class Cloud:
 
     @property
     def failed_topic(self) -> TopicPublisher:
-        publisher = BatchPublisher(self.clients.publisher)
-        return TopicPublisher(publisher, self.settings.google_cloud_project, self.settings.failed_topic)
+        return TopicPublisher(self.clients.publisher, self.settings.google_cloud_project, self.settings.failed_topic)
 
     @property
     def store(self) -> FirestoreStore | None:

@@ -1,4 +1,4 @@
-"""Calls to one destination that come close together go as one.
+"""Calls of one method that come close together go as one.
 
 0 ms    20 ms   40 ms   60 ms   80 ms
  A  B C    D                      E
@@ -37,7 +37,7 @@ class Batcher(Generic[_T]):
 
     def __init__(
         self,
-        call: Callable[[str, list[_T]], Awaitable[Sequence[Any]]],
+        call: Callable[[list[_T]], Awaitable[Sequence[Any]]],
         *,
         size: Callable[[_T], int],
         keys: Callable[[_T], set[str]] = lambda item: set(),
@@ -49,11 +49,11 @@ class Batcher(Generic[_T]):
         self._keys = keys
         self._is_rejection = is_rejection
         self._max_latency = max_latency
-        self._open: dict[str, _Batch[_T]] = {}  # by destination, while its batching window lasts
+        self._open: _Batch[_T] | None = None  # while the batching window lasts
 
-    async def __call__(self, destination: str, item: _T) -> Any:
-        """The answer to this item. `destination` is what a call has one of: a topic, a database."""
-        if batch := self._open.get(destination):
+    async def __call__(self, item: _T) -> Any:
+        """The answer to this item."""
+        if batch := self._open:
             size, keys = self._size(item), self._keys(item)
             if len(batch.items) < MAX_ITEMS and batch.bytes + size <= MAX_BYTES and batch.keys.isdisjoint(keys):
                 answer = asyncio.get_running_loop().create_future()
@@ -66,32 +66,32 @@ class Batcher(Generic[_T]):
                     if batch.sent == 1 or not self._is_rejection(error):
                         raise
         else:
-            self._open_window(destination)
-        [alone] = await self._call(destination, [item])
+            self._open_window()
+        [alone] = await self._call([item])
         return alone
 
-    def _open_window(self, destination: str) -> None:
+    def _open_window(self) -> None:
         """In a context of its own: a batch is no single delivery's."""
-        self._open[destination] = _Batch()
-        asyncio.get_running_loop().call_later(self._max_latency, self._close_window, destination, context=Context())
+        batch = self._open = _Batch[_T]()
+        asyncio.get_running_loop().call_later(self._max_latency, self._close_window, batch, context=Context())
 
-    def _close_window(self, destination: str) -> None:
+    def _close_window(self, batch: _Batch[_T]) -> None:
         """Send what somebody waits for. Where nobody does, the next item goes at once."""
-        batch = self._open.pop(destination)
+        self._open = None
         batch.items = [(item, answer) for item, answer in batch.items if not answer.cancelled()]
         if batch.items:
-            self._open_window(destination)
-            sending = asyncio.create_task(self._send(destination, batch))
+            self._open_window()
+            sending = asyncio.create_task(self._send(batch))
             for _, answer in batch.items:  # the last one that is cancelled ends the call
                 answer.add_done_callback(
                     lambda _: all(each.cancelled() for _, each in batch.items) and sending.cancel()
                 )
 
-    async def _send(self, destination: str, batch: _Batch[_T]) -> None:
+    async def _send(self, batch: _Batch[_T]) -> None:
         batch.sent = len(batch.items)
         waiting = [answer for _, answer in batch.items]
         try:
-            found = await self._call(destination, [item for item, _ in batch.items])
+            found = await self._call([item for item, _ in batch.items])
             for answer, one in list(zip(waiting, found, strict=True)):
                 if not answer.done():
                     answer.set_result(one)

@@ -102,9 +102,9 @@ class FirestoreStore:
             writes.append(self._write(link, None))
         try:
             try:
-                [first, *_] = await self._commit(self._database, writes)
+                [first, *_] = await self._commit(writes)
             except Aborted:
-                [[first, *_]] = await _ABORTED(self._send)(self._database, [writes])
+                [[first, *_]] = await _ABORTED(self._send)([writes])
         except (AlreadyExists, FailedPrecondition, NotFound):
             raise Conflict from None
         except GoogleAPIError as error:
@@ -112,10 +112,10 @@ class FirestoreStore:
         written_at = first.ToDatetime(UTC)
         return VersionedEntry(entry, first, written_at, written_at)
 
-    async def _send(self, database: str, groups: list[list[Any]]) -> Sequence[Any]:
+    async def _send(self, groups: list[list[Any]]) -> Sequence[Any]:
         """Each group's update times."""
         client = await self._client()
-        request = CommitRequest.wrap(_Commit(database=database, writes=chain.from_iterable(groups)))
+        request = CommitRequest.wrap(_Commit(database=self._database, writes=chain.from_iterable(groups)))
         answer = await client.commit(request, retry=None, timeout=_TIMEOUT, metadata=self._metadata)
         times = (result.update_time for result in CommitResponse.pb(answer).write_results)
         return [list(islice(times, len(writes))) for writes in groups]

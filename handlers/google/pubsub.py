@@ -20,31 +20,24 @@ _ATTRIBUTES_MAX = 100  # of one message (https://cloud.google.com/pubsub/quotas#
 _Request, _Response, _Message = PublishRequest.pb(), PublishResponse.pb, PubsubMessage.pb()
 
 
-class BatchPublisher:
-    """Publishes messages, those that come close together as one call for each topic."""
-
-    def __init__(self, client: Client, *, max_latency: float = MAX_LATENCY) -> None:
-        self._client = client
-        self.publish = Batcher(self._send, size=_Message.ByteSize, is_rejection=is_rejection, max_latency=max_latency)
-
-    async def _send(self, topic: str, messages: list[Any]) -> Sequence[Any]:
-        client = await self._client()
-        request = PublishRequest.wrap(_Request(topic=topic, messages=messages))
-        response = await client.publish(request, retry=_RETRY, timeout=_TIMEOUT)
-        return list(_Response(response).message_ids)
-
-
 class TopicPublisher:
-    """One topic to publish to."""
+    """One topic to publish to. Messages that come close together go as one call."""
 
-    def __init__(self, publisher: BatchPublisher, project: str, name: str) -> None:
-        self._publisher = publisher
+    def __init__(self, client: Client, project: str, name: str, *, max_latency: float = MAX_LATENCY) -> None:
+        self._client = client
         self.name = name if "/" in name else f"projects/{project}/topics/{name}"
+        self._together = Batcher(self._send, size=_Message.ByteSize, is_rejection=is_rejection, max_latency=max_latency)
 
     async def publish(self, data: bytes, attributes: Mapping[str, str]) -> None:
         traced = {**attributes, **message_context()}
         message = _Message(data=data, attributes=traced if len(traced) <= _ATTRIBUTES_MAX else attributes)
         try:
-            await self._publisher.publish(self.name, message)
+            await self._together(message)
         except GoogleAPIError as error:
             raise to_fault(error, f"publishing to {self.name}") from None
+
+    async def _send(self, messages: list[Any]) -> Sequence[Any]:
+        client = await self._client()
+        request = PublishRequest.wrap(_Request(topic=self.name, messages=messages))
+        response = await client.publish(request, retry=_RETRY, timeout=_TIMEOUT)
+        return list(_Response(response).message_ids)

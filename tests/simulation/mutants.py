@@ -261,9 +261,9 @@ class _Joining(_Changed):
 
     async def commit(self, request: Any, **options: Any) -> Any:
         self.options = options
-        return await self.together("", request)
+        return await self.together(request)
 
-    async def send(self, destination: str, requests: list[Any]) -> list[Any]:
+    async def send(self, requests: list[Any]) -> list[Any]:
         joined = CommitRequest(database=requests[0].database)
         for request in requests:
             CommitRequest.pb(joined).writes.extend(CommitRequest.pb(request).writes)

@@ -18,7 +18,7 @@ from handlers.domain.outcomes import Misconfigured, Throttled, Transient
 from handlers.google.account import Account
 from handlers.google.clients import GoogleClients
 from handlers.google.grpc_errors import is_rejection, is_transient, to_fault
-from handlers.google.pubsub import BatchPublisher, TopicPublisher
+from handlers.google.pubsub import TopicPublisher
 from handlers.google.secret_manager import SecretStore, SecretVersion
 from handlers.settings import Settings, from_environment
 from local.google_apis import MARK
@@ -91,7 +91,7 @@ class Fixture:
             Account(), settings(PUBSUB_EMULATOR_HOST=address, SECRET_MANAGER_EMULATOR_HOST=address)
         )
         self.secrets = SecretStore(self.clients.secret_manager, "p")
-        self.topic = TopicPublisher(BatchPublisher(self.clients.publisher), "p", "t")
+        self.topic = TopicPublisher(self.clients.publisher, "p", "t")
 
 
 @pytest.fixture
