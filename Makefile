@@ -40,7 +40,7 @@ types: $(READY)
 pytest: $(READY)
 	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-simulate: $(READY) ## SEEDS=1000000 simulated runs with injected faults, FROM=a seed; SEED=543 tells one, WHOLE=1 with every effect; WATCHED=1 runs those with watched jobs; VERSIONS=1 lets releases share the ledger; LIVENESS=1 has faults that never heal; PLANTED=1 looks for every mutant; LAPSES=1 counts claims that lapse unsent
+simulate: $(READY) ## SEEDS=10000 simulated runs with injected faults, FROM=a seed; SEED=543 tells one, WHOLE=1 with every effect; WATCHED=1 runs those with watched jobs; VERSIONS=1 lets releases share the ledger; LIVENESS=1 has faults that never heal; PLANTED=1 looks for every mutant; LAPSES=1 counts claims that lapse unsent
 	@$(BIN)/python -m tests.simulation $(SEEDS:%=--seeds %) $(FROM:%=--from %) $(SEED:%=--seed %) $(WHOLE:1=--whole) $(MUTANT:%=--mutant %) $(WATCHED:1=--watched) $(VERSIONS:1=--versions) $(LIVENESS:1=--liveness) $(PLANTED:1=--planted) $(LAPSES:1=--lapses)
 
 explore: $(READY) ## every schedule of two deliveries within SWITCHES=2 and FAULTS=2, for SECONDS=1800 at most; PLANTED=1 looks for every mutant
@@ -49,7 +49,7 @@ explore: $(READY) ## every schedule of two deliveries within SWITCHES=2 and FAUL
 storm: $(READY) ## STORM_SECONDS=600 of crashes and broken connections, on Google's emulators; VERSIONS=1 with two releases
 	@STORM_SECONDS=$(or $(STORM_SECONDS),600) $(BIN)/pytest -q tests/e2e/test_crash_storm.py -k $(if $(VERSIONS),two-releases,one-release)
 
-properties: $(READY) ## EXAMPLES=100000 inputs for each property of the parsers
+properties: $(READY) ## EXAMPLES=20000 inputs for each property of the parsers
 	@EXAMPLES=$(or $(EXAMPLES),20000) $(BIN)/pytest -q -n 2 --timeout 0 tests/properties
 
 requirements: $(READY) ## compile the pinned requirements from pyproject.toml (keeps pins that still fit)

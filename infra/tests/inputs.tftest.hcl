@@ -46,7 +46,7 @@ run "other_values" {
   }
 
   assert {
-    condition     = google_cloudfunctions2_function.this["retry"].service_config[0].environment_variables["TOKEN_HOSTS"] == "oauth.example.com,localhost:8080"
+    condition     = google_cloudfunctions2_function.this["retry"].service_config[0].environment_variables["TOKEN_HOSTS"] == "oauth.example.com,localhost"
     error_message = "Hosts must be handed on."
   }
 

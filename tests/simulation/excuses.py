@@ -1,10 +1,11 @@
 """The judge where several releases share a ledger: what the one before this one (1.0) does not promise.
 
 It is judged like this one, but for what it never promised, in deliveries that it handled itself. This one is excused
-for what 1.0 has left out of an entry, and nothing else: the fields that it drops (without `inDoubtBefore` too few calls
+for what 1.0 has written or left out, and nothing else: the fields that it drops (without `inDoubtBefore` too few calls
 in doubt are told, without `cause` none is published, without `decidedAt` a rejection counts as decided when 1.0 wrote
-it last; without `doubtsWaitedFor` a pause is due once more, which excuses nothing), the time of the failure in an event
-that it keeps, and the entry of a new job where its first try to record the answer met a fault.
+it last; without `doubtsWaitedFor` a pause is due once more, so a 503 in it is right), the time of the failure in an
+event that it keeps, the entry of a new job where its first try to record the answer met a fault, an adopted job that
+it does not count as one retry, and an EVENT_EXPIRED that it records.
 """
 
 import re
