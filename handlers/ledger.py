@@ -24,7 +24,7 @@ from handlers.domain.decisions import RetryPolicy
 from handlers.domain.events import JobEvent
 from handlers.domain.ledger_entry import LedgerEntry
 from handlers.domain.outcomes import Throttled, Transient
-from handlers.ports import Conflict, Store, Unreadable, UnreadableEntry, VersionedEntry
+from handlers.ports import Conflict, Page, Store, Unreadable, UnreadableEntry, VersionedEntry
 
 _T = TypeVar("_T")
 
@@ -210,10 +210,11 @@ class Ledger:
         except Conflict:
             raise Transient("the deferred job was written to meanwhile") from None
 
-    async def due(self, limit: int) -> list[VersionedEntry | Unreadable]:
+    async def due(self, limit: int, start: Any = None) -> Page:
         """Deferrals whose time has come, with their events to put back, and entries that nobody can read."""
-        found = await _until_answered(lambda: self._store.due(self._now() + CLOCK_SKEW, limit))
-        return [one for one in found if isinstance(one, Unreadable) or _is_due(one)]
+        page = await _until_answered(lambda: self._store.due(self._now() + CLOCK_SKEW, limit, start))
+        due = [one for one in page.entries if isinstance(one, Unreadable) or _is_due(one)]
+        return Page(due, page.following if len(due) == len(page.entries) else None)
 
     async def put_back(self, found: VersionedEntry, publish: Callable[[], Awaitable[None]]) -> bool:
         """Put a deferral's event back with `publish`. False where its delivery would have to wait: it stays due.

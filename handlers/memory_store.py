@@ -6,7 +6,7 @@ from heapq import nsmallest
 from typing import Any
 
 from handlers.domain.ledger_entry import LedgerEntry
-from handlers.ports import Conflict, Unreadable, VersionedEntry
+from handlers.ports import Conflict, Page, VersionedEntry
 
 
 class MemoryStore:
@@ -21,10 +21,11 @@ class MemoryStore:
             return None
         return VersionedEntry(*self._stored[job_id], self._now())
 
-    async def due(self, before: datetime, limit: int) -> list[VersionedEntry | Unreadable]:
-        waiting = (entry for entry, _, _ in self._stored.values() if entry.not_before and entry.not_before <= before)
-        longest = nsmallest(limit, waiting, key=lambda entry: entry.not_before or before)
-        return [VersionedEntry(*self._stored[entry.job_id], self._now()) for entry in longest]
+    async def due(self, before: datetime, limit: int, start: Any = None) -> Page:
+        waiting = ((entry.not_before, job_id) for job_id, (entry, _, _) in self._stored.items() if entry.not_before)
+        longest = nsmallest(limit, (one for one in waiting if one[0] <= before and (start is None or one > start)))
+        found = [VersionedEntry(*self._stored[job_id], self._now()) for _, job_id in longest]
+        return Page(list(found), longest[-1] if len(longest) == limit else None)
 
     async def write(self, entry: LedgerEntry, version: Any, link: LedgerEntry | None = None) -> VersionedEntry:
         _, current, _ = self._stored.get(entry.job_id, (None, None, None))

@@ -75,6 +75,13 @@ class Unreadable(Struct, frozen=True):
     detail: str
 
 
+class Page(Struct, frozen=True):
+    """Entries that are due. `following` is where the next page begins; None: there is none."""
+
+    entries: list[VersionedEntry | Unreadable]
+    following: Any
+
+
 class UnreadableEntry(Misconfigured):
     """The entry that was asked for is Unreadable. No other entry is concerned."""
 
@@ -89,8 +96,8 @@ class Store(Protocol):
     async def load(self, job_id: str) -> VersionedEntry | None:
         """Raises UnreadableEntry, too."""
 
-    async def due(self, before: datetime, limit: int) -> list[VersionedEntry | Unreadable]:
-        """Entries whose `not_before` is not after this time, the longest due first."""
+    async def due(self, before: datetime, limit: int, start: Any = None) -> Page:
+        """Entries whose `not_before` is not after this time, the longest due first. `start`: as a page has it."""
 
     async def write(self, entry: LedgerEntry, version: Any, link: LedgerEntry | None = None) -> VersionedEntry:
         """Store the entry if it still has this version (None: if there is none), and the link with it if there is no

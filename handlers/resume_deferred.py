@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from handlers.domain.outcomes import Misconfigured, Outcome, Resumed
 from handlers.ledger import Ledger
-from handlers.ports import Publisher, Unreadable, VersionedEntry
+from handlers.ports import Page, Publisher, Unreadable, VersionedEntry
 from handlers.steps import ANSWERED, PUBLISHED, Deadlines
 from handlers.telemetry.logging import LogLine, log
 
@@ -32,25 +32,22 @@ class ResumeDeferred(Struct, frozen=True, kw_only=True):
     async def __call__(self, line: LogLine) -> Outcome:
         """One run. Raises StepError; any other exception is a bug. Unpublished entries stay due."""
         deadlines = Deadlines(self.deadline, line)
-        put_back = 0
+        tried = put_back = 0
         faults: list[BaseException] = []
-        unreadable: dict[str, str] = {}
-        tried: set[str] = set()
-        wanted = MAX_CONCURRENCY
-        while len(tried) < self.limit and len(faults) < _MAX_FAULTS and deadlines.seconds_left(ANSWERED) > 0:
-            due = await deadlines.step("due", PUBLISHED, self.ledger.due(wanted))
-            unreadable |= {one.job_id: one.detail for one in due if isinstance(one, Unreadable)}
-            entries = [one for one in due if isinstance(one, VersionedEntry)]
-            fresh = [one for one in entries if one.entry.job_id not in tried][: self.limit - len(tried)]
-            if not fresh and len(due) < wanted:
-                break
-            wanted = MAX_CONCURRENCY + len(due) - len(fresh)  # what stays due is in the way
-            tried |= {one.entry.job_id for one in fresh}
-            ends = await deadlines.step("publish", PUBLISHED, self._put_all_back(fresh))
+        page = Page([], None)
+        while tried < self.limit and len(faults) < _MAX_FAULTS and deadlines.seconds_left(ANSWERED) > 0:
+            size = min(MAX_CONCURRENCY, self.limit - tried)
+            page = await deadlines.step("due", PUBLISHED, self.ledger.due(size, page.following))
+            for one in page.entries:
+                if isinstance(one, Unreadable):
+                    log.warning(one.detail)
+            entries = [one for one in page.entries if isinstance(one, VersionedEntry)]
+            ends = await deadlines.step("publish", PUBLISHED, self._put_all_back(entries))
+            tried += len(entries)
             put_back += ends.count(True)
             faults += [end for end in ends if isinstance(end, BaseException)]
-        for detail in unreadable.values():
-            log.warning(detail)
+            if page.following is None:
+                break
         if faults:
             line.failed("publish")
             raise faults[0]  # when all others are done: one that cannot be published delays nobody

@@ -14,9 +14,11 @@ from google.cloud.firestore_v1.types import (
     BatchGetDocumentsResponse,
     CommitRequest,
     CommitResponse,
+    Cursor,
     DocumentMask,
     RunQueryRequest,
     RunQueryResponse,
+    Value,
     Write,
 )
 
@@ -25,7 +27,7 @@ from handlers.domain.outcomes import Transient
 from handlers.google.batching import MAX_LATENCY, Batcher
 from handlers.google.clients import Client
 from handlers.google.grpc_errors import is_rejection, to_fault
-from handlers.ports import Conflict, Unreadable, UnreadableEntry, VersionedEntry
+from handlers.ports import Conflict, Page, Unreadable, UnreadableEntry, VersionedEntry
 from handlers.settings import Settings
 
 _TIMEOUT = 10.0  # seconds for one call; the ledger tries again within its caller's deadline
@@ -34,8 +36,8 @@ _RESERVED = re.compile(r"\.|\.\.|__.*__")  # https://cloud.google.com/firestore/
 # Two writes to one document abort each other while they overlap. Such a write goes alone, and waits for its turn.
 _ABORTED: Any = AsyncRetry(predicate=if_exception_type(Aborted), initial=0.1, maximum=2.0, timeout=_TIMEOUT)
 
-_BatchGet, _Commit, _RunQuery, _Write = (
-    kind.pb() for kind in (BatchGetDocumentsRequest, CommitRequest, RunQueryRequest, Write)
+_BatchGet, _Commit, _Cursor, _RunQuery, _Value, _Write = (
+    kind.pb() for kind in (BatchGetDocumentsRequest, CommitRequest, Cursor, RunQueryRequest, Value, Write)
 )
 # What is written to an entry that is there: fields of a later version of the program stay as they are.
 _MASK = DocumentMask.pb()(field_paths=[field.encode_name for field in msgspec.structs.fields(LedgerEntry)])
@@ -77,15 +79,24 @@ class FirestoreStore:
             raise UnreadableEntry(found.detail)
         return found
 
-    async def due(self, before: datetime, limit: int) -> list[VersionedEntry | Unreadable]:
+    async def due(self, before: datetime, limit: int, start: Any = None) -> Page:
         # Only what was deferred has a `notBefore`, so its own index finds it.
-        not_before = {"field_path": "notBefore"}
+        not_before, name = {"field_path": "notBefore"}, {"field_path": "__name__"}
         is_due = {"field": not_before, "op": "LESS_THAN_OR_EQUAL", "value": {"timestamp_value": before}}
-        query = {"where": {"field_filter": is_due}, "order_by": [{"field": not_before}], "limit": {"value": limit}}
-        return await self.query(query, "finding what is due")
+        order = [{"field": not_before}, {"field": name}]
+        query: dict[str, Any] = {"where": {"field_filter": is_due}, "order_by": order, "limit": {"value": limit}}
+        answers = await self._answers(query | ({"start_at": start} if start else {}), "finding what is due")
+        following = None
+        if len(answers) == limit:
+            last = answers[-1].document
+            following = _Cursor(values=[last.fields["notBefore"], _Value(reference_value=last.name)], before=False)
+        return Page([self._entry(answer.document, answer.read_time) for answer in answers], following)
 
     async def query(self, query: dict[str, Any], action: str) -> list[VersionedEntry | Unreadable]:
         """The entries that a StructuredQuery selects."""
+        return [self._entry(one.document, one.read_time) for one in await self._answers(query, action)]
+
+    async def _answers(self, query: dict[str, Any], action: str) -> list[Any]:
         structured = {"from_": [{"collection_id": self._collection}], **query}
         request = RunQueryRequest.wrap(_RunQuery(parent=self._documents, structured_query=structured))
         try:
@@ -94,7 +105,7 @@ class FirestoreStore:
             answers = [RunQueryResponse.pb(answer) async for answer in stream]
         except GoogleAPIError as error:
             raise to_fault(error, action) from None
-        return [self._entry(answer.document, answer.read_time) for answer in answers if answer.HasField("document")]
+        return [answer for answer in answers if answer.HasField("document")]
 
     async def write(self, entry: LedgerEntry, version: Any, link: LedgerEntry | None = None) -> VersionedEntry:
         writes = [self._write(entry, version)]

@@ -50,7 +50,7 @@ async def _entries(cloud: Cloud, where: str) -> list[Line]:
 
 async def _due(store: Store, subject: str, policy: RetryPolicy, now: datetime) -> list[Line]:
     """Entries are due until the schedule has put them back: the oldest one tells whether it runs."""
-    found = await store.due(now, _DUE_READ)
+    found = (await store.due(now, _DUE_READ)).entries
     entries = [one for one in found if isinstance(one, VersionedEntry)]
     broken = [one for one in found if not isinstance(one, VersionedEntry)]
     lines = [failed(subject, one.detail, "Fix or delete this entry; the schedule passes it by.") for one in broken]

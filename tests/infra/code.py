@@ -79,7 +79,9 @@ def queried_fields() -> set[str]:
     asyncio.run(store.due(datetime.now(UTC), 1))
     query = requests[0].structured_query
     filtered = query.where.composite_filter.filters or [query.where]
-    return {part.field_filter.field.field_path for part in filtered} | {o.field.field_path for o in query.order_by}
+    return {part.field_filter.field.field_path for part in filtered} | {o.field.field_path for o in query.order_by} - {
+        "__name__"
+    }
 
 
 async def _nothing() -> AsyncIterator[Any]:

@@ -63,20 +63,24 @@ class Firestore:
         return [answer]
 
     def run_query(self, request: Any, trouble: str) -> list[Any]:
-        """Documents whose one field is at most the given time, in its order."""
+        """Documents whose one field is at most the given time, in its order, then by name (1.0 asks for no names)."""
         query = request.structured_query
         asked = query.where.field_filter
         field, limit = asked.field.field_path, query.limit.value
         latest = asked.value.timestamp_value.ToNanoseconds()
         assert asked.op == asked.Operator.Value("LESS_THAN_OR_EQUAL")
-        assert [order.field.field_path for order in query.order_by] == [field]
+        assert [order.field.field_path for order in query.order_by] in ([field], [field, "__name__"])
+        after = (-1, "")
+        if query.HasField("start_at"):
+            moment, name = query.start_at.values
+            after = (moment.timestamp_value.ToNanoseconds(), name.reference_value)
         found = sorted(
             (document.fields[field].timestamp_value.ToNanoseconds(), name)
             for name, document in self._documents.items()
             if field in document.fields and _collection(name) == query.from_[0].collection_id
         )
         answers = []
-        for moment, name in found[:limit]:
+        for moment, name in [one for one in found if one > after][:limit]:
             if moment <= latest:
                 answer = _RunQueryResponse()
                 answer.document.CopyFrom(self._documents[name])

@@ -398,11 +398,11 @@ class StopsAtWhatItCannotRead(_WithLedger):
     """A run of the schedule fails for one entry that nobody can read."""
 
     class Change(_Changed):
-        async def due(self, limit: int) -> Any:
-            found = await self.part.due(limit)
-            if any(isinstance(one, Unreadable) for one in found):
+        async def due(self, limit: int, start: Any) -> Any:
+            page = await self.part.due(limit, start)
+            if any(isinstance(one, Unreadable) for one in page.entries):
                 raise ValueError("it cannot be read")
-            return found
+            return page
 
 
 # --- the API ---

@@ -274,18 +274,24 @@ class FakeFirestore:
         [selector] = query.from_
         self.queried.append(selector.collection_id)
         collection = f"/documents/{selector.collection_id}/"
-        due = [each for name, each in self.documents.items() if collection in name and _not_before(each) <= until]
+        due = [each for name, each in self.documents.items() if collection in name and _position(each)[0] <= until]
+        if query.HasField("start_at"):
+            moment, name = query.start_at.values
+            after = (moment.timestamp_value.ToDatetime(UTC), name.reference_value)
+            due = [each for each in due if _position(each) > after]
         answers = []
-        for document in sorted(due, key=_not_before)[: query.limit.value]:
+        for document in sorted(due, key=_position)[: query.limit.value]:
             answer = RunQueryResponse.pb()(document=document)
             answer.read_time.FromDatetime(self._clock())
             answers.append(RunQueryResponse.wrap(answer))
         return _stream(answers or [RunQueryResponse()])
 
 
-def _not_before(document: Any) -> datetime:
-    there = "notBefore" in document.fields
-    return document.fields["notBefore"].timestamp_value.ToDatetime(UTC) if there else datetime.max.replace(tzinfo=UTC)
+def _position(document: Any) -> tuple[datetime, str]:
+    """In the index of what is due."""
+    if "notBefore" not in document.fields:
+        return datetime.max.replace(tzinfo=UTC), document.name
+    return document.fields["notBefore"].timestamp_value.ToDatetime(UTC), document.name
 
 
 async def _stream(answers: list[Any]) -> AsyncIterator[Any]:

@@ -152,7 +152,7 @@ def real_time(store: Store) -> Ledger:
 
 
 async def due(store: Store, limit: int = 100) -> list[VersionedEntry]:
-    found = await real_time(store).due(limit)
+    found = (await real_time(store).due(limit)).entries
     assert not any(isinstance(one, Unreadable) for one in found)
     return [one for one in found if isinstance(one, VersionedEntry)]
 
@@ -165,6 +165,24 @@ async def test_due_is_the_longest_due_first(store: Store) -> None:
     assert ["job-5"] == [found.entry.job_id for found in await due(store, limit=1)]
     assert isinstance(await real_time(store).look(failed("job50")), NoCallNeeded)
     assert isinstance(await real_time(store).look(failed("job-1")), Claimable)
+
+
+async def test_pages_of_what_is_due_have_each_entry_once(store: Store) -> None:
+    """Many are due at one time: Google names the same time to all jobs of a user."""
+    at = datetime.now(UTC) - timedelta(minutes=1)
+    times: Any = {"not_before": at, "updated_at": at, "expire_at": at}
+    jobs = [f"job-{number}" for number in range(7)]
+    for job_id in jobs:
+        await store.write(
+            LedgerEntry(job_id=job_id, root_job_id=job_id, retries_before=0, state="deferred", **times), None
+        )
+    found, start = [], None
+    for size in (3, 3, 1):
+        page = await real_time(store).due(3, start)
+        assert (size, size == 3) == (len(page.entries), page.following is not None)
+        found += [one.entry.job_id for one in page.entries if isinstance(one, VersionedEntry)]
+        start = page.following
+    assert jobs == sorted(found)
 
 
 async def nothing() -> None:
@@ -386,14 +404,14 @@ async def test_put_back_waits_while_a_delivery_would_and_makes_none_wait_again(e
     if end != "dies":
         await paused.record(claim, claim.entry.in_doubt("words"))
     clock.wait(seconds - 1)
-    [found] = await paused.due(1)
+    [found] = (await paused.due(1)).entries
     assert isinstance(found, VersionedEntry)
     assert not await paused.put_back(found, never)
     clock.wait(2)
-    [found] = await paused.due(1)
+    [found] = (await paused.due(1)).entries
     assert isinstance(found, VersionedEntry)
     assert await paused.put_back(found, nothing)
-    assert [] == await paused.due(1)
+    assert [] == (await paused.due(1)).entries
     clock.wait(1)
     claim = await claimed(paused, owner="other")
     assert (end == "dies", 1) == (claim.lapsed, claim.entry.calls_in_doubt)
