@@ -12,7 +12,7 @@ A lease, a pause and a deferral are measured on the store's own clock, never by 
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -61,15 +61,12 @@ class Claim(Struct, frozen=True):
         return self.stored.entry
 
 
-class _BackOff:
-    """Waits between two tries to reach the store: 0.05 seconds first, each time twice as long, up to 5."""
-
-    def __init__(self) -> None:
-        self._seconds = 0.05
-
-    async def __call__(self) -> None:
-        await asyncio.sleep(self._seconds)
-        self._seconds = min(self._seconds * 2, 5.0)
+def _back_off() -> Iterator[float]:
+    """Seconds to wait between two tries to reach the store: 0.05 first, each time twice as long, up to 5."""
+    seconds = 0.05
+    while True:
+        yield seconds
+        seconds = min(seconds * 2, 5.0)
 
 
 class LeaseLost(Exception):
@@ -109,7 +106,7 @@ class Ledger:
         and Transient where something may have been.
         """
         verdict = looked or self._judge(None, job)
-        back_off, maybe_written = _BackOff(), False
+        back_off, maybe_written = _back_off(), False
         while isinstance(verdict, Claimable):
             found, entry = verdict.found, replace(verdict.entry, lease_owner=owner)
             lapsed = found is not None and found.entry.state == "claimed"
@@ -121,7 +118,7 @@ class Ledger:
                 maybe_written = maybe_written or not isinstance(fault, Throttled)
                 if not maybe_written:
                     raise
-            await back_off()
+            await asyncio.sleep(next(back_off))
             found = await self._load(job.job_id)
             if found and found.entry.lease_owner == owner:
                 return Claim(found, lapsed)  # our own write, whose answer was lost
@@ -155,7 +152,7 @@ class Ledger:
         The claim may still be under way. So where it is not found, an open entry is written in its place, with which
         it conflicts when it arrives.
         """
-        back_off = _BackOff()
+        back_off = _back_off()
         while True:
             found = await self._load(job.job_id)
             is_ours = found and found.entry.lease_owner == owner
@@ -170,7 +167,7 @@ class Ledger:
         """Write what became of the claimed entry, and end the claim. Raises LeaseLost."""
         entry = self._unclaimed(entry)
         link = entry.entry_of_new_job()
-        version, back_off = claim.stored.version, _BackOff()
+        version, back_off = claim.stored.version, _back_off()
         while True:
             if written := await self._written(entry, version, back_off, link):
                 return written
@@ -192,7 +189,7 @@ class Ledger:
     async def keep(self, job: JobEvent, found: VersionedEntry | None, entry: LedgerEntry) -> None:
         """Write an entry that waits or is ended, without a claim: of two that come at once, either will do."""
         entry = self._unclaimed(entry)
-        version, back_off = found.version if found else None, _BackOff()
+        version, back_off = found.version if found else None, _back_off()
         while not await self._written(entry, version, back_off):
             found = await self._load(job.job_id)
             if found and found.version != version and not _gives_way(found.entry, job):
@@ -246,25 +243,25 @@ class Ledger:
         return await _until_answered(lambda: self._store.load(job_id))
 
     async def _written(
-        self, entry: LedgerEntry, version: Any, back_off: _BackOff, link: LedgerEntry | None = None
+        self, entry: LedgerEntry, version: Any, back_off: Iterator[float], link: LedgerEntry | None = None
     ) -> VersionedEntry | None:
         """One try. None after a pause, where the entry may or may not be written."""
         with suppress(Conflict, Transient):
             return await self._store.write(entry, version, link)
-        await back_off()
+        await asyncio.sleep(next(back_off))
         return None
 
 
 async def _until_answered(ask: Callable[[], Awaitable[_T]], *raised: type[Exception]) -> _T:
     """Ask until the store answers. Of what is transient, only these are raised."""
-    back_off = _BackOff()
+    back_off = _back_off()
     while True:
         try:
             return await ask()
         except raised:
             raise
         except Transient:
-            await back_off()
+            await asyncio.sleep(next(back_off))
 
 
 async def reopen(store: Store, found: VersionedEntry, now: datetime) -> None:

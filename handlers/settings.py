@@ -19,13 +19,9 @@ _PROXY = re.compile(rf"(http://)?([^\s/@]+@)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]
 _TOKEN_RESERVE = 30.0  # seconds that a token outlives the delivery that uses it
 _SECRET = r"^(projects/[a-z0-9.:-]{1,64}/(locations/[a-z0-9-]{1,40}/)?secrets/)?[A-Za-z0-9_-]{1,255}\Z"
 
-Topic = Annotated[
-    str,
-    Meta(
-        pattern=r"^(projects/[^/\s]+/topics/)?(?!goog)[A-Za-z][\w.~+%-]{2,254}\Z",
-        description="a topic's short or full name",
-    ),
-]
+_TOPIC = r"^(projects/[^/\s]+/topics/)?(?!goog)[A-Za-z][\w.~+%-]{2,254}\Z"
+
+Topic = Annotated[str, Meta(pattern=_TOPIC, description="a topic's short or full name")]
 Secret = Annotated[
     str, Meta(pattern=_SECRET, description="a secret's id, or projects/P/secrets/ID, or .../locations/L/secrets/ID")
 ]

@@ -1,12 +1,14 @@
 """What the use cases share: the time of one delivery, and a request with a second access token."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from handlers.domain.answers import Unauthorized
 from handlers.domain.outcomes import Reason, Rejection, RetryLater, Transient
 from handlers.ports import AccessToken, Tokens
+from handlers.telemetry import tracing
 from handlers.telemetry.logging import LogLine
 
 _T = TypeVar("_T")
@@ -25,13 +27,23 @@ class Deadlines:
         self._begun = asyncio.get_running_loop().time()
 
     async def step(self, name: str, by: float, work: Awaitable[_T], *, decides: bool = True) -> _T:
-        """Run one step until this share of the time is over. Raises Transient then."""
+        """Run one step until this share of the time is over. Raises Transient then.
+
+        Where it raises, and decides the outcome by that, it is the `failedStep`.
+        """
+        begun = time.perf_counter()
         try:
-            with self.line.step(name, decides=decides):
+            with tracing.span(name):
                 async with asyncio.timeout_at(self._begun + by * self._seconds):
                     return await work
-        except TimeoutError:
-            raise Transient(f"not over in time: {name}") from None
+        except BaseException as error:
+            if decides:
+                self.line.failed(name)
+            if isinstance(error, TimeoutError):
+                raise Transient(f"not over in time: {name}") from None
+            raise
+        finally:
+            self.line.took(name, begun)
 
     def seconds_left(self, by: float) -> float:
         """Until this share of the time is over. Not above 0 where the instance was CPU-throttled meanwhile."""

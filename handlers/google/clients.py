@@ -6,6 +6,7 @@ options that find dead connections and without the interceptor that logs payload
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import grpc.aio
@@ -73,10 +74,8 @@ def _build(kind: Any, emulator: str, credentials: Any, endpoint: str) -> Any:
     def channel(host: str, *, options: Any = (), **arguments: Any) -> Any:
         return transport.create_channel(host, options=[*(dict(options) | _CHANNEL_OPTIONS).items()], **arguments)
 
-    def build(**arguments: Any) -> Any:
-        return transport(**arguments, channel=channel)
-
-    return kind(credentials=credentials, transport=build, client_options=ClientOptions(api_endpoint=endpoint or None))
+    where = ClientOptions(api_endpoint=endpoint or None)
+    return kind(credentials=credentials, transport=partial(transport, channel=channel), client_options=where)
 
 
 Client = Callable[[], Awaitable[Any]]  # one of the methods above

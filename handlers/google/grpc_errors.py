@@ -22,8 +22,7 @@ def is_transient(error: Exception) -> bool:
 
 def is_rejection(error: Exception) -> bool:
     """Whether the call was refused with nothing done, for what may be one item of a batch."""
-    aborted = getattr(error, "grpc_status_code", None) is StatusCode.ABORTED
-    return isinstance(error, GoogleAPIError) and (aborted or not is_transient(error))
+    return isinstance(error, exceptions.Aborted) or (isinstance(error, GoogleAPIError) and not is_transient(error))
 
 
 def to_fault(error: GoogleAPIError, action: str) -> Transient | Misconfigured:

@@ -19,7 +19,7 @@ _CONNECT_TIMEOUT = 10.0  # seconds
 _KEEPALIVE_TIMEOUT = 15  # seconds: a connection that was idle longer may be half closed, and a call on it in doubt
 
 
-_sent: ContextVar[list[bool]] = ContextVar("sent")  # of the request in this context: empty while nothing is sent
+_sent: ContextVar[bool] = ContextVar("sent")  # whether anything of the request in this context is
 
 
 class HttpResponse(RedactedRepr, Struct, frozen=True):
@@ -49,7 +49,7 @@ class _CleanConnector(aiohttp.TCPConnector):
         while True:
             connection = await super().connect(*args, **kwargs)
             if connection.protocol is None or not connection.protocol.should_close:
-                _sent.get().append(True)
+                _sent.set(True)
                 return connection
             connection.close()
 
@@ -68,13 +68,13 @@ class HttpClient:
             ssl=trust or True,
         )
         self._proxies = getproxies_environment()
-        self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        headers = {"Accept-Encoding": "identity"}  # answers have a few hundred bytes: inflating one costs more
+        self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), headers=headers)
 
     async def request(
         self, method: str, url: str, *, headers: dict[str, str], body: bytes, seconds: float
     ) -> HttpResponse | NotSent | OutcomeUnknown:
-        sent: list[bool] = []
-        _sent.set(sent)
+        _sent.set(False)
         timeout = aiohttp.ClientTimeout(total=seconds, connect=_CONNECT_TIMEOUT)
         answer = bytearray()
         try:
@@ -93,9 +93,9 @@ class HttpClient:
                         return OutcomeUnknown("the answer is too long")
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             # the type alone: its text may quote the request or a proxy's password
-            return (OutcomeUnknown if sent else NotSent)(type(error).__name__)
+            return (OutcomeUnknown if _sent.get() else NotSent)(type(error).__name__)
         except asyncio.CancelledError:
-            if sent:
+            if _sent.get():
                 raise
             return NotSent("cut off while it was connecting")
         return HttpResponse(response.status, bytes(answer))

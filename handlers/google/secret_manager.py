@@ -25,6 +25,7 @@ _RETRY: Any = AsyncRetry(predicate=if_exception_type(ServiceUnavailable), initia
 _DISABLED = re.compile(
     r"(?i)(secret version \[[^]]*\]|(?!.*(\bkms\b|crypto ?key))).*\b(disabled|destroyed)\b", re.DOTALL
 )
+_Request = AccessSecretVersionRequest.pb()
 _LOCATION = re.compile(r"projects/[^/]+/locations/([^/]+)/secrets/")
 
 
@@ -48,7 +49,7 @@ class SecretStore:
         location = _LOCATION.match(full)
         with span("secret", secretId=name):
             client = await self._client(location[1] if location else "")
-            request = AccessSecretVersionRequest(name=f"{full}/versions/latest")
+            request = AccessSecretVersionRequest.wrap(_Request(name=f"{full}/versions/latest"))
             try:
                 answer = await client.access_secret_version(request, retry=_RETRY, timeout=_TIMEOUT)
             except NotFound:

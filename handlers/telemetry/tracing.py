@@ -61,16 +61,17 @@ def delivery_span(
 
     While traces are off it is that very span, as the no-op tracer would have it.
     """
-    request, carried = _w3c.extract(headers, Context()), _carried(attributes)
+    request = _w3c.extract(headers)
+    parent = _carried(attributes) or request
     if not _started.is_set():
-        return nullcontext(trace.get_current_span(carried or request))
-    linked = _context_of(request)
+        return nullcontext(trace.get_current_span(parent))
+    linked = trace.get_current_span(request).get_span_context()
     name = topic.rpartition("/")[2]
     return _tracer.start_as_current_span(
         f"process {name}",
-        carried or request,
+        parent,
         kind=SpanKind.CONSUMER,
-        links=[Link(linked)] if carried and linked.is_valid else [],
+        links=[Link(linked)] if parent is not request and linked.is_valid else [],
         attributes={
             "messaging.system": "gcp_pubsub",
             "messaging.operation.type": "process",
@@ -114,16 +115,9 @@ def message_context() -> dict[str, str]:
     return own | {_GOOGLE_PREFIX + name: text for name, text in own.items()}
 
 
-def _carried(attributes: Mapping[str, str]) -> Context | None:
+def _carried(attributes: Mapping[str, str]) -> Context:
+    """Empty where the message carries no trace."""
     googles = {
         name.removeprefix(_GOOGLE_PREFIX): text for name, text in attributes.items() if name.startswith(_GOOGLE_PREFIX)
     }
-    for carrier in (googles, attributes):
-        carried = _w3c.extract(carrier, Context())
-        if _context_of(carried).is_valid:
-            return carried
-    return None
-
-
-def _context_of(context: Context) -> trace.SpanContext:
-    return trace.get_current_span(context).get_span_context()
+    return _w3c.extract(googles) or _w3c.extract(attributes)

@@ -484,8 +484,7 @@ async def test_cached_token_is_told(instance: Instance) -> None:
 def test_step_times_are_rounded() -> None:
     log = LogLine()
     for _ in range(50):
-        with log.step("claim"):
-            pass
+        log.took("claim", time.perf_counter())
     log.write(10, "words")
     assert all(round(value, 1) == value for value in (*log.fields["stepsMs"].values(), log.fields["latencyMs"]))
 
