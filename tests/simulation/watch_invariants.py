@@ -140,12 +140,13 @@ class _Judge:
             self._safe_until[job] = at
 
     def _check_wait(self, effect: Kept) -> None:
-        """How long it is to wait follows from the event, from the job's age, or from what Google asked for."""
+        """It follows from the event, from the job's age, or from what Google asked for, up to when the job is given up."""
         delivery, until = effect.delivery, effect.after.not_before
         event, begun = self._event(delivery), self._delivered[delivery].at
         answer = self._answers.get(delivery)
         if answer and answer.until:
-            earliest, latest = answer.until - (effect.at - begun), answer.until
+            given_up_at = event.started_at + _GIVEN_UP
+            earliest, latest = (min(until, given_up_at) for until in (answer.until - (effect.at - begun), answer.until))
         else:
             earliest, latest = (moment + self._wait(moment - event.started_at) for moment in (begun, effect.at))
         is_first = not event.put_back_by and not answer and abs(until - (event.at + self._interval)) < _ABOUT
