@@ -52,19 +52,22 @@ class UserTokens:
         return self.cached(credential_id) or await self._fetch_shared(credential_id)
 
     async def replace(self, credential_id: str, used: AccessToken) -> AccessToken | Rejection:
-        self._drop(credential_id, used)
+        if self._cache.get(credential_id) == used:
+            del self._cache[credential_id]
         return await self.get(credential_id)
 
     async def replace_if_newer(self, credential_id: str, used: AccessToken) -> AccessToken | Rejection | None:
         token = await self._refresh_token(credential_id)
         if isinstance(token, RefreshToken) and token.version == used.secret_version:
             return None
-        self._drop(credential_id, used)
-        return await self.get(credential_id)
-
-    def _drop(self, credential_id: str, used: AccessToken) -> None:
-        if self._cache.get(credential_id) == used:
-            del self._cache[credential_id]
+        for _ in range(2):  # the second time it is no longer shared with a look at the earlier version
+            cached = self._cache.get(credential_id)
+            if cached and cached.secret_version == used.secret_version:
+                del self._cache[credential_id]
+            other = await self.get(credential_id)
+            if not isinstance(other, AccessToken) or other.secret_version != used.secret_version:
+                break
+        return other
 
     async def _fetch_shared(self, credential_id: str) -> AccessToken | Rejection:
         """Share another delivery's success, but its rejection only after a look of our own: consent may be newer than

@@ -48,6 +48,37 @@ async def test_flight_that_has_landed_is_joined_by_nobody() -> None:
     assert 1 == await flights.join("key", fetch)
 
 
+async def test_token_of_the_newer_secret_is_got_whatever_others_have_cached_since(instance: Instance) -> None:
+    used = await get(instance)
+    await tokens(instance).replace("alice", used)  # another delivery's, of the same secret
+    instance.grant("alice", f"{MARK}-refresh-newer")
+    other = await tokens(instance).replace_if_newer("alice", used)
+    assert isinstance(other, AccessToken)
+    assert other.secret_version != used.secret_version
+
+
+async def test_token_of_the_newer_secret_is_not_shared_with_an_earlier_look(instance: Instance) -> None:
+    used, may = await get(instance), asyncio.Event()
+
+    async def early() -> Answer:
+        await may.wait()
+        return granted("early")
+
+    instance.http.token_script = [early, granted("late")]
+    looking = asyncio.create_task(tokens(instance).replace("alice", used))
+    while len(instance.http.token_forms) == 1:
+        await asyncio.sleep(0)
+    instance.grant("alice", f"{MARK}-refresh-newer")
+    newer = asyncio.create_task(tokens(instance).replace_if_newer("alice", used))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    may.set()
+    await looking
+    other = await newer
+    assert isinstance(other, AccessToken)
+    assert (f"{MARK}-late", True) == (other.value, other.secret_version != used.secret_version)
+
+
 async def test_token_is_cached_while_it_lives(instance: Instance) -> None:
     assert {f"{MARK}-access-1"} == {(await get(instance)).value for _ in range(3)}
     assert [CLIENT_SECRET, ALICE] == sorted(instance.secrets.reads)
