@@ -92,16 +92,17 @@ class _JobRetry:
         if isinstance(found, NotYet):
             self._line.failed(step)
             return RetryLater(found.detail)
-        entry = found.found.entry
+        entry, job, now = found.found.entry, self._job, self._use_case.now()
+        merged = entry.merged(job)
         if entry.state == "deferred" and by_event:
-            rejected = entry.merged(self._job).rejected(by_event)
-            return await self._announcer.reject(replace(rejected, updated_at=self._use_case.now()))
-        if entry.state == "deferred" and (
-            not entry.is_of(self._job) or self._job.retries_before > entry.retries_before
-        ):
-            data, attributes = event_to_keep(self._delivery, self._job, self._use_case.now())
-            kept = replace(entry.merged(self._job), event=data, attributes=attributes)
-            replaced = await self._step("record", RECORDED, self._use_case.ledger.replace_kept(found.found, kept))
+            policy = self._use_case.policy
+            rejection = policy.judge_age(job, now) or policy.judge_entry(merged) or by_event
+            return await self._announcer.reject(replace(merged.rejected(rejection), updated_at=now))
+        if entry.state == "deferred" and merged != entry:
+            if not entry.is_of(job):
+                data, attributes = event_to_keep(self._delivery, job, now)
+                merged = replace(merged, event=data, attributes=attributes)
+            replaced = await self._step("record", RECORDED, self._use_case.ledger.replace_kept(found.found, merged))
             return await self._announcer.announce(replaced)
         # a message that comes again was not acknowledged: whoever decided did not get that published
         self._line.bind(republished=self._delivery.delivery_attempt <= 1)

@@ -214,8 +214,10 @@ class Judge:
                 yield f"the claim of {before.owner} was overwritten by {delivery}, which does not hold it"
         elif effect.before:
             event = self._event(delivery)
-            kept = replace(after, user=before.user, credential=before.credential, root=before.root, kept=before.kept)
-            if before.state != "deferred" or kept != before or not _is_of(after, event) or _is_of(before, event):
+            kept = before.kept if _is_of(before, event) else event.credential
+            known = {"kept": kept, "attempt": max(before.attempt, event.attempt), "root": after.root}
+            expected = replace(before, user=event.user, credential=event.credential, **known)
+            if before.state != "deferred" or after != expected or after == before:
                 yield f"{delivery} recorded {after.state} without a claim"
             yield from self._illegal_trace(effect)
 

@@ -140,7 +140,7 @@ class _Judge:
             self._safe_until[job] = at
 
     def _check_wait(self, effect: Kept) -> None:
-        """It follows from the event, from the job's age, or from what Google asked for, up to when the job is given up."""
+        """It follows from the event, from the job's age, or from what Google asked for, until the job is given up."""
         delivery, until = effect.delivery, effect.after.not_before
         event, begun = self._event(delivery), self._delivered[delivery].at
         answer = self._answers.get(delivery)

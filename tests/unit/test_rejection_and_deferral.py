@@ -230,16 +230,27 @@ async def test_deferral_for_the_same_credential_stays(instance: Instance) -> Non
     assert b'"theirs": "first"' in entry.event
 
 
-async def test_deferral_is_replaced_where_an_event_knows_of_more_retries(instance: Instance) -> None:
-    """Of two events of one job the larger attempt counts."""
+async def test_deferred_job_learns_of_more_retries_and_keeps_its_event(instance: Instance) -> None:
+    """Of two events of one job the larger attempt counts, and the one that was acknowledged first comes back."""
     instance.script("job", cooldown(later(HOUR)), NEW)
-    await instance.deliver()
-    assert isinstance(await instance.deliver(failed(attempt=2)), Deferred)
+    await instance.deliver(failed(theirs="first"))
+    assert isinstance(await instance.deliver(failed(attempt=2, rootArchiveJobId="root")), Deferred)
     instance.clock.wait(HOUR)
     await instance.resume()
     [put_back] = instance.published("archive-job-failed")
     await instance.deliver(put_back)
-    assert (2, 3) == (put_back["attempt"], instance.retried[0]["attempt"])
+    [follow_up] = instance.retried
+    assert ("first", 3, "root") == (put_back["theirs"], follow_up["attempt"], follow_up["rootArchiveJobId"])
+
+
+async def test_parked_doubt_of_a_deferred_job_comes_before_an_events_attempt() -> None:
+    instance = Instance()
+    instance.script("job", (502, b"<html>Bad Gateway"), cooldown(later(HOUR)))
+    await instance.deliver()
+    instance.clock.wait(121)
+    assert isinstance(await instance.deliver(), Deferred)
+    parking = Instance(store=instance.container.store, clock=instance.clock, AMBIGUOUS_RETRY="park")
+    assert "OUTCOME_UNKNOWN" == await parking.reason(failed(attempt=3))
 
 
 async def test_rejection_of_an_event_of_a_deferred_job_has_its_own_time(instance: Instance) -> None:
