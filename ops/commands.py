@@ -46,7 +46,7 @@ async def redrive(settings: Settings, selection: Selection, *, go: bool, rate: f
     topic = settings.failed_topic.rpartition("/")[2]
 
     def work(leases: Leases, cloud: Cloud) -> Work:
-        return Redrive(leases, cloud.failed_topic, cloud.store, _now, rate)
+        return Redrive(leases, cloud.failed_topic, cloud.store, _now, rate, budget=settings.retry_budget)
 
     return await _work(settings, selection, work, go=go, done=(f"put back on {topic}", "putBack"))
 
@@ -81,6 +81,8 @@ async def _work(
                 if go:
                     with report.progress("at work", len(result.messages)) as handled:
                         await work.run(result.messages, handled)
+                else:
+                    work.look(result.messages)
             end = "done" if go else "looked"
         except asyncio.CancelledError:
             end = "stopped"
@@ -89,7 +91,7 @@ async def _work(
                 report.json(run_as_json(work, result, leases.subscription, done[1], end))
             else:
                 show_end(report, work, result, done[0], end)
-    return INTERRUPTED if end == "stopped" else int(bool(work.skipped))
+    return INTERRUPTED if end == "stopped" else int(go and bool(work.skipped))
 
 
 async def story(settings: Settings, job_id: str, *, as_json: bool) -> int:

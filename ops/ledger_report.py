@@ -46,7 +46,7 @@ def _show_job(report: Report, told: Told, budget: int, *, asked: bool) -> None:
     state = f"rejected: {entry.reason} {entry.cause}".strip() if entry.state == "rejected" else entry.state
     report.say("")
     mark = "  ◄ asked for" if asked else ""
-    report.line((entry.job_id, "bold"), "  ", (state, _STATES[entry.state]), mark)
+    report.line((entry.job_id, "bold"), "  ", (state, _STATES.get(entry.state, "")), mark)
     report.facts(_facts(told, budget))
 
 

@@ -17,6 +17,7 @@ class Work(Protocol):
     handled: list[PendingMessage]
     skipped: list[Skipped]
 
+    def look(self, messages: list[PendingMessage]) -> None: ...
     async def run(self, messages: list[PendingMessage], done: Callable[[int], object]) -> None: ...
 
 
@@ -46,7 +47,7 @@ def show_end(report: Report, work: Work, result: ScanResult, done: str, end: str
     if end == "stopped":
         report.say(f"Stopped. What was not {done.split(' on ', maxsplit=1)[0]} is available again.", "yellow")
     if end == "looked" and result.messages:
-        report.say(f"Nothing was changed. With --go, {len(result.messages)} of these are {done}.")
+        report.say(f"Nothing was changed. With --go, {len(result.messages) - len(work.skipped)} of these are {done}.")
     elif end == "done" or work.handled:
         report.say(f"{len(work.handled)} of {len(result.messages)} {done}.", "bold")
     for skipped in work.skipped:

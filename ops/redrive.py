@@ -117,6 +117,9 @@ class Discard:
     handled: list[PendingMessage] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
 
+    def look(self, messages: list[PendingMessage]) -> None:
+        """Anything can be thrown away."""
+
     async def run(self, messages: list[PendingMessage], done: Callable[[int], object]) -> None:
         """Raises Transient or Misconfigured."""
         for start in range(0, len(messages), MAX_ACK_IDS):
@@ -140,8 +143,13 @@ class Redrive:
     rate: float
     handled: list[PendingMessage] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+    budget: int = 3  # RETRY_BUDGET
     grace: float = 10.0  # seconds for what is on its way when the run is stopped
     faults: list[Misconfigured] = field(default_factory=list)
+
+    def look(self, messages: list[PendingMessage]) -> None:
+        """Say of which it is certain that they would be skipped."""
+        self.skipped += [Skipped(message, message.obstacle) for message in messages if message.obstacle]
 
     async def run(self, messages: list[PendingMessage], done: Callable[[int], object]) -> None:
         """Put these back. Raises Transient or Misconfigured where it cannot go on.
@@ -203,7 +211,7 @@ class Redrive:
         while message.reopens and self.store:
             try:
                 found = await self.store.load(message.job_id)
-                if found is None or _is_untouched(found.entry):
+                if found is None or _is_rejected_by_event(found.entry, self.budget):
                     return (
                         "the ledger knows no call for this job: is this the function's database? Or the event's own "
                         "`attempt` uses up the budget: publish it with the right one"
@@ -223,6 +231,6 @@ class Redrive:
         return ""
 
 
-def _is_untouched(entry: LedgerEntry) -> bool:
-    """Known as a retry's new job alone: what rejected its event was the event's own `attempt`."""
-    return entry.state == "open" and not entry.claim_count
+def _is_rejected_by_event(entry: LedgerEntry, budget: int) -> bool:
+    """Known as a retry's new job alone: what rejected its event, and would again, was the event's own `attempt`."""
+    return entry.state == "open" and not entry.claim_count and entry.retries_used >= budget

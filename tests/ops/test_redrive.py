@@ -48,10 +48,10 @@ class FakeTopic:
 
 @asynccontextmanager
 async def redrive(
-    desk: Desk, name: str, topic: FakeTopic, store: Store | None = None, *, grace: float = 10, rate: float = FAST
+    desk: Desk, name: str, topic: FakeTopic, store: Store | None = None, *, rate: float = FAST, **others: Any
 ) -> AsyncIterator[Redrive]:
     async with Leases(desk.subscriber, desk.project, name) as leases:
-        yield Redrive(leases, topic, store, lambda: datetime.now(UTC), rate, grace=grace)
+        yield Redrive(leases, topic, store, lambda: datetime.now(UTC), rate, **others)
 
 
 async def look(
@@ -306,9 +306,11 @@ def entry(reason: Reason, **changes: Any) -> LedgerEntry:
     return replace(LedgerEntry(job_id="job", state="rejected", reason=reason, **known), **changes)
 
 
-async def redriven(desk: Desk, store: Store | None, topic: FakeTopic, reason: Reason, *events: bytes) -> Redrive:
+async def redriven(
+    desk: Desk, store: Store | None, topic: FakeTopic, reason: Reason, *events: bytes, budget: int = 3
+) -> Redrive:
     await desk.publish(REJECTED, *(events or [rejection(failed(), NOW, reason)]))
-    async with redrive(desk, REJECTED, topic, store) as run:
+    async with redrive(desk, REJECTED, topic, store, budget=budget) as run:
         await put_back(run, (await look(desk, run.leases, len(events) or 1, named(reason))).messages)
     return run
 
@@ -365,15 +367,18 @@ async def test_of_two_copies_of_a_rejection_one_reopens(desk: Desk) -> None:
 
 
 @only_embedded
-@pytest.mark.parametrize("known", [False, True], ids=["unknown", "a retry's new job"])
-async def test_job_that_the_ledger_has_no_call_of_is_skipped(desk: Desk, known: bool) -> None:
-    """Its event was rejected for its own `attempt`, which leaves no trace, and would be again."""
+@pytest.mark.parametrize(("known", "budget"), [(False, 3), (True, 3), (True, 4)])
+async def test_job_that_the_ledger_has_no_call_of_is_skipped_while_its_attempt_is_too_large(
+    desk: Desk, known: bool, budget: int
+) -> None:
+    """Its event was rejected for that, which leaves no trace, and would be again."""
     store, topic = MemoryStore(), FakeTopic()
     if known:
         await store.write(entry(USED_UP, state="open", claim_count=0, retries_before=3), None)
-    run = await redriven(desk, store, topic, USED_UP)
-    assert ["the ledger knows no call for this job"] == [one.why.partition(":")[0] for one in run.skipped]
-    assert ([], 1) == (topic.published, len(await desk.waiting(REJECTED, 1)))
+    run = await redriven(desk, store, topic, USED_UP, budget=budget)
+    assert (budget == 3) == bool(run.skipped)
+    assert all("the ledger knows no call for this job" in one.why for one in run.skipped)
+    assert (len(topic.published), len(await desk.waiting(REJECTED, budget == 3))) == (budget > 3, budget == 3)
 
 
 @only_embedded
