@@ -1,7 +1,9 @@
 """A consumer of rejections: ask the user again, store the new refresh token, publish the event once more.
 
 Roles: roles/pubsub.subscriber on a subscription of your own (docs/messages.md, Subscriptions), roles/pubsub.publisher
-on archive-job-failed, roles/secretmanager.secretVersionAdder on the users' secrets.
+on archive-job-failed, roles/secretmanager.secretVersionAdder on the users' secrets. A secret that is not there yet
+(NO_SECRET) is made as in infra/README.md. A new version may take minutes to be the latest everywhere: where an event is
+rejected once more right after the consent, publish it again before you ask the user.
 
     GOOGLE_CLOUD_PROJECT=my-project python examples/consume_rejections.py SUBSCRIPTION
 """

@@ -21,7 +21,7 @@ def look(
     url = f"{api}/v1/archiveJobs/{job_id}/portabilityArchiveState"
     answer = AuthorizedSession(user).get(url, timeout=30)
     answer.raise_for_status()
-    state: str = answer.json()["state"]
+    state: str = answer.json().get("state", "")
     if state == "FAILED":
         failed_at = datetime.now(UTC).isoformat(timespec="seconds")
         event = {"archiveJobId": job_id, "userId": user_id, "failedAt": failed_at}
