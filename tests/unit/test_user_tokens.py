@@ -58,16 +58,16 @@ async def test_token_of_the_newer_secret_is_got_whatever_others_have_cached_sinc
 
 
 async def test_token_of_the_newer_secret_is_not_shared_with_an_earlier_look(instance: Instance) -> None:
-    used, may = await get(instance), asyncio.Event()
+    used, asked, may = await get(instance), asyncio.Event(), asyncio.Event()
 
     async def early() -> Answer:
+        asked.set()
         await may.wait()
         return granted("early")
 
     instance.http.token_script = [early, granted("late")]
     looking = asyncio.create_task(tokens(instance).replace("alice", used))
-    while len(instance.http.token_forms) == 1:
-        await asyncio.sleep(0)
+    await asked.wait()
     instance.grant("alice", f"{MARK}-refresh-newer")
     newer = asyncio.create_task(tokens(instance).replace_if_newer("alice", used))
     for _ in range(10):
