@@ -14,8 +14,8 @@ from handlers.domain.decisions import RetryPolicy
 _PORT = r"(:\d{1,4}|:[1-5]\d{4}|:6[0-4]\d{3}|:65[0-4]\d\d|:655[0-2]\d|:6553[0-5])"
 # where an access token may be sent: over TLS, or to this very machine
 _ORIGIN = r"^(https://[A-Za-z0-9.-]+|http://(localhost|127\.0\.0\.1|\[::1\]))" + _PORT + r"?/?\Z"
-# what both aiohttp and gRPC can reach a proxy by
-_PROXY = re.compile(rf"(http://)?([^\s/@]+@)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])({_PORT})?/?")
+# what both aiohttp and gRPC reach the same proxy by; `export_proxies` adds a scheme that is missing
+_PROXY = re.compile(rf"(http://)?([^\s/?#@]+@)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]){_PORT}/?")
 _TOKEN_RESERVE = 30.0  # seconds that a token outlives the delivery that uses it
 _SECRET = r"^(projects/[a-z0-9.:-]{1,64}/(locations/[a-z0-9-]{1,40}/)?secrets/)?[A-Za-z0-9_-]{1,255}\Z"
 

@@ -101,11 +101,12 @@ class HttpClient:
         return HttpResponse(response.status, bytes(answer))
 
     def _proxy_for(self, url: str) -> str | None:
-        if not self._proxies:
+        """None for plain HTTP, too: that is to this very machine, with a token in it."""
+        proxy = self._proxies.get("https")
+        if not proxy:
             return None
         parts = urlsplit(url)
-        proxy = self._proxies.get(parts.scheme)
-        if not proxy or proxy_bypass_environment(parts.netloc, self._proxies):
+        if parts.scheme != "https" or proxy_bypass_environment(parts.netloc, self._proxies):
             return None
         return proxy if "://" in proxy else f"http://{proxy}"
 

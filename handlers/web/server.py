@@ -20,10 +20,20 @@ def keep_connections(environment: MutableMapping[str, str]) -> None:
 
 
 def export_proxies(environment: MutableMapping[str, str]) -> None:
-    """gRPC reads the lower-case variables only. The metadata server is this very machine's, so no proxy reaches it."""
+    """gRPC reads the lower-case variables only, takes a proxy without a scheme for none, and knows no `NO_PROXY=*`.
+
+    The metadata server is this very machine's, so no proxy reaches it.
+    """
     for name in ("HTTPS_PROXY", "NO_PROXY"):
         if environment.get(name):
             environment.setdefault(name.lower(), environment[name])
-    if environment.get("https_proxy") or environment.get("HTTP_PROXY") or environment.get("http_proxy"):
+    proxies = [name for name in environment if name.lower() in ("https_proxy", "http_proxy", "all_proxy")]
+    if "*" in environment.get("no_proxy", "").replace(" ", "").split(","):
+        for name in proxies:
+            del environment[name]
+        return
+    if (proxy := environment.get("https_proxy", "")) and "://" not in proxy:
+        environment["https_proxy"] = f"http://{proxy}"
+    if any(environment[name] for name in proxies):
         hosts = [environment.get("no_proxy", ""), "metadata.google.internal", "169.254.169.254"]
         environment["no_proxy"] = environment["NO_PROXY"] = ",".join(filter(None, hosts))

@@ -264,8 +264,18 @@ async def test_https_proxy_in_either_case_is_used(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("variable", ["NO_PROXY", "no_proxy"])
 async def test_no_proxy_in_either_case_is_honoured(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv(variable, "127.0.0.1,other.example")
+    authority = Authority()
+    http = HttpClient(authority.client_context())
+    async with listening(answering(OK), authority.server_context()) as port:
+        assert HttpResponse(200, b"{}") == await post(http, f"https://127.0.0.1:{port}/")
+    await http.close()
+
+
+async def test_plain_http_to_this_machine_goes_by_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:1")
     http = HttpClient()
     async with listening(answering(OK)) as port:
         assert HttpResponse(200, b"{}") == await post(http, f"http://127.0.0.1:{port}/")

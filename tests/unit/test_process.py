@@ -50,27 +50,32 @@ print(*sys.modules)
     assert expected == {name: line[name] for name in expected}
 
 
+P, METADATA = "http://p:1", "metadata.google.internal,169.254.169.254"
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
         ({}, {}),
         ({"NO_PROXY": "a"}, {"no_proxy": "a"}),
-        ({"HTTPS_PROXY": "p"}, {"https_proxy": "p", "no_proxy": "metadata.google.internal,169.254.169.254"}),
-        ({"https_proxy": "p"}, {"no_proxy": "metadata.google.internal,169.254.169.254"}),
-        ({"HTTPS_PROXY": "p", "https_proxy": "q"}, {"https_proxy": "q"}),
-        (
-            {"HTTPS_PROXY": "p", "NO_PROXY": "a,b"},
-            {
-                "no_proxy": "a,b,metadata.google.internal,169.254.169.254",
-                "NO_PROXY": "a,b,metadata.google.internal,169.254.169.254",
-            },
-        ),
+        ({"HTTPS_PROXY": P}, {"https_proxy": P, "no_proxy": METADATA}),
+        ({"https_proxy": P}, {"no_proxy": METADATA}),
+        ({"ALL_PROXY": P}, {"no_proxy": METADATA}),  # which google-auth's requests read
+        ({"HTTPS_PROXY": P, "https_proxy": "http://q:1"}, {"https_proxy": "http://q:1"}),
+        ({"HTTPS_PROXY": "p:1"}, {"https_proxy": "http://p:1"}),
+        ({"HTTPS_PROXY": P, "NO_PROXY": "a,b"}, {"no_proxy": f"a,b,{METADATA}", "NO_PROXY": f"a,b,{METADATA}"}),
     ],
 )
 def test_proxies_are_exported_in_either_case(given: dict[str, str], expected: dict[str, Any]) -> None:
     environment = dict(given)
     export_proxies(environment)
     assert (given | expected).items() <= environment.items() if given else environment == {}
+
+
+def test_no_proxy_for_every_host_takes_the_proxies_away() -> None:
+    environment = {"HTTPS_PROXY": P, "http_proxy": P, "NO_PROXY": "*", "OTHER": "stays"}
+    export_proxies(environment)
+    assert {"NO_PROXY": "*", "no_proxy": "*", "OTHER": "stays"} == environment
 
 
 def test_log_level_counts_from_when_it_is_set() -> None:

@@ -76,6 +76,8 @@ def test_sound_value_is_taken(variable: str, value: str) -> None:
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
+        ("HTTPS_PROXY", "http://proxy.example"),  # gRPC takes another default port than HTTP clients
+        ("HTTPS_PROXY", "http://user:p#ss@proxy.example:3128"),
         ("GOOGLE_CLOUD_PROJECT", ""),
         ("GOOGLE_CLOUD_PROJECT", "a/b"),
         ("RETRIED_TOPIC", "topics/x"),
