@@ -265,6 +265,8 @@ async def test_https_proxy_in_either_case_is_used(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("variable", ["NO_PROXY", "no_proxy"])
 async def test_no_proxy_in_either_case_is_honoured(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(variable, "127.0.0.1,other.example")
     authority = Authority()
     http = HttpClient(authority.client_context())
@@ -276,6 +278,8 @@ async def test_no_proxy_in_either_case_is_honoured(monkeypatch: pytest.MonkeyPat
 async def test_plain_http_to_this_machine_goes_by_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(variable, "http://127.0.0.1:1")
+    for variable in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(variable, raising=False)
     http = HttpClient()
     async with listening(answering(OK)) as port:
         assert HttpResponse(200, b"{}") == await post(http, f"http://127.0.0.1:{port}/")
