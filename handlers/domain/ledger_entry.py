@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from handlers.domain.events import ATTEMPT_MAX, JOB_ID, USER_ID, JobEvent, MalformedEvent, parse_failed, timestamp
 from handlers.domain.messages import ArchiveJobRetried, RetryRejected, as_text
-from handlers.domain.outcomes import Reason, Rejection
+from handlers.domain.outcomes import Cause, Reason, Rejection
 
 COOLDOWN = "COOLDOWN"  # the reason of a deferral, which is published nowhere
 
@@ -156,6 +156,8 @@ class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=
         detail = rejection.detail
         if self.chain_calls_in_doubt:
             detail = detail.replace(NEW_EXPORT, _MAY_BE_RUNNING)
+            if rejection.cause == Cause.ONE_TIME_GRANT_USED:  # perhaps by that very export
+                detail = f"{detail} {_MAY_BE_RUNNING}"
         return replace(self, state="rejected", reason=rejection.reason, cause=rejection.cause, detail=detail)
 
     def deferred(self, until: datetime, event: bytes, attributes: str) -> "LedgerEntry":

@@ -18,7 +18,7 @@ from handlers.domain.answers import (
 from handlers.domain.decisions import RetryPolicy, decide
 from handlers.domain.events import Delivery, JobEvent
 from handlers.domain.ledger_entry import LedgerEntry
-from handlers.domain.outcomes import Fault, Reason, Rejection, RetryLater
+from handlers.domain.outcomes import Cause, Fault, Reason, Rejection, RetryLater
 from tests.unit.fakes import START
 
 JOB = JobEvent(job_id="job", user_id="alice", credential_id="alice", published_at=START)
@@ -163,6 +163,14 @@ def test_doubt_pause(found: LedgerEntry, budget: int, pause: float) -> None:
 @pytest.mark.parametrize(("calls", "told"), [(0, "Start a new export."), (1, "A call had no answer")])
 def test_detail_with_calls_in_doubt_starts_no_export(calls: int, told: str) -> None:
     assert claimed(calls).rejected(DENIED).detail.startswith(told)
+
+
+def test_used_up_grant_with_calls_in_doubt_tells_to_look_first() -> None:
+    used_up = Rejection(Reason.REAUTHORIZATION_REQUIRED, "Reset it.", Cause.ONE_TIME_GRANT_USED)
+    assert ("Reset it.", True) == (
+        claimed(0).rejected(used_up).detail,
+        "an export may be running" in claimed(1).rejected(used_up).detail,
+    )
 
 
 def test_chain_is_handed_to_the_new_job() -> None:
