@@ -32,12 +32,12 @@ def handle(message: Message) -> None:
 
 def what_to_do(rejection: dict[str, Any]) -> str:
     """One of: ask the user, look first, start a new export, correct the producer."""
-    if rejection["reason"] in ("REAUTHORIZATION_REQUIRED", "ACCESS_DENIED"):
-        return f"ask {rejection['userId']} for consent ({rejection.get('cause') or rejection['reason']})"
     if rejection["reason"] == "MALFORMED_EVENT":
         return f"correct the producer: {rejection['detail']}"
     if rejection.get("callsInDoubt", 0) or rejection["reason"] == "OUTCOME_UNKNOWN":
         return f"look whether an export of {rejection['userId']} is running"
+    if rejection["reason"] in ("REAUTHORIZATION_REQUIRED", "ACCESS_DENIED"):
+        return f"ask {rejection['userId']} for consent ({rejection.get('cause') or rejection['reason']})"
     return f"start a new export for {rejection['userId']}"
 
 
