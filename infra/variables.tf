@@ -191,7 +191,7 @@ variable "oauth_client_secret" {
   default     = "dataportability-oauth-client"
 
   validation {
-    condition     = can(regex("^(projects/[^/]+/(locations/[^/]+/)?secrets/)?[A-Za-z0-9_-]{1,255}$", var.oauth_client_secret))
+    condition     = can(regex("^(projects/[a-z0-9.:-]{1,64}/(locations/[a-z0-9-]{1,40}/)?secrets/)?[A-Za-z0-9_-]{1,255}$", var.oauth_client_secret))
     error_message = "oauth_client_secret must be a secret's id (letters, digits, hyphens and underscores) or its full name."
   }
 }
@@ -212,7 +212,7 @@ variable "refresh_token_secret_prefix" {
   default     = "dataportability-refresh-token-"
 
   validation {
-    condition     = can(regex("^(projects/[^/]+/(locations/[^/]+/)?secrets/)?[A-Za-z0-9_-]{8,127}$", var.refresh_token_secret_prefix))
+    condition     = can(regex("^(projects/[a-z0-9.:-]{1,64}/(locations/[a-z0-9-]{1,40}/)?secrets/)?[A-Za-z0-9_-]{8,127}$", var.refresh_token_secret_prefix))
     error_message = "refresh_token_secret_prefix must be 8 to 127 letters, digits, hyphens and underscores, after projects/P/secrets/ or projects/P/locations/L/secrets/ if anything: a shorter one would open secrets that are not tokens."
   }
 }
@@ -263,7 +263,7 @@ variable "source_object" {
 }
 
 variable "token_hosts" {
-  description = "Hosts that the OAuth client file's token_uri may name, beside Google's own."
+  description = "Hosts that the OAuth client file's token_uri may name, beside Google's own token endpoints."
   type        = list(string)
   default     = []
 

@@ -121,7 +121,7 @@ class _Function:
         try:
             await self._start()
             _say("It is up.")
-        except (RuntimeError, OSError, LookupError) as error:  # of a source that is half saved, too
+        except (RuntimeError, OSError, LookupError, ValueError) as error:  # of a source that is half saved, too
             _say(f"{error}\nIt waits for the source to change once more.")
 
     async def _start(self) -> None:
@@ -161,7 +161,8 @@ def _introduction(stage: Stage, at: dict[str, str]) -> Iterator[str]:
         exports["CLOUDSDK_AUTH_DISABLE_CREDENTIALS"] = "true"
     yield "\nIn another terminal, in this folder (each further terminal needs these lines, too):\n"
     yield from (f"export {name}={shlex.quote(value)}" for name, value in exports.items())
-    yield "export NO_PROXY=localhost,127.0.0.1 no_proxy=localhost,127.0.0.1"  # gRPC reads the second one
+    for name in ("NO_PROXY", "no_proxy"):  # gRPC reads the second one
+        yield f'export {name}="localhost,127.0.0.1${{{name}:+,${name}}}"'
     yield "\nPublish a failed job of a user who has consented, in Python:\n"
     yield _PYTHON.format(topic=FAILED, **names)
     if "pubsub" in at:

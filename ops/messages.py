@@ -26,7 +26,7 @@ _DEAD_LETTER = "CloudPubSubDeadLetterSource"
 _ADDED = ("CloudPubSubDeadLetter", "googclient_schema")
 
 # Subscriptions of the watch (infra/watch.tf). What they gave up on can be read as a failed event, and is none.
-_WATCHED = ("archive-job-started-watch", "archive-job-retried-watch")
+WATCHED = ("archive-job-started-watch", "archive-job-retried-watch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +124,7 @@ def dead_letter_reader(now: datetime, event_max_age: timedelta) -> Read:
         deliveries = attributes.get(f"{_DEAD_LETTER}DeliveryCount", "")
         source = attributes.get(f"{_DEAD_LETTER}Subscription", "")
         obstacle = _obstacle(message.data, attributes)
-        if source in _WATCHED:
+        if source in WATCHED:
             obstacle = "it tells of a running job: publish it to archive-job-started instead"
         return PendingMessage(
             message_id=message.message_id,

@@ -16,8 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from handlers.domain.events import timestamp
-from handlers.domain.ledger_entry import LedgerEntry
+from handlers.domain.events import parse_failed, timestamp
 from handlers.domain.outcomes import Misconfigured, Reason, Transient
 from handlers.ledger import reopen
 from handlers.ports import Conflict, Publisher, Store, UnreadableEntry
@@ -208,18 +207,19 @@ class Redrive:
         """Let the function decide on this job anew. Gives why that is not to be had."""
         if message.reopens and self.store is None:
             return "its job is answered for good in the function's own memory (RETRY_LEDGER=memory)"
+        used_up = message.reason == Reason.RETRY_BUDGET_EXHAUSTED
         while message.reopens and self.store:
             try:
                 found = await self.store.load(message.job_id)
-                if found is None or _is_rejected_by_event(found.entry, self.budget):
-                    return (
-                        "the ledger knows no call for this job: is this the function's database? Or the event's own "
-                        "`attempt` uses up the budget: publish it with the right one"
-                    )
+                if used_up and parse_failed(message.data).retries_before >= self.budget:
+                    return "its event's own `attempt` uses up the budget: publish it with the right one"
+                if found is None and used_up:
+                    return ""  # there is nothing that would repeat the rejection
+                if found is None:
+                    return "the ledger knows no such job: is this the function's database?"
                 entry = found.entry
                 # a budget that is used up is rejected anew at each event, so any of its rejections stands for all
-                same = message.reason == Reason.RETRY_BUDGET_EXHAUSTED
-                same = same or timestamp(entry.updated_at) == message.rejected_at
+                same = used_up or timestamp(entry.updated_at) == message.rejected_at
                 if entry.state == "rejected" and entry.reason == message.reason and same:
                     await reopen(self.store, found, self.now())
             except Conflict:
@@ -229,8 +229,3 @@ class Redrive:
                 continue
             return ""  # reopened; or claimed or answered anew since, so it has had its other try
         return ""
-
-
-def _is_rejected_by_event(entry: LedgerEntry, budget: int) -> bool:
-    """Known as a retry's new job alone: what rejected its event, and would again, was the event's own `attempt`."""
-    return entry.state == "open" and not entry.claim_count and entry.retries_used >= budget

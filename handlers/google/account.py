@@ -6,6 +6,7 @@ the event loop, while each delivery waits.
 
 import asyncio
 import os
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,7 @@ from handlers.google.single_flight import SingleFlight
 
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 _REQUEST_TIMEOUT = 5.0  # seconds
+_RESERVE = timedelta(seconds=15)  # that a stale token has left where a call begins with it
 _ON_GOOGLE_CLOUD = ("K_SERVICE", "GCE_METADATA_HOST", "GCE_METADATA_IP", "GCE_METADATA_ROOT")
 
 
@@ -37,7 +39,7 @@ class Account:
         """
         if self._credentials is None or self._credentials.token_state is not TokenState.FRESH:
             refreshing = self._flights.join("", lambda: asyncio.to_thread(self._refresh))
-            if self._credentials is None or self._credentials.token_state is TokenState.INVALID:
+            if self._credentials is None or not _is_good_for_a_call(self._credentials):
                 await asyncio.shield(refreshing)
         return self._credentials
 
@@ -53,12 +55,19 @@ class Account:
         self._credentials = credentials
 
 
+def _is_good_for_a_call(credentials: Any) -> bool:
+    if credentials.token_state is not TokenState.STALE:
+        return bool(credentials.token_state is TokenState.FRESH)
+    left: timedelta = credentials.expiry - datetime.now(UTC).replace(tzinfo=None)  # google-auth's times say no zone
+    return left > _RESERVE
+
+
 def _used_while_stale(credentials: Any) -> Any:
     """Without this gRPC refreshes them at each call, and waits for it, from 225 seconds before they expire."""
     before_request = credentials.before_request
 
     def apply(request: Any, method: str, url: str, headers: Any) -> None:
-        if credentials.token_state is TokenState.STALE:
+        if _is_good_for_a_call(credentials):
             credentials.apply(headers)
         else:
             before_request(request, method, url, headers)

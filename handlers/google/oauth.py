@@ -65,7 +65,9 @@ def parse_client(payload: bytes, where: str, token_hosts: frozenset[str]) -> OAu
     if client is None:
         raise Misconfigured(f"{where} has no web or installed client")
     if not _is_token_host(client.token_uri, token_hosts):
-        raise Misconfigured(f"{where} has a token_uri that is not Google's: TOKEN_HOSTS lists further hosts")
+        raise Misconfigured(
+            f"{where} has a token_uri that is no token endpoint of Google's: TOKEN_HOSTS lists further hosts"
+        )
     return client
 
 

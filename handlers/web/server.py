@@ -27,7 +27,7 @@ def export_proxies(environment: MutableMapping[str, str]) -> None:
     for name in ("HTTPS_PROXY", "NO_PROXY"):
         if environment.get(name):
             environment.setdefault(name.lower(), environment[name])
-    proxies = [name for name in environment if name.lower() in ("https_proxy", "http_proxy", "all_proxy")]
+    proxies = [name for name in environment if name.lower() in ("https_proxy", "http_proxy", "all_proxy", "grpc_proxy")]
     if "*" in environment.get("no_proxy", "").replace(" ", "").split(","):
         for name in proxies:
             del environment[name]

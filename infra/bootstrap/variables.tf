@@ -73,13 +73,13 @@ variable "oauth_client_secret" {
   default     = "dataportability-oauth-client"
 
   validation {
-    condition     = can(regex("^(projects/[^/]+/(locations/[^/]+/)?secrets/)?[A-Za-z0-9_-]{1,255}$", var.oauth_client_secret))
+    condition     = can(regex("^(projects/[a-z0-9.:-]{1,64}/(locations/[a-z0-9-]{1,40}/)?secrets/)?[A-Za-z0-9_-]{1,255}$", var.oauth_client_secret))
     error_message = "oauth_client_secret must be a secret's id (letters, digits, hyphens and underscores) or its full name."
   }
 }
 
 variable "operators" {
-  description = "Who may look at rejections, dead letters, the ledger and the log, and put events back."
+  description = "Who may look at rejections, dead letters, the ledger, the log and the settings (ops check), and put events back."
   type        = list(string)
   default     = []
 
@@ -122,7 +122,7 @@ variable "refresh_token_secret_prefix" {
   default     = "dataportability-refresh-token-"
 
   validation {
-    condition     = can(regex("^(projects/[^/]+/(locations/[^/]+/)?secrets/)?[A-Za-z0-9_-]{8,127}$", var.refresh_token_secret_prefix))
+    condition     = can(regex("^(projects/[a-z0-9.:-]{1,64}/(locations/[a-z0-9-]{1,40}/)?secrets/)?[A-Za-z0-9_-]{8,127}$", var.refresh_token_secret_prefix))
     error_message = "refresh_token_secret_prefix must be 8 to 127 letters, digits, hyphens and underscores, after projects/P/secrets/ or projects/P/locations/L/secrets/ if anything: a shorter one would open secrets that are not tokens."
   }
 }

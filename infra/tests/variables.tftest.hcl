@@ -100,11 +100,15 @@ run "values_that_the_function_refuses" {
   command = plan
 
   variables {
-    token_hosts            = ["oauth.example.com:8080"]
-    watch_interval_seconds = 86401
+    oauth_client_secret         = "projects/My_Project/secrets/client"
+    refresh_token_secret_prefix = "projects/My_Project/secrets/refresh-token-"
+    token_hosts                 = ["oauth.example.com:8080"]
+    watch_interval_seconds      = 86401
   }
 
   expect_failures = [
+    var.oauth_client_secret,
+    var.refresh_token_secret_prefix,
     var.token_hosts,
     var.watch_interval_seconds,
   ]

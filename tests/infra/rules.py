@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from infra.delivery.smoke import CANARY
+from ops.messages import WATCHED
 from tests.infra import code
 from tests.infra.terraform import ROOT, Plan
 
@@ -21,6 +22,13 @@ _ONLY_IF_ASKED_FOR = {"HTTPS_PROXY", "NO_PROXY", "TOKEN_HOSTS"}
 
 def watches(plan: Plan) -> bool:
     return any(resource.values["name"] == "archive-job-retry-watch" for resource in plan.of("cloudfunctions2_function"))
+
+
+def dead_letters_of_the_watch_are_known(plan: Plan) -> Problems:
+    """`ops redrive` tells them by their subscriptions, and would take others for failed events."""
+    watched = {push["name"] for push in _pushes(plan) if "archive-job-watch-dead" in str(push["dead_letter_policy"])}
+    if watches(plan) and watched != set(WATCHED):
+        yield f"ops redrive knows {WATCHED} as the watch's, and not {sorted(watched)}."
 
 
 def _seconds(duration: str) -> float:
@@ -202,7 +210,10 @@ UNCONDITIONAL = {
     ("invoke", "roles/run.invoker"): "IAM conditions do not know Cloud Run's services, which do not exist yet",
     (PUBSUB_AGENT, "roles/pubsub.serviceAgent"): "Google's own account, with the role that Google gives it",
     (PUBSUB_AGENT, "roles/pubsub.subscriber"): "Google's own account; IAM conditions do not know subscriptions",
-    (OPERATORS, "projects/my-portability-project/roles/archiveJobRetryCheck"): "they run ops check, too",
+    (
+        OPERATORS,
+        "projects/my-portability-project/roles/archiveJobRetryCheck",
+    ): "they run ops check, too: what it looks for may not be there",
     (OPERATORS, "roles/logging.viewer"): "people who are named; Cloud Logging has no resource for these lines",
     (OPERATORS, "roles/monitoring.viewer"): "people who are named; metrics are the project's",
     (
@@ -360,6 +371,7 @@ def small_enough_and_big_enough(plan: Plan) -> Problems:
 RULES: tuple[Callable[[Plan], Problems], ...] = (
     attached_to_topics_that_are_made,
     data_stays_in_its_regions,
+    dead_letters_of_the_watch_are_known,
     environment_is_the_settings,
     grants_are_what_is_used,
     nothing_is_lost,

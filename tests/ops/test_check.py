@@ -238,7 +238,10 @@ async def test_overdue_entry_tells_that_the_schedule_does_not_run(google_cloud: 
         found = failures(await examine(cloud, now))
         await cloud.ledger("Watch").write(replace(deferred, job_id="watched"), None)
         with_look = failures(await examine(cloud, now))
+        async with cloud_of(stage, WATCH="off") as without_watch:
+            assert ["due entries"] == list(failures(await examine(without_watch, now)))
     assert (["due entries"], ["due entries", "due looks"]) == (list(found), list(with_look))
+    assert "Is the watch switched off?" in with_look["due looks"]
     assert "1 wait to be put back, the oldest for 3 h → Look at the schedule's job" in found["due entries"]
 
 

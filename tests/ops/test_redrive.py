@@ -367,18 +367,27 @@ async def test_of_two_copies_of_a_rejection_one_reopens(desk: Desk) -> None:
 
 
 @only_embedded
-@pytest.mark.parametrize(("known", "budget"), [(False, 3), (True, 3), (True, 4)])
-async def test_job_that_the_ledger_has_no_call_of_is_skipped_while_its_attempt_is_too_large(
-    desk: Desk, known: bool, budget: int
+@pytest.mark.parametrize("known", [False, True], ids=["unknown", "a retry's new job"])
+@pytest.mark.parametrize(("attempt", "budget", "skipped"), [(3, 3, True), (3, 4, False), (1, 3, False)])
+async def test_event_whose_own_attempt_uses_up_the_budget_is_skipped(
+    desk: Desk, known: bool, attempt: int, budget: int, skipped: bool
 ) -> None:
-    """Its event was rejected for that, which leaves no trace, and would be again."""
+    """It was rejected for that, which leaves no trace in the ledger, and would be again."""
     store, topic = MemoryStore(), FakeTopic()
     if known:
-        await store.write(entry(USED_UP, state="open", claim_count=0, retries_before=3), None)
-    run = await redriven(desk, store, topic, USED_UP, budget=budget)
-    assert (budget == 3) == bool(run.skipped)
-    assert all("the ledger knows no call for this job" in one.why for one in run.skipped)
-    assert (len(topic.published), len(await desk.waiting(REJECTED, budget == 3))) == (budget > 3, budget == 3)
+        await store.write(entry(USED_UP, state="open", claim_count=0, retries_before=1), None)
+    event = rejection(failed(attempt=attempt), NOW, USED_UP)
+    run = await redriven(desk, store, topic, USED_UP, event, budget=budget)
+    assert ["own `attempt` uses up the budget" in one.why for one in run.skipped] == [True] * skipped
+    assert (not skipped, skipped) == (len(topic.published), len(await desk.waiting(REJECTED, skipped)))
+
+
+@only_embedded
+async def test_parked_job_that_the_ledger_does_not_know_is_skipped(desk: Desk) -> None:
+    topic = FakeTopic()
+    run = await redriven(desk, MemoryStore(), topic, Reason.OUTCOME_UNKNOWN)
+    assert ["the ledger knows no such job"] == [one.why.partition(":")[0] for one in run.skipped]
+    assert ([], 1) == (topic.published, len(await desk.waiting(REJECTED, 1)))
 
 
 @only_embedded

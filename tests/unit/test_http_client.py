@@ -254,6 +254,8 @@ async def test_unverified_server_is_sent_nothing(names: tuple[str, ...]) -> None
 @pytest.mark.parametrize("scheme", ["http://", ""])
 async def test_https_proxy_in_either_case_is_used(monkeypatch: pytest.MonkeyPatch, variable: str, scheme: str) -> None:
     asked: list[bytes] = []
+    for name in ("HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
     async with listening(answering(b"HTTP/1.1 403 Forbidden\r\n\r\n", asked)) as port:
         monkeypatch.setenv(variable, f"{scheme}127.0.0.1:{port}")
         http = HttpClient()

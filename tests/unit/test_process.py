@@ -73,7 +73,7 @@ def test_proxies_are_exported_in_either_case(given: dict[str, str], expected: di
 
 
 def test_no_proxy_for_every_host_takes_the_proxies_away() -> None:
-    environment = {"HTTPS_PROXY": P, "http_proxy": P, "NO_PROXY": "*", "OTHER": "stays"}
+    environment = {"HTTPS_PROXY": P, "http_proxy": P, "grpc_proxy": P, "NO_PROXY": "*", "OTHER": "stays"}
     export_proxies(environment)
     assert {"NO_PROXY": "*", "no_proxy": "*", "OTHER": "stays"} == environment
 
