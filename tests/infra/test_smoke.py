@@ -16,7 +16,7 @@ from grpc.aio import insecure_channel
 
 from infra.delivery import smoke
 from local.stage import Stage
-from tests.infra.pubsub import PubSub
+from tests.infra.pubsub import PubSub, received
 from tests.infra.terraform import ROOT, Plan
 
 Clients = tuple[PublisherAsyncClient, SubscriberAsyncClient]
@@ -111,6 +111,44 @@ def test_rights_that_never_come_fail_with_pub_subs_words(pubsub: PubSub, monkeyp
     pubsub.refusals = 1_000_000
     with pytest.raises(smoke.Failed, match="not authorized"):
         smoke.check("p", "build-1", 0.3)
+
+
+@pytest.mark.parametrize("fault", ["disconnected", "reset", "cut off", "no JSON"])
+def test_a_call_that_breaks_off_is_made_again(fault: str, pubsub: PubSub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smoke, "_PAUSE_SECONDS", 0.01)
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", pubsub.address)
+    pubsub.rejection, pubsub.faults = _RIGHT, {"pull": [fault, fault]}
+    assert "as it should be" in smoke.check("p", "build-1", 20)
+    assert ["pull"] * 3 == [path.rpartition(":")[2] for path, _ in pubsub.calls[1:4]]
+
+
+def test_an_answer_that_is_there_counts_though_its_acknowledgement_breaks_off(
+    pubsub: PubSub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have been carried out, and then the answer does not come again."""
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", pubsub.address)
+    pubsub.rejection, pubsub.faults = _RIGHT, {"acknowledge": ["disconnected"]}
+    assert "as it should be" in smoke.check("p", "build-1", 20)
+    assert 3 == len(pubsub.calls)
+
+
+def test_what_another_smoke_test_waits_for_goes_back_and_what_nobody_waits_for_does_not(
+    pubsub: PubSub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", pubsub.address)
+    pubsub.rejection = _RIGHT
+    answer = base64.b64encode(b'{"archiveJobId": "smoke-test-of-another"}').decode()
+    pubsub.others = [
+        received("another's", answer, userId=smoke.CANARY),
+        received("given up", answer, hours_ago=1.1, userId=smoke.CANARY),
+        received("probe", answer, userId=smoke.CANARY, eventType="schema-probe"),
+        received("no test's", base64.b64encode(b"no JSON").decode(), hours_ago=100, userId="somebody"),
+    ]
+    assert "as it should be" in smoke.check("p", "build-1", 20)
+    (back, given_back), (gone, acknowledged) = pubsub.calls[2:]
+    assert (back.rpartition(":")[2], gone.rpartition(":")[2]) == ("modifyAckDeadline", "acknowledge")
+    assert given_back == {"ackIds": ["another's", "no test's"], "ackDeadlineSeconds": 0}
+    assert acknowledged == {"ackIds": ["given up", "probe", "a"]}
 
 
 def test_it_uses_the_credential_the_topic_and_the_subscription_that_are_made(plan: Plan) -> None:
