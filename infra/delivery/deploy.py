@@ -49,6 +49,7 @@ _PAUSE_SECONDS = float(os.environ.get("PAUSE_SECONDS", "10"))
 _LOCK = "-lock-timeout=600s"
 _NOTHING_THERE = "matched no objects"  # gcloud storage's words
 _CANARY = "deployment-smoke-test"  # no subscription shows messages of this user, but the smoke test's
+_STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Failed(Exception):
@@ -56,7 +57,7 @@ class Failed(Exception):
 
 
 class Stopped(BaseException):
-    """This process was told to end (SIGTERM): a build that is cancelled."""
+    """This process was told to end: a build that is cancelled (SIGTERM), or Ctrl-C (SIGINT)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,13 +264,17 @@ def _made(name: str, how: str) -> str:
 def _run(line: list[str], seconds: float, *, given: str | None = None) -> None:
     """Run a command in plain view. Raises Failed."""
     _say(f"$ {shlex.join(line)}")
+    # In a process group of its own: Ctrl-C reaches a whole group, and Terraform drops everything at a second interrupt.
     try:
-        process = subprocess.Popen(line, stdin=subprocess.PIPE if given else subprocess.DEVNULL, text=True)
+        process = subprocess.Popen(
+            line, stdin=subprocess.PIPE if given else subprocess.DEVNULL, text=True, process_group=0
+        )
     except FileNotFoundError:
         raise Failed(f"{line[0]} is not on the path.") from None
     try:
         process.communicate(given, timeout=seconds)
     except (subprocess.TimeoutExpired, Stopped) as ended:
+        _say(f"{line[0]} is told to end, and waited for: up to {_LAST_WORDS_SECONDS} s.")
         process.send_signal(signal.SIGINT)  # so that Terraform gives its lock on the state back
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_LAST_WORDS_SECONDS)
@@ -297,6 +302,8 @@ def _until(seconds: float, sentence: str) -> Iterator[None]:
 
 
 def _stop(*_: Any) -> None:
+    for number in _STOPS:
+        signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C would leave Terraform behind, with its lock
     raise Stopped
 
 
@@ -322,7 +329,8 @@ def main() -> None:
         state_bucket=os.environ.get("STATE_BUCKET") or f"{project}-archive-job-retry-state",
         smoke=tuple(shlex.split(arguments.smoke)),
     )
-    signal.signal(signal.SIGTERM, _stop)
+    for number in _STOPS:
+        signal.signal(number, _stop)
     try:
         match arguments.action:
             case "tested":

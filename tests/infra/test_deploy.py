@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -280,16 +281,20 @@ def test_a_deployment_by_hand_waits_for_no_tests(world: World) -> None:
     assert not (world.folder / "calls").exists()
 
 
-def test_a_build_that_is_cancelled_lets_terraform_give_its_lock_back(world: World) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_deployment_that_is_stopped_gives_terraform_one_interrupt_and_waits_for_it(
+    number: signal.Signals, world: World
+) -> None:
+    """Cloud Build sends SIGTERM to this process; Ctrl-C is a SIGINT to its whole group, and is pressed twice."""
     world.packaged(GOOD).deploy("plan")
     slow = world.folder / "bin" / "terraform"
     said = world.folder / "said"
     slow.write_text(
-        f"#!{sys.executable}\nimport pathlib, signal, sys, time\n"
-        f"said = pathlib.Path({str(said)!r})\n"
+        f"#!{sys.executable}\nimport signal, sys, time\n"
+        f"def say(word): open({str(said)!r}, 'a').write(word + ' ')\n"
         "if 'apply' not in sys.argv: sys.exit()\n"
-        "def end(*_): said.write_text('unlocked'); sys.exit(1)\n"
-        "signal.signal(signal.SIGINT, end)\nsaid.write_text('working')\ntime.sleep(60)\n"
+        "signal.signal(signal.SIGINT, lambda *_: say('interrupted'))\nsay('working')\n"
+        "signal.pause()\ntime.sleep(1)\nsay('unlocked')\n"
     )
     script = world.folder / "infra" / "delivery" / "deploy.py"
     environment = {
@@ -297,11 +302,13 @@ def test_a_build_that_is_cancelled_lets_terraform_give_its_lock_back(world: Worl
         "DOUBLES": str(world.folder),
         "PROJECT_ID": "my-portability-project",
     }
-    process = subprocess.Popen([sys.executable, script, "apply"], env=environment, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 30
-    while not said.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.terminate()
-    _, printed = process.communicate(timeout=30)
-    assert (process.returncode, said.read_text()) == (1, "unlocked")
-    assert "STOPPED" in printed
+    line = [sys.executable, str(script), "apply"]
+    process = subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    for word in ("working", "interrupted"):
+        deadline = time.monotonic() + 30
+        while not (said.exists() and word in said.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.killpg(process.pid, number)
+    assert process.wait(30) == 1
+    assert said.read_text() == "working interrupted unlocked "
+    assert "STOPPED" in process.communicate()[1]
