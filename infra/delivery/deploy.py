@@ -2,15 +2,20 @@
 
 tested    wait for the tests of this commit (COMMIT_SHA), which are a build of their own, and fail if they do
 deployed  wait until the deployment of this commit has ended, well or not, for a look at what runs then
-plan      upload the archive that `make package` made, and write what Terraform would change to build/plan
-apply     commit revisions of schemas, carry the plan out and verify; on failure put the last verified archive back,
+plan      upload the archive that `make package` made, write what Terraform would change to build/plan, and for which
+          archive to build/planned
+apply     commit revisions of schemas, carry that plan out and verify; on failure put the last verified archive back,
           verify that, and exit with 1
 rollback  put the last verified archive back, or the one that is named
 
 Only what was built is deployed: the object in the bucket is read back, has to have the content that its name says, and
 Terraform is given its generation. Which archive was verified last is written beside the archives, in `verified`. Only
-the source is put back: other changes to infra/ stay as they are applied, and are undone by a commit. A schema keeps its
-earlier revisions, so that what an earlier version of the function publishes stays valid.
+the source is put back: other changes to infra/ stay as they are applied, and are undone by a commit; by hand, a
+checkout that would change anything else is refused. A schema keeps its earlier revisions, so that what an earlier
+version of the function publishes stays valid.
+
+Two deployments may overlap. Terraform refuses a saved plan once another one has changed the state, so whatever is
+applied is saved first, and what is deployed is looked at before an archive is put back, or is called verified.
 
 Needs `terraform` and `gcloud` on the path, and PROJECT_ID; REGION, SOURCE_BUCKET and STATE_BUCKET have the defaults of
 infra/bootstrap/. infra/<PROJECT_ID>.tfvars, where it is there, holds values for that project alone.
@@ -29,11 +34,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parents[2]
 INFRA = ROOT / "infra"
 BUILD = ROOT / "build"
+_PLAN = BUILD / "plan"
+_BACK = BUILD / "back"
 _TERRAFORM = ["terraform", f"-chdir={INFRA}"]
 SMOKE = Path(__file__).with_name("smoke.py")
 
@@ -41,9 +48,10 @@ _TERRAFORM_SECONDS = 1500  # a first deployment builds an image and a database
 _SMOKE_SECONDS = 600
 _GCLOUD_SECONDS = 120
 _LOOK_SECONDS = 120
+_LOOKS_SECONDS = 300  # what is deployed is asked again for as long as that
 _LAST_WORDS_SECONDS = 600  # Terraform waits for what it has begun, and only then gives its lock back
 _TESTS_SECONDS = 5400
-_DEPLOYMENT_SECONDS = 18600
+_DEPLOYMENT_SECONDS = 20400
 _PROBE_SECONDS = 600
 _PAUSE_SECONDS = float(os.environ.get("PAUSE_SECONDS", "10"))
 _LOCK = "-lock-timeout=600s"
@@ -112,20 +120,24 @@ class Target:
 
     def plan(self) -> None:
         """Upload the archive, initialise Terraform, and plan."""
-        path = BUILD / _packaged()
+        (BUILD / "planned").unlink(missing_ok=True)  # where this one fails, an earlier plan is not what was asked for
+        path = BUILD / _made("source_object", "make package")
         self._gcloud("storage", "cp", str(path), f"gs://{self.source_bucket}/{path.name}", "--no-clobber")
         archive = self._looked_at(path.name)
-        (BUILD / "source_generation").write_text(f"{archive.generation}\n")
         self._init()
-        self._terraform("plan", _LOCK, *self._variables(archive), f"-out={BUILD / 'plan'}")
+        self._plan(archive, _PLAN)
+        (BUILD / "planned").write_text(f"{self.project} {archive}\n")
 
     def apply(self) -> None:
         """Carry out the plan and verify what runs then. Raises Failed, with the last verified archive put back."""
-        archive = Archive(_packaged(), _made("source_generation", "make plan"))
+        project, planned = _made("planned", "make plan").split()
+        if project != self.project:
+            raise Failed(f"The plan in build/ is for {project}: make plan")
+        archive = Archive(*planned.split("#"))
         self._init()
         self._commit_schemas()
         try:
-            self._terraform("apply", _LOCK, str(BUILD / "plan"))
+            self._terraform("apply", _LOCK, str(_PLAN))
             self._verify()
         except Failed as failed:
             self._after(failed, archive)
@@ -138,7 +150,20 @@ class Target:
         if archive is None:
             raise Failed("No archive was ever verified here: name the one to put back.")
         self._init()
-        self._put_back(archive)
+        self._plan(archive, _BACK)
+        read, text = _read([*_TERRAFORM, "show", "-no-color", "-json", str(_BACK)])
+        if not read:
+            raise Failed(f"It cannot be told what this would change: {text}")
+        plan = json.loads(text)
+        if not (plan["applyable"] or name):
+            raise Failed(f"{archive} is what is deployed. Name another: gcloud storage ls -l gs://{self.source_bucket}")
+        if others := [line for change in plan["resource_changes"] for line in _beside_the_source(change)]:
+            raise Failed(
+                "Only the source is put back, and from here this would change, too:\n  " + "\n  ".join(others) + "\n"
+                "Do it in a checkout of the commit that is deployed, with its tfvars. Or, to go back with everything: "
+                "in one of an earlier commit, `make package plan`, look at the plan, `make deploy`."
+            )
+        self._terraform("apply", _LOCK, str(_BACK))
         self._verify()
         self._remember(archive)
         _say(f"{archive} is back, and verified.")
@@ -152,10 +177,10 @@ class Target:
             if not found:
                 raise Failed(f"There is no archive {name} in gs://{self.source_bucket}: {generation}")
         line = ["gcloud", "storage", "cat", f"{address}#{generation}", f"--project={self.project}"]
-        read = subprocess.run(line, capture_output=True, timeout=_GCLOUD_SECONDS, check=False)
-        if read.returncode:
-            raise Failed(f"{address}#{generation} cannot be read: {read.stderr.decode(errors='replace').strip()}")
-        if hashlib.sha256(read.stdout).hexdigest() not in name:
+        read, content = _read_bytes(line)
+        if not read:
+            raise Failed(f"{address}#{generation} cannot be read: {content.decode(errors='replace').strip()}")
+        if hashlib.sha256(content).hexdigest() not in name:
             raise Failed(f"{address}#{generation} does not hold what its name says. Who has put it there?")
         return Archive(name, generation)
 
@@ -182,35 +207,55 @@ class Target:
                     break
                 _say(said)
 
-    def _after(self, failed: Failed, archive: Archive) -> None:
-        """What follows a failed deployment. Never returns."""
+    def _after(self, failed: Failed, archive: Archive) -> NoReturn:
+        """What follows a failed deployment."""
         _say(f"DEPLOYMENT FAILED: {failed}")
+        try:
+            outcome = self._put_back(archive)
+        except Failed as again:
+            outcome = f"What runs now has to be looked at, since putting back failed too: {again}"
+        raise Failed(f"{failed}\n{outcome}") from None
+
+    def _put_back(self, archive: Archive) -> str:
+        """Put the last verified archive in the place of one that has failed; gives how it went. Raises Failed."""
         # A plan that another deployment has overtaken changes nothing; then there is nothing of ours to take back.
-        known, deployed = _read([*_TERRAFORM, "output", "-no-color", "-raw", "source_object"])
-        if not known or deployed != archive.name:
-            raise Failed(f"{failed}\nNothing to put back: {archive} did not get in place.")
+        nothing = f"Nothing to put back: {archive} did not get in place, or another deployment has taken its place."
+        if self._in_place() != archive.name:
+            return nothing
         previous = self._last_verified()
         if previous is None or previous.name == archive.name:
-            raise Failed(
-                f"{failed}\nThere is no other verified archive to put back: {archive} stays, to be looked into."
-            )
-        self._put_back(previous)
+            return f"There is no other verified archive to put back: {archive} stays, to be looked into."
+        _say(f"Putting {previous} back.")
+        self._plan(previous, _BACK)
+        if self._in_place() != archive.name:  # after this look, Terraform refuses the plan where it has to
+            return nothing
+        self._terraform("apply", _LOCK, str(_BACK))
         try:
             self._verify()
         except Failed as again:
-            raise Failed(
-                f"{failed}\n{previous} is back, and does not pass either: the cause is not the archive alone.\n{again}"
-            ) from None
-        raise Failed(f"{failed}\n{previous} is back, and verified.")
+            return f"{previous} is back, and does not pass either: the cause is not the archive alone.\n{again}"
+        return f"{previous} is back, and verified."
 
-    def _put_back(self, archive: Archive) -> None:
-        _say(f"Putting {archive} back.")
-        self._terraform("apply", "-auto-approve", _LOCK, *self._variables(archive))
+    def _in_place(self) -> str:
+        """The name of the archive that was applied last, well or not; "" where none was. Raises Failed."""
+        for _ in _until(_LOOKS_SECONDS, "Terraform has not told what is deployed"):
+            read, text = _read([*_TERRAFORM, "output", "-no-color", "-json"])
+            if read:
+                return str(json.loads(text).get("source_object", {}).get("value", ""))
+            _say(text)
+        raise AssertionError("_until ends by raising")
+
+    def _plan(self, archive: Archive, path: Path) -> None:
+        BUILD.mkdir(exist_ok=True)
+        self._terraform("plan", _LOCK, *self._variables(archive), f"-out={path}")
 
     def _verify(self) -> None:
         _run([*self.smoke, "--project", self.project], _SMOKE_SECONDS)
 
     def _remember(self, archive: Archive) -> None:
+        """Write down that it was verified, if it was: what passed may be another deployment's. Raises Failed."""
+        if (deployed := self._in_place()) != archive.name:
+            raise Failed(f"{archive} was overtaken before it was verified: {deployed or 'nothing'} is deployed now.")
         self._gcloud("storage", "cp", "-", self._verified, given=f"{archive}\n")
 
     def _last_verified(self) -> Archive | None:
@@ -226,7 +271,8 @@ class Target:
     def _init(self) -> None:
         lock = INFRA / ".terraform.lock.hcl"
         locked = lock.exists()
-        self._terraform("init", f"-backend-config=bucket={self.state_bucket}")
+        # -reconfigure: this clone may have been used for another project, whose state is not to be copied here
+        self._terraform("init", "-reconfigure", f"-backend-config=bucket={self.state_bucket}")
         if not locked and lock.exists():
             _say("Commit infra/.terraform.lock.hcl, which the pipeline keeps with the build: it pins the provider.")
 
@@ -248,17 +294,32 @@ class Target:
         _run(["gcloud", *arguments, f"--project={self.project}"], _GCLOUD_SECONDS, given=given)
 
 
-def _packaged() -> str:
-    """The name of the archive that `make package` made."""
-    return _made("source_object", "make package")
-
-
 def _made(name: str, how: str) -> str:
     """What an earlier step wrote into build/. Raises Failed."""
     try:
         return (BUILD / name).read_text().strip()
     except FileNotFoundError:
         raise Failed(f"There is no build/{name}: {how}") from None
+
+
+def _beside_the_source(resource: Any) -> Iterator[str]:
+    """What a plan changes of a resource, where that is not only the archive that a function is made of."""
+    change, actions = resource["change"], resource["change"]["actions"]
+    if resource["type"] == "google_cloudfunctions2_function" and actions == ["update"]:
+        if _differ(change["before"], change["after"], change["after_unknown"]):
+            yield f"update {resource['address']}, and not only its source"
+    elif actions not in (["no-op"], ["read"]):
+        yield f"{' and '.join(actions)} {resource['address']}"
+
+
+def _differ(before: Any, after: Any, unknown: Any) -> bool:
+    """Whether two states of a function do, beside its source and what is only known after the apply."""
+    if isinstance(before, list) and isinstance(after, list):
+        before, after, unknown = (dict(enumerate(each or ())) for each in (before, after, unknown))
+    if not (isinstance(before, dict) and isinstance(after, dict)):
+        return unknown is not True and before != after
+    names = (before.keys() | after.keys()) - {"source"}
+    return any(_differ(before.get(name), after.get(name), (unknown or {}).get(name)) for name in names)
 
 
 def _run(line: list[str], seconds: float, *, given: str | None = None) -> None:
@@ -287,9 +348,18 @@ def _run(line: list[str], seconds: float, *, given: str | None = None) -> None:
 
 
 def _read(line: list[str]) -> tuple[bool, str]:
+    """As _read_bytes, for text."""
+    read, content = _read_bytes(line)
+    return read, content.decode(errors="replace").strip()
+
+
+def _read_bytes(line: list[str]) -> tuple[bool, bytes]:
     """Run a command that only looks: whether it succeeded, and what it printed (or why it did not)."""
-    done = subprocess.run(line, capture_output=True, text=True, timeout=_LOOK_SECONDS, check=False)
-    return done.returncode == 0, (done.stderr if done.returncode else done.stdout).strip()
+    try:
+        done = subprocess.run(line, capture_output=True, timeout=_LOOK_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return False, str(error).encode()
+    return done.returncode == 0, done.stderr if done.returncode else done.stdout
 
 
 def _until(seconds: float, sentence: str) -> Iterator[None]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.delivery import deploy
 from tests.infra.gcloud import wrong_commands
 from tests.infra.terraform import ROOT, make_doubles
 
@@ -64,6 +65,10 @@ class World:
         (self.folder / "bucket" / archive).write_text(content or _CONTENT[archive])
         return self
 
+    def planned(self, archive: str) -> "World":
+        self.packaged(archive).deploy("plan")
+        return self
+
     def wrong(self, what: str, *lines: str) -> "World":
         (self.folder / what).write_text("\n".join(lines))
         return self
@@ -100,7 +105,7 @@ def test_a_plan_uploads_the_archive_and_is_made_for_it(world: World) -> None:
     done = world.packaged(GOOD).deploy("plan", REGION="europe-west1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert (world.folder / "bucket" / GOOD).exists()
-    assert (world.folder / "build" / "plan").read_text() == f"{GOOD}#{GENERATION}"
+    assert (world.folder / "build" / "plan").read_text() == f"{GOOD}#{GENERATION}#0"
     plan = next(call for call in world.calls if "plan" in call)
     assert {"-var=project_id=my-portability-project", "-var=region=europe-west1", "-input=false"} < set(plan)
     init = next(call for call in world.calls if "init" in call)
@@ -126,7 +131,7 @@ def test_a_deployment_that_fails_the_smoke_test_is_put_back_and_fails(world: Wor
 
 def test_an_apply_that_fails_half_way_is_put_back_and_fails(world: World) -> None:
     world.deployed_before(OLD).packaged(BAD).deploy("plan")
-    # the first apply fails after it has changed things; the second, which puts back, has its own arguments
+    # the first apply fails after it has changed things; the second, which puts back, has a plan of its own
     done = world.wrong("fails", f"terraform apply {world.folder / 'build' / 'plan'}!").deploy("apply")
     assert done.returncode == 1
     assert (world.deployed, world.verified) == (OLD, OLD)
@@ -166,9 +171,148 @@ def test_a_bucket_that_cannot_be_read_is_not_taken_for_an_empty_one(world: World
 
 def test_a_rollback_by_hand_takes_the_archive_that_is_named(world: World) -> None:
     world.deployed_before(GOOD)
+    (world.folder / "build").rmdir()  # as in a new clone
     done = world.put(OLD).deploy("rollback", OLD)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (world.deployed, world.verified) == (OLD, OLD)
+
+
+def test_a_rollback_by_hand_of_what_is_deployed_asks_for_another(world: World) -> None:
+    """The last verified one is what is deployed, where what is wrong shows after the smoke test only."""
+    done = world.deployed_before(OLD).deploy("rollback")
+    assert done.returncode == 1
+    assert "is what is deployed. Name another" in done.stderr
+
+
+def _change(address: str, *actions: str, before: object = None, after: object = None) -> dict[str, object]:
+    """A resource's part of a plan."""
+    change = {"actions": actions, "before": before, "after": after, "after_unknown": {}}
+    return {"address": address, "type": address.partition(".")[0], "change": change}
+
+
+_FUNCTION = 'google_cloudfunctions2_function.this["watch"]'
+_OFF, _ON = ({"service_config": [{"environment_variables": given}]} for given in ({}, {"WATCH": "on"}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _change('google_pubsub_subscription.push["archive-job-started-watch"]', "delete"),
+        _change(_FUNCTION, "delete"),
+        _change(_FUNCTION, "delete", "create"),
+        _change(_FUNCTION, "create"),
+        _change(_FUNCTION, "update", before=_ON, after=_OFF),
+        _change(_FUNCTION, "update", before=_OFF, after=_ON),
+        _change('google_monitoring_alert_policy.this["stalled"]', "update"),
+        _change("terraform_data.metrics_are_known", "create"),
+    ],
+    ids=lambda change: f"{'-'.join(change['change']['actions'])}-{change['type']}",
+)
+def test_a_rollback_by_hand_that_would_change_more_than_the_source_is_refused(
+    change: dict[str, object], world: World
+) -> None:
+    world.deployed_before(OLD).put(GOOD).wrong("changes", json.dumps([change]))
+    done = world.deploy("rollback", GOOD)
+    assert done.returncode == 1
+    assert str(change["address"]) in done.stderr
+    assert 'this["retry"]' not in done.stderr
+    assert "a checkout of the commit that is deployed, with its tfvars" in done.stderr
+    assert world.deployed == OLD
+
+
+def test_a_rollback_by_hand_is_not_refused_for_what_it_only_reads(world: World) -> None:
+    same = _change('google_pubsub_subscription.push["archive-job-failed-push"]', "no-op")
+    read = _change("data.google_project.this", "read")
+    world.deployed_before(OLD).put(GOOD).wrong("changes", json.dumps([same, read]))
+    done = world.deploy("rollback", GOOD)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert world.deployed == GOOD
+
+
+def test_a_rollback_by_hand_that_was_overtaken_changes_nothing(world: World) -> None:
+    world.deployed_before(OLD).put(GOOD).put(BAD).wrong("meanwhile", f"{BAD}: terraform plan")
+    assert world.deploy("rollback", GOOD).returncode == 1
+    assert (world.deployed, world.verified) == (BAD, OLD)
+
+
+def test_a_deployment_that_was_overtaken_does_not_put_an_archive_over_the_one_that_has_taken_its_place(
+    world: World,
+) -> None:
+    world.deployed_before(OLD).put(GOOD).planned(BAD).wrong("broken", BAD)
+    done = world.wrong("meanwhile", f"{GOOD}: smoke").deploy("apply")
+    assert done.returncode == 1
+    assert world.deployed == GOOD
+    assert "another deployment has taken its place" in done.stderr
+    assert not (world.folder / "build" / "back").exists()
+
+
+@pytest.mark.parametrize("until", [("output",), ("output", "plan"), ("output", "plan", "output")])
+def test_an_archive_is_not_put_over_one_that_gets_in_place_on_the_way(until: tuple[str, ...], world: World) -> None:
+    """What the last look does not see any more, Terraform does: its state has changed since the plan."""
+    world.deployed_before(OLD).put(GOOD).planned(BAD).wrong("broken", BAD)
+    *passed, moment = until
+    passing = [f": terraform {command}" for command in passed]
+    done = world.wrong("meanwhile", *passing, f"{GOOD}: terraform {moment}").deploy("apply")
+    assert done.returncode == 1
+    assert world.deployed == GOOD
+    assert "is back" not in done.stderr
+
+
+def test_an_archive_that_was_overtaken_is_not_called_verified(world: World) -> None:
+    """What passed may be the other deployment's."""
+    world.deployed_before(OLD).put(BAD).planned(GOOD)
+    done = world.wrong("meanwhile", f"{BAD}: smoke").deploy("apply")
+    assert done.returncode == 1
+    assert (world.deployed, world.verified) == (BAD, OLD)
+    assert f"was overtaken before it was verified: {BAD} is deployed now." in done.stderr
+
+
+def test_a_look_that_fails_after_a_failure_is_repeated(world: World) -> None:
+    world.deployed_before(OLD).planned(BAD).wrong("broken", BAD)
+    done = world.wrong("fails", "terraform output?").deploy("apply")
+    assert done.returncode == 1
+    assert (world.deployed, world.verified) == (OLD, OLD)
+
+
+@pytest.mark.parametrize("program", ["terraform", "gcloud"])
+def test_a_program_that_cannot_be_run_is_named(program: str, world: World) -> None:
+    world.deployed_before(OLD)
+    (world.folder / "bin" / program).unlink()
+    done = world.deploy("rollback", PATH=str(world.folder / "bin"))
+    assert done.returncode == 1
+    assert done.stderr.startswith("FAILED: ")
+    assert program in done.stderr
+
+
+def test_a_look_that_takes_too_long_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deploy, "_LOOK_SECONDS", 0.1)
+    read, said = deploy._read(["sleep", "60"])
+    assert (read, "timed out" in said) == (False, True)
+
+
+def test_the_plan_is_applied_for_the_archive_that_it_was_made_for(world: World) -> None:
+    world.deployed_before(OLD).planned(GOOD).packaged(BAD)
+    done = world.deploy("apply")
+    assert (world.deployed, world.verified) == (GOOD, GOOD)
+    assert f"{GOOD}#{GENERATION} is deployed and verified." in done.stdout
+
+
+def test_an_earlier_plan_is_not_applied_after_one_that_failed(world: World) -> None:
+    world.deployed_before(OLD).planned(GOOD).wrong("fails", "terraform plan").planned(BAD)
+    done = world.wrong("fails").deploy("apply")
+    assert "There is no build/planned: make plan" in done.stderr
+    assert world.deployed == OLD
+
+
+def test_a_plan_for_another_project_is_not_applied(world: World) -> None:
+    done = world.deployed_before(OLD).planned(GOOD).deploy("apply", PROJECT_ID="another-project")
+    assert "is for my-portability-project" in done.stderr
+    assert world.deployed == OLD
+
+
+def test_a_clone_serves_one_project_after_another(world: World) -> None:
+    world.planned(GOOD)
+    assert world.deploy("plan", PROJECT_ID="another-project").returncode == 0
 
 
 def test_gcloud_is_given_commands_that_it_knows(world: World, tmp_path: Path) -> None:
@@ -286,7 +430,7 @@ def test_a_deployment_that_is_stopped_gives_terraform_one_interrupt_and_waits_fo
     number: signal.Signals, world: World
 ) -> None:
     """Cloud Build sends SIGTERM to this process; Ctrl-C is a SIGINT to its whole group, and is pressed twice."""
-    world.packaged(GOOD).deploy("plan")
+    world.planned(GOOD)
     slow = world.folder / "bin" / "terraform"
     said = world.folder / "said"
     slow.write_text(

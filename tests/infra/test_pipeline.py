@@ -138,7 +138,9 @@ def test_everything_has_a_time_limit_and_the_deployment_enough_of_it_to_be_put_b
     steps = {step["id"]: _seconds(step["timeout"]) for step in deploys["steps"]}
     once = deploy._TERRAFORM_SECONDS + deploy._LAST_WORDS_SECONDS + deploy._SMOKE_SECONDS
     schemas = len(list((INFRA / "schemas").glob("*.avsc")))
-    assert 2 * once + schemas * deploy._PROBE_SECONDS < steps["deploy"]
+    plan_back = deploy._TERRAFORM_SECONDS + deploy._LAST_WORDS_SECONDS
+    looks = 2 * (deploy._LOOKS_SECONDS + deploy._LOOK_SECONDS)
+    assert 2 * once + plan_back + looks + schemas * deploy._PROBE_SECONDS < steps["deploy"]
     assert _seconds(tests["timeout"]) <= deploy._TESTS_SECONDS < steps["tested"]
     [waits] = [_seconds(step["timeout"]) for step in checks["steps"] if _targets(step) == ["deployed"]]
     assert _seconds(deploys["timeout"]) <= deploy._DEPLOYMENT_SECONDS < waits
