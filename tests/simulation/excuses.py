@@ -29,7 +29,7 @@ _NOT_PROMISED = {
     r"was answered with 500, though no fault was ours": "it knows neither the canary nor OTHER_CLIENT",
     r"was answered with \d+, and Google's word was": "its table of answers is another",
     r"was put off, though nothing was wrong: .*'archiveJobs.retry is held back": "so a one-time grant is no end to it",
-    r"it waits without \S+, which names another credential": "nor does another credential replace what it keeps",
+    r"it waits without \S+, which": "no other event changes what it keeps",
     r"a deferral ended before its time": "it goes by its own clock",
     r"its rejection counts 0 calls in doubt": "its rejections do not tell them",
     r"raised ValueError\('not enough values to unpack": "an empty answer of Firestore's is a bug to it",

@@ -43,6 +43,7 @@ _PLANTED_WITHIN = (Bound(0, 0), Bound(1, 0), Bound(0, 1), Bound(2, 0), Bound(1, 
 BEYOND: Mapping[type[Container], str] = {
     mutants.UnknownFieldsLost: "needs an entry that another version of the program has written to",
     mutants.DeferralEndsWithAnothersRejection: "needs an event with another credential",
+    mutants.DeferralForgetsRetries: "needs an event that tells more retries",
     mutants.PutBackBeginsTheLeaseAnew: "needs a claim that a death has left long before the schedule runs",
     mutants.StopsAtWhatItCannotRead: "needs an entry that nobody can read, and no delivery: the schedule alone",
     **dict.fromkeys(

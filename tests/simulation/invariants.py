@@ -59,12 +59,11 @@ _NEVER = float("-inf")
 
 
 class Job(Protocol):
-    """What is known of an archive job beside the effects. `used_before`: retries that its event itself tells of."""
+    """What is known of an archive job beside the effects."""
 
     name: str
     parent: str
     root: str
-    used_before: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,6 +224,8 @@ class Judge:
         event = self._event(effect.delivery)
         if after.claims <= before.claims:
             yield "a claim was not counted"
+        if after.attempt != max(before.attempt, event.attempt):
+            yield f"a claim for {before.attempt} and {event.attempt} earlier retries has {after.attempt}"
         if after.owner and self._owners.get(after.owner) != effect.delivery:
             yield "a claim was written in another delivery's name"
         if before.state == "rejected" and not self._is_new_question(event, self._decided[effect.job][-1]):
@@ -338,8 +339,10 @@ class Judge:
             known = self._terms.jobs.get(known.parent)
 
     def _used(self, job: str, count: Callable[[str], int]) -> int:
-        """What the chain has used of the budget, by this count."""
-        return sum(count(known.name) + known.used_before for known in self._chain(job))
+        """What the chain has used of the budget, by this count, and by what the events of its first job told."""
+        jobs = [known.name for known in self._chain(job)]
+        told = self._entries.get(jobs[-1], Entry()).attempt if jobs else 0
+        return told + sum(map(count, jobs))
 
     def _is_adopted(self, job: str) -> bool:
         """Whether Google named a job that runs already: it and all calls in doubt are one retry."""
@@ -534,8 +537,12 @@ class Judge:
         if self._heard_at[event.job] < deferred[-1]:  # else it was resumed before this acknowledgement
             self._waiting[event.job] = effect.at
         entry = self._entries[event.job]
-        if entry.state == "deferred" and not _is_of(entry, event) and self._written_at[event.job] < begun:
-            self._breaks(effect.at, f"{event.job}: it waits without {effect.delivery}, which names another credential")
+        if entry.state == "deferred" and self._written_at[event.job] < begun:
+            if not _is_of(entry, event):
+                said = f"it waits without {effect.delivery}, which names another credential"
+                self._breaks(effect.at, f"{event.job}: {said}")
+            if entry.attempt < event.attempt:
+                self._breaks(effect.at, f"{event.job}: it waits without {effect.delivery}, which tells more retries")
 
     # --- the end: nothing is lost, and once nothing goes wrong any more, nothing is put off ---
 

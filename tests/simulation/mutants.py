@@ -363,6 +363,15 @@ class DeferralEndsWithAnothersRejection(_WithLedger):
             return await self.part.record(claim, ended)
 
 
+class DeferralForgetsRetries(_WithLedger):
+    """An event that tells more retries is acknowledged while its job is deferred, and its number forgotten."""
+
+    class Change(_Changed):
+        async def replace_kept(self, found: VersionedEntry, entry: LedgerEntry) -> Any:
+            same = (entry.user_id, entry.credential_id) == (found.entry.user_id, found.entry.credential_id)
+            return found if same else await self.part.replace_kept(found, entry)
+
+
 class PutBackBeginsTheLeaseAnew(_WithStore):
     """The schedule writes the claim of a delivery that died as if it were made now."""
 
@@ -725,6 +734,7 @@ MUTANTS: Mapping[type[Container], str] = {
     DeferralEndsWithItsClaim: "vanished",
     DeferralEndsWithItsOutcome: "vanished",
     DeferralEndsWithAnothersRejection: "that was kept is gone",
+    DeferralForgetsRetries: "which tells more retries",
     PutBackBeginsTheLeaseAnew: "was put off, though nothing was wrong",
     DeferralWithoutItsEvent: "vanished",
     DeferralWithoutItsTime: "without the time of the failure",
@@ -759,6 +769,7 @@ HINTS: Mapping[type[Container], int] = {
     EndsTwice: 929,
     ForgetsAJobAfterADeath: 109,
     DeferralEndsWithAnothersRejection: 202_933,
+    DeferralForgetsRetries: 314,
     PutBackBeginsTheLeaseAnew: 3_042_771,
     DeferralEndsWithItsClaim: 91,
     DeferralEndsWithItsOutcome: 886,

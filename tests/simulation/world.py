@@ -85,6 +85,7 @@ class World:
         self._started = 0
         self._watched: Counter[str] = Counter()  # how often a new job's failure was reported
         self._resumes = 0
+        self._told = 0  # events
         self._scheduled = False
         self._pace = rng.choice((1.0, 300.0, 300.0))  # seconds between Cloud Scheduler's calls
         for _ in range(rng.choice((1, 2, 2, 3))):
@@ -215,8 +216,10 @@ class World:
         if rng.random() < 0.5:
             age = timedelta(days=rng.choice((0.0, 1.0, 5.0, 5.0, 5.0, 20.0)))
             event["failedAt"] = (datetime.fromtimestamp(EPOCH, UTC) - age).isoformat()
-        if job.used_before:
-            event["attempt"] = job.used_before
+        self._told += 1
+        own = random.Random(f"{self.seed} {self._told}")  # so that no other draw depends on it
+        if (attempt := job.used_before + (own.random() < 0.05)) and own.random() < 0.8:
+            event["attempt"] = attempt
         return json.dumps(event).encode()
 
     def _watch(self, follow_up: bytes) -> None:
