@@ -23,10 +23,11 @@ _SERVICES = {
     "storage": {"storage"},
 }
 _USED_BY_CODE = {"cloudtrace", "dataportability", "logging", "telemetry"}
+_USED_BY_PEOPLE = {"iamcredentials"}  # infra/README.md: to act as the product
 
 
 def test_it_enables_the_services_that_are_used_and_no_others(plan: Plan) -> None:
-    used = set(_USED_BY_CODE)
+    used = _USED_BY_CODE | _USED_BY_PEOPLE
     for resource in plan.resources:
         kind = resource.type.removeprefix("google_")
         if kind == "terraform_data":  # Terraform's own
