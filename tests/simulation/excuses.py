@@ -114,7 +114,7 @@ class VersionsJudge(Judge):
             return
         doubts = after.calls + (after.state == "claimed")
         self._doubts_waited_for[job] = 0
-        if doubts and after.state in ("open", "claimed", "rejected"):
+        if doubts and after.state in ("open", "claimed", "rejected", "deferred"):
             self._pause_over[job] = effect.at + self._pause(after, doubts)
         if after.state == "rejected" and self._decided[job][-1].at != effect.at:
             decided = self._decided[job][-1]

@@ -458,7 +458,8 @@ class Judge:
         """What it says of retries and doubts lies between what was so when its delivery began, and what can be."""
         least, unknown = self._counted[effect.delivery]
         lapsed = self._entries.get(job, Entry()).state == "claimed"  # which counts, though nobody has taken it over
-        most = max(self._used(job, self._at_most), self._event(effect.delivery).attempt) + lapsed
+        own = self._at_most(job)
+        most = max(self._used(job, self._at_most) - own, self._event(effect.delivery).attempt) + own + lapsed
         if not least <= effect.attempt <= most:
             self._breaks(
                 effect.at, f"{job}: its rejection counts {effect.attempt} retries, and it was {least} to {most}"
