@@ -95,13 +95,13 @@ locals {
       severity = "ERROR"
       filter   = local.metrics.faults.filter
       doc      = <<-EOT
-        **The function answered 500, or did not start.** Every event that meets the fault is delivered again for about ${local.delivered_for_hours} hours, then it is a dead letter. No user is at fault, and no retry is wasted. It may be one odd job; where nothing else succeeds either, `stalled` fires. Right after the first deployment it may pass by itself, since rights take minutes to reach everywhere.
+        **The function answered 500, or did not start.** Every event that meets the fault is delivered again for about ${local.delivered_for_hours} hours, then it is a dead letter. No user is at fault. No retry is wasted, unless the line says `in archiveJobs.retry` or `without a job's id`. It may be one odd job; where nothing else succeeds either, `stalled` fires. Right after the first deployment it may pass by itself, since rights take minutes to reach everywhere.
 
         What it says:
 
             ${local.read} --freshness=1d ${local.lines} 'resource.labels.service_name=(${local.any_function}) AND jsonPayload.outcome="fault"'
 
-        The runbook's table has a row for each `failedStep` and `message`. `unexpected …` is a bug, whatever the step: its stack trace stands in Error Reporting, and the rest goes on without that job. If it came with a deployment: `make rollback PROJECT_ID=${var.project_id} REGION=${var.region}`.
+        The runbook's table has a row for each `failedStep` and `message`. `unexpected …` is a bug, whatever the step: its stack trace stands in Error Reporting, and the rest goes on without that job. If it came with a deployment: `make rollback PROJECT_ID=${var.project_id} REGION=${var.region} OBJECT=archive-job-retry-….zip`; the runbook, Putting an earlier archive back, says which.
       EOT
     }
     follow-ups-late = {
@@ -142,7 +142,7 @@ locals {
       severity  = "ERROR"
       metric    = "pubsub.googleapis.com/subscription/oldest_unacked_message_age"
       labels    = "resource.type=\"pubsub_subscription\" AND resource.labels.subscription_id=\"archive-job-failed-push\""
-      threshold = 7200 # after two calls in doubt a job waits for more than an hour by design
+      threshold = max(7200, 60 * var.doubt_pause_seconds) # after two calls in doubt a job waits by design, for half of that
       doc       = <<-EOT
         **Pub/Sub has delivered an event for two hours without success**, or not delivered it at all. It becomes a dead letter after ${var.max_delivery_attempts} deliveries. It may be one odd job.
 

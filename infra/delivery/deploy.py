@@ -416,7 +416,7 @@ def main() -> None:
     except Failed as failed:
         sys.exit(f"FAILED: {failed}")
     except Stopped:
-        sys.exit("STOPPED. If the next run finds the state locked: docs/runbook.md, When a deployment was cut off.")
+        sys.exit("STOPPED. What runs may not be verified: make smoke. docs/runbook.md, When a deployment was cut off.")
 
 
 if __name__ == "__main__":
