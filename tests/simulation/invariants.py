@@ -127,6 +127,7 @@ class Judge:
         self._takeovers: dict[str, int] = defaultdict(int)
         self._doubts_waited_for: dict[str, int] = defaultdict(int)
         self._pause_over: dict[str, float] = defaultdict(lambda: _NEVER)
+        self._last_claimed: dict[str, float] = defaultdict(lambda: _NEVER)  # when a claim of the job ended
         self._calls: dict[str, list[CallSent]] = defaultdict(list)  # by job
         self._claims_used: dict[tuple[str, int], list[str]] = defaultdict(list)
         self._meanings: dict[str, CallAnswered] = {}
@@ -166,6 +167,8 @@ class Judge:
             self._takeovers[job] += 1
             if self._at_work(self._owners[before.owner]):
                 self._breaks(at, f"{job}: the claim of {before.owner} lapsed while its owner was at work")
+        if before.state == "claimed":
+            self._last_claimed[job] = at
         if before.state == "deferred":
             self._deferred[job][-1][1] = at
         if after.state == "deferred":
@@ -458,6 +461,7 @@ class Judge:
         """What it says of retries and doubts lies between what was so when its delivery began, and what can be."""
         least, unknown = self._counted[effect.delivery]
         lapsed = self._entries.get(job, Entry()).state == "claimed"  # which counts, though nobody has taken it over
+        lapsed = lapsed or self._last_claimed[job] >= self._delivered[effect.delivery].at  # as its look may have found
         own = self._at_most(job)
         most = max(self._used(job, self._at_most) - own, self._event(effect.delivery).attempt) + own + lapsed
         if not least <= effect.attempt <= most:
