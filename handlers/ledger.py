@@ -181,6 +181,7 @@ class Ledger:
                 link = None
 
     async def _is_known(self, job_id: str) -> bool:
+        """An entry that cannot be read is there, too."""
         try:
             return await self._load(job_id) is not None
         except UnreadableEntry:

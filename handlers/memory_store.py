@@ -24,8 +24,8 @@ class MemoryStore:
     async def due(self, before: datetime, limit: int, start: Any = None) -> Page:
         waiting = ((entry.not_before, job_id) for job_id, (entry, _, _) in self._stored.items() if entry.not_before)
         longest = nsmallest(limit, (one for one in waiting if one[0] <= before and (start is None or one > start)))
-        found = [VersionedEntry(*self._stored[job_id], self._now()) for _, job_id in longest]
-        return Page(list(found), longest[-1] if len(longest) == limit else None)
+        following = longest[-1] if len(longest) == limit else None
+        return Page([VersionedEntry(*self._stored[job_id], self._now()) for _, job_id in longest], following)
 
     async def write(self, entry: LedgerEntry, version: Any, link: LedgerEntry | None = None) -> VersionedEntry:
         _, current, _ = self._stored.get(entry.job_id, (None, None, None))

@@ -67,16 +67,15 @@ class _JobRetry:
         use_case, job, policy = self._use_case, self._job, self._use_case.policy
         looked: Claimable | None = None
         by_ledger: Rejection | None = None
-        expired = policy.judge_age(job, use_case.now())
-        by_event = expired or policy.judge_retries(job.retries_before)
+        by_event = policy.judge_age(job, use_case.now()) or policy.judge_retries(job.retries_before)
         # any other first delivery looks by claiming: most jobs are new
         if by_event or self._delivery.delivery_attempt != 1 or policy.park_ambiguous:
             found = await self._step("look", PREPARED, use_case.ledger.look(job))
             if not isinstance(found, Claimable):
                 return await self._without_call(found, "look", by_event)
             looked, by_ledger = found, policy.judge_entry(found.entry)
-            if by_event:  # that leaves no trace in the ledger
-                return await self._announcer.reject(looked.entry.rejected(expired or by_ledger or by_event))
+            if by_event:
+                return await self._reject_event(looked.entry, by_event)
         token = None if by_ledger else await self._token()
         claim = await self._claim(looked)
         if not isinstance(claim, Claim):
@@ -92,21 +91,25 @@ class _JobRetry:
         if isinstance(found, NotYet):
             self._line.failed(step)
             return RetryLater(found.detail)
-        entry, job, now = found.found.entry, self._job, self._use_case.now()
+        entry, job = found.found.entry, self._job
         merged = entry.merged(job)
         if entry.state == "deferred" and by_event:
-            policy = self._use_case.policy
-            rejection = policy.judge_age(job, now) or policy.judge_entry(merged) or by_event
-            return await self._announcer.reject(replace(merged.rejected(rejection), updated_at=now))
+            return await self._reject_event(merged, by_event)
         if entry.state == "deferred" and merged != entry:
             if not entry.is_of(job):
-                data, attributes = event_to_keep(self._delivery, job, now)
+                data, attributes = event_to_keep(self._delivery, job, self._use_case.now())
                 merged = replace(merged, event=data, attributes=attributes)
             replaced = await self._step("record", RECORDED, self._use_case.ledger.replace_kept(found.found, merged))
             return await self._announcer.announce(replaced)
         # a message that comes again was not acknowledged: whoever decided did not get that published
         self._line.bind(republished=self._delivery.delivery_attempt <= 1)
         return await self._announcer.announce(found.found)
+
+    async def _reject_event(self, entry: LedgerEntry, by_event: Rejection) -> Outcome:
+        """For its age, a parked doubt or the budget, in this order. That leaves no trace in the ledger."""
+        policy, now = self._use_case.policy, self._use_case.now()
+        rejection = policy.judge_age(self._job, now) or policy.judge_entry(entry) or by_event
+        return await self._announcer.reject(replace(entry.rejected(rejection), updated_at=now))
 
     async def _token(self) -> AccessToken | Rejection:
         tokens, credential_id = self._use_case.tokens, self._job.credential_id

@@ -142,7 +142,7 @@ locals {
       severity  = "ERROR"
       metric    = "pubsub.googleapis.com/subscription/oldest_unacked_message_age"
       labels    = "resource.type=\"pubsub_subscription\" AND resource.labels.subscription_id=\"archive-job-failed-push\""
-      threshold = max(7200, 60 * var.doubt_pause_seconds) # after two calls in doubt a job waits by design, for half of that
+      threshold = max(7200, 60 * var.doubt_pause_seconds) # after the second call in doubt a job waits for 30 pauses by design
       doc       = <<-EOT
         **Pub/Sub has delivered an event for two hours without success**, or not delivered it at all. It becomes a dead letter after ${var.max_delivery_attempts} deliveries. It may be one odd job.
 

@@ -46,7 +46,7 @@ async def redrive(settings: Settings, selection: Selection, *, go: bool, rate: f
     topic = settings.failed_topic.rpartition("/")[2]
 
     def work(leases: Leases, cloud: Cloud) -> Work:
-        return Redrive(leases, cloud.failed_topic, cloud.store, _now, rate, budget=settings.retry_budget)
+        return Redrive(leases, cloud.failed_topic, cloud.store, _now, rate, settings.retry_budget)
 
     return await _work(settings, selection, work, go=go, done=(f"put back on {topic}", "putBack"))
 

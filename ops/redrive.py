@@ -140,9 +140,9 @@ class Redrive:
     store: Store | None
     now: Callable[[], datetime]
     rate: float
+    budget: int  # RETRY_BUDGET
     handled: list[PendingMessage] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
-    budget: int = 3  # RETRY_BUDGET
     grace: float = 10.0  # seconds for what is on its way when the run is stopped
     faults: list[Misconfigured] = field(default_factory=list)
 
@@ -205,14 +205,16 @@ class Redrive:
 
     async def _reopen(self, message: PendingMessage) -> str:
         """Let the function decide on this job anew. Gives why that is not to be had."""
-        if message.reopens and self.store is None:
+        if not message.reopens:
+            return ""
+        if self.store is None:
             return "its job is answered for good in the function's own memory (RETRY_LEDGER=memory)"
         used_up = message.reason == Reason.RETRY_BUDGET_EXHAUSTED
-        while message.reopens and self.store:
+        if used_up and parse_failed(message.data).retries_before >= self.budget:
+            return "its event's own `attempt` uses up the budget: publish it with the right one"
+        while True:
             try:
                 found = await self.store.load(message.job_id)
-                if used_up and parse_failed(message.data).retries_before >= self.budget:
-                    return "its event's own `attempt` uses up the budget: publish it with the right one"
                 if found is None and used_up:
                     return ""  # there is nothing that would repeat the rejection
                 if found is None:
@@ -228,4 +230,3 @@ class Redrive:
                 await asyncio.sleep(_PAUSE_SECONDS)
                 continue
             return ""  # reopened; or claimed or answered anew since, so it has had its other try
-        return ""

@@ -19,21 +19,16 @@ def full_name(settings: Settings, secret: str) -> str:
 
 
 async def count_secrets(cloud: Cloud, prefix: str, without: str) -> int:
-    """Secrets whose id begins with it, and goes on with something else. Raises Transient or Misconfigured."""
+    """Secrets whose id begins with it, but for the one that ends as `without`. Raises Transient or Misconfigured."""
     parent, _, start = full_name(cloud.settings, prefix).partition("/secrets/")
     # a filter matches anywhere in the name (https://cloud.google.com/secret-manager/docs/filtering)
     request = ListSecretsRequest(parent=parent, filter=f"name:{start}", page_size=_MAX_PAGE)
     try:
         client = await cloud.clients.secret_manager(_location(parent))
-        return sum(
-            [
-                name.startswith(start) and name != start + without
-                async for secret in await client.list_secrets(request, **_CALL)
-                for name in [secret.name.rpartition("/")[2]]
-            ]
-        )
+        names = [secret.name.rpartition("/")[2] async for secret in await client.list_secrets(request, **_CALL)]
     except GoogleAPIError as error:
         raise to_fault(error, f"listing secrets {start}…") from None
+    return sum(name.startswith(start) and name != start + without for name in names)
 
 
 async def secret_exists(cloud: Cloud, name: str) -> bool:

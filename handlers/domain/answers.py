@@ -41,7 +41,7 @@ class Unauthorized(Struct, frozen=True):
 
 
 class OutcomeUnknown(Struct, frozen=True):
-    """The call may have been carried out. `ours`: by a bug, or by a success that Google would not give."""
+    """The call may have been carried out. `ours`: the fault is ours: a bug, or a success that is not Google's."""
 
     detail: str
     ours: bool = False

@@ -57,13 +57,16 @@ class Account:
 
 def _is_good_for_a_call(credentials: Any) -> bool:
     if credentials.token_state is not TokenState.STALE:
-        return bool(credentials.token_state is TokenState.FRESH)
+        return credentials.token_state is TokenState.FRESH
     left: timedelta = credentials.expiry - datetime.now(UTC).replace(tzinfo=None)  # google-auth's times say no zone
     return left > _RESERVE
 
 
 def _used_while_stale(credentials: Any) -> Any:
-    """Without this gRPC refreshes them at each call, and waits for it, from 225 seconds before they expire."""
+    """gRPC asks google-auth before each call, which refreshes what is stale (225 seconds before it expires) and waits.
+
+    `Account.credentials` refreshes it meanwhile, once for all.
+    """
     before_request = credentials.before_request
 
     def apply(request: Any, method: str, url: str, headers: Any) -> None:

@@ -37,8 +37,8 @@ _Judged = TypeVar("_Judged", Answer | Unauthorized, JobState | Answer | Unauthor
 _SOMEBODY_ELSE = "is DATA_PORTABILITY_API_ENDPOINT or a proxy wrong?"
 _ONE_TIME = Rejection(
     Reason.REAUTHORIZATION_REQUIRED,
-    "The one-time grant is used up (RESOURCE_EXHAUSTED_ONE_TIME). When all exports of this user have ended and are "
-    "downloaded, since that removes them, reset the authorization and ask for consent again.",
+    "The one-time grant is used up (RESOURCE_EXHAUSTED_ONE_TIME). Wait until all exports of this user have ended and "
+    "are downloaded: a reset removes them. Then reset the authorization and ask for consent again.",
     Cause.ONE_TIME_GRANT_USED,
 )
 

@@ -19,7 +19,7 @@ _CONNECT_TIMEOUT = 10.0  # seconds
 _KEEPALIVE_TIMEOUT = 15  # seconds: a connection that was idle longer may be half closed, and a call on it in doubt
 
 
-_sent: ContextVar[bool] = ContextVar("sent")  # whether anything of the request in this context is
+_sent: ContextVar[bool] = ContextVar("sent")  # whether the request of this context may be sent
 
 
 class HttpResponse(RedactedRepr, Struct, frozen=True):

@@ -19,7 +19,7 @@ from ops.story import span
 
 _PATIENCE = timedelta(hours=1)  # a run of the schedule may be missed, two may not
 _DUE_READ = 100
-_LOOKS = "due looks"
+_SWITCHED_OFF = " Is the watch switched off? Then WATCH=off here, as in the function."
 _CALL: Any = {"retry": None, "timeout": 10.0}
 
 
@@ -29,7 +29,7 @@ def ledger_checks(cloud: Cloud, now: datetime) -> list[tuple[str, Check]]:
     if cloud.store is None:
         return [(where, lambda: _in_memory("ledger"))]
     entries, looks, policy = cloud.ledger(), cloud.ledger(WATCH_SUFFIX), settings.retry_policy
-    watched: list[tuple[str, Check]] = [(_LOOKS, lambda: _due(looks, _LOOKS, policy, now))]
+    watched: list[tuple[str, Check]] = [("due looks", lambda: _due(looks, "due looks", policy, now, _SWITCHED_OFF))]
     return [
         (where, lambda: _entries(cloud, where)),
         ("due entries", lambda: _due(entries, "due entries", policy, now)),
@@ -49,7 +49,7 @@ async def _entries(cloud: Cloud, where: str) -> list[Line]:
     return [ok(where, f"{number} entries")]
 
 
-async def _due(store: Store, subject: str, policy: RetryPolicy, now: datetime) -> list[Line]:
+async def _due(store: Store, subject: str, policy: RetryPolicy, now: datetime, hint: str = "") -> list[Line]:
     """Entries are due until the schedule has put them back: the oldest one tells whether it runs."""
     found = (await store.due(now, _DUE_READ)).entries
     entries = [one for one in found if isinstance(one, VersionedEntry)]
@@ -58,10 +58,7 @@ async def _due(store: Store, subject: str, policy: RetryPolicy, now: datetime) -
     oldest = min((_due_since(one, policy) for one in entries), default=now)
     if now - oldest > _PATIENCE:
         said = f"{len(entries)} wait to be put back, the oldest for {span(now - oldest)}"
-        remedy = "Look at the schedule's job, and at its function's log lines."
-        if subject == _LOOKS:
-            remedy += " Is the watch switched off? Then WATCH=off here, as in the function."
-        lines.append(failed(subject, said, remedy))
+        lines.append(failed(subject, said, f"Look at the schedule's job, and at its function's log lines.{hint}"))
     return lines or [ok(subject, f"{len(entries)} wait for the next run of the schedule")]
 
 

@@ -79,9 +79,8 @@ def queried_fields() -> set[str]:
     asyncio.run(store.due(datetime.now(UTC), 1))
     query = requests[0].structured_query
     filtered = query.where.composite_filter.filters or [query.where]
-    return {part.field_filter.field.field_path for part in filtered} | {o.field.field_path for o in query.order_by} - {
-        "__name__"
-    }
+    ordered = {order.field.field_path for order in query.order_by} - {"__name__"}  # with which every index ends
+    return {part.field_filter.field.field_path for part in filtered} | ordered
 
 
 async def _nothing() -> AsyncIterator[Any]:

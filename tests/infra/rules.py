@@ -24,13 +24,6 @@ def watches(plan: Plan) -> bool:
     return any(resource.values["name"] == "archive-job-retry-watch" for resource in plan.of("cloudfunctions2_function"))
 
 
-def dead_letters_of_the_watch_are_known(plan: Plan) -> Problems:
-    """`ops redrive` tells them by their subscriptions, and would take others for failed events."""
-    watched = {push["name"] for push in _pushes(plan) if "archive-job-watch-dead" in str(push["dead_letter_policy"])}
-    if watches(plan) and watched != set(WATCHED):
-        yield f"ops redrive knows {WATCHED} as the watch's, and not {sorted(watched)}."
-
-
 def _seconds(duration: str) -> float:
     return float(duration.removesuffix("s"))
 
@@ -160,6 +153,13 @@ def data_stays_in_its_regions(plan: Plan) -> Problems:
         yield from (f"{found.address} is elsewhere." for found in plan.of(kind) if found.values["location"] != region)
     if plan.one("firestore_database")["location_id"] != region:
         yield "The ledger is elsewhere."
+
+
+def dead_letters_of_the_watch_are_known(plan: Plan) -> Problems:
+    """`ops redrive` tells them by their subscriptions, and would take others for failed events."""
+    watched = {push["name"] for push in _pushes(plan) if "archive-job-watch-dead" in str(push["dead_letter_policy"])}
+    if watches(plan) and watched != set(WATCHED):
+        yield f"ops redrive knows {WATCHED} as the watch's, and not {sorted(watched)}."
 
 
 def what_is_old_is_deleted(plan: Plan) -> Problems:

@@ -196,9 +196,8 @@ async def test_subscription_in_another_project_is_named_and_not_read(google_clou
             await subscriber.create_subscription(request=theirs, timeout=SECONDS)
         lines = await lines_of(stage)
     assert {} == failures(lines)
-    assert [f"theirs-{RETRIED}" in line.detail for line in lines if line.subject == f"subscriptions of {RETRIED}"] == [
-        True
-    ]
+    [heard] = [line for line in lines if line.subject == f"subscriptions of {RETRIED}"]
+    assert f"theirs-{RETRIED}" in heard.detail
 
 
 async def test_watch_that_nobody_is_told_of_is_named(google_cloud: Any) -> None:

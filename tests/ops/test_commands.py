@@ -200,13 +200,11 @@ async def test_where_none_matches_the_reasons_that_would_are_named(desk: Desk) -
     assert "Would match: --reason OUTCOME_UNKNOWN (1), --reason RETRY_BUDGET_EXHAUSTED (2)" in shown.out
 
 
-FROM_THE_WATCH = {"source": "archive-job-started"}
-
-
 @only_embedded
 async def test_look_says_what_redrive_would_skip(desk: Desk) -> None:
     await desk.publish(REJECTED, rejection(failed(), datetime.now(UTC)))
-    await desk.publish(REJECTED, rejection(failed(), datetime.now(UTC), "EVENT_EXPIRED"), attributes=FROM_THE_WATCH)
+    the_watchs = rejection(failed(), datetime.now(UTC), "EVENT_EXPIRED")
+    await desk.publish(REJECTED, the_watchs, attributes={"source": "archive-job-started"})
     shown = await ops("redrive", "rejected", *QUICK, **of(desk))
     assert (0, True) == (shown.code, "With --go, 1 of these are put back" in shown.out)
     assert "it came from archive-job-started" in shown.out

@@ -48,10 +48,17 @@ class FakeTopic:
 
 @asynccontextmanager
 async def redrive(
-    desk: Desk, name: str, topic: FakeTopic, store: Store | None = None, *, rate: float = FAST, **others: Any
+    desk: Desk,
+    name: str,
+    topic: FakeTopic,
+    store: Store | None = None,
+    *,
+    rate: float = FAST,
+    budget: int = 3,
+    grace: float = 10,
 ) -> AsyncIterator[Redrive]:
     async with Leases(desk.subscriber, desk.project, name) as leases:
-        yield Redrive(leases, topic, store, lambda: datetime.now(UTC), rate, **others)
+        yield Redrive(leases, topic, store, lambda: datetime.now(UTC), rate, budget, grace=grace)
 
 
 async def look(

@@ -460,8 +460,9 @@ class Judge:
     def _check_counts(self, effect: Rejection, job: str) -> None:
         """What it says of retries and doubts lies between what was so when its delivery began, and what can be."""
         least, unknown = self._counted[effect.delivery]
-        lapsed = self._entries.get(job, Entry()).state == "claimed"  # which counts, though nobody has taken it over
-        lapsed = lapsed or self._last_claimed[job] >= self._delivered[effect.delivery].at  # as its look may have found
+        # a claim that its look may have found counts as a call, though nobody has taken it over
+        is_claimed = self._entries.get(job, Entry()).state == "claimed"
+        lapsed = is_claimed or self._last_claimed[job] >= self._delivered[effect.delivery].at
         own = self._at_most(job)
         most = max(self._used(job, self._at_most) - own, self._event(effect.delivery).attempt) + own + lapsed
         if not least <= effect.attempt <= most:
@@ -646,10 +647,7 @@ def _is_no_longer_due(before: Entry, after: Entry) -> bool:
     """Whether nothing else is written: the event of what was deferred once is published, or its outcome."""
     if not before.not_before or after.lease_seconds not in (before.lease_seconds, 0):
         return False
-    others = {
-        "lease_seconds": after.lease_seconds,
-        "unknown": after.unknown,
-    }  # what is lost is judged apart
+    others = {"lease_seconds": after.lease_seconds, "unknown": after.unknown}  # what is lost is judged apart
     return after == replace(before, not_before=0.0, kept="", **others)
 
 
