@@ -14,7 +14,7 @@ import click
 import msgspec
 
 from handlers.domain.events import JobId, UserId, plain_job_id
-from handlers.domain.outcomes import Reason, StepError
+from handlers.domain.outcomes import Cause, Reason, StepError
 from handlers.settings import Settings, WrongSettings, from_environment
 from handlers.telemetry.logging import configure_logs
 from handlers.web.server import export_proxies
@@ -84,7 +84,8 @@ def _which(reasons: list[str]) -> Callable[[Callable[..., None]], Callable[..., 
             multiple=True,
             type=click.Choice(reasons),
             metavar="REASON",
-            help="Only these: a rejection's reason; of dead letters UNDELIVERED, EVENT_EXPIRED or MALFORMED_EVENT.",
+            help="Only these: a rejection's reason or cause; of dead letters UNDELIVERED, EVENT_EXPIRED or "
+            "MALFORMED_EVENT.",
         ),
         click.option("--user", "users", multiple=True, type=_USER, help="Only of these users."),
         click.option("--job", "jobs", multiple=True, type=_JOB, help="Only of these jobs."),
@@ -164,7 +165,7 @@ def main() -> None:
 
 
 @main.command(short_help="Put events back on the failed topic.")
-@_which([UNDELIVERED, *Reason])
+@_which([UNDELIVERED, *Reason, *Cause])
 @_go("Put them back")
 @click.option("--rate", type=click.FloatRange(0.01, 1000), default=20, show_default=True, help="How many a second.")
 @_where
@@ -180,17 +181,19 @@ def redrive(selection: Selection, *, go: bool, rate: float, project: str | None,
       python -m ops redrive rejected --user user-4711 --go
       python -m ops redrive dead --go --rate 5
 
-    Three reasons are matched only by name: MALFORMED_EVENT, since such an event is malformed still;
-    OUTCOME_UNKNOWN, since a person has to find out first whether a retry is running; and
-    RETRY_BUDGET_EXHAUSTED, since a job's calls in doubt are forgiven with it, as after an outage of
-    Google's. For the last two, the ledger's entry is reopened first.
+    Three reasons of rejections are matched only by name: MALFORMED_EVENT, since such an event is
+    malformed still; OUTCOME_UNKNOWN, since a person has to find out first whether a retry is running;
+    and RETRY_BUDGET_EXHAUSTED, since a job's calls in doubt are forgiven with it, as after an outage
+    of Google's. For the last two, the ledger's entry is reopened first.
     """
+    if selection.source == "dead":
+        selection = replace(selection, wanted=replace(selection.wanted, only_by_name=frozenset()))
     settings = _settings(project, database)
     _exit(commands.redrive(settings, selection, go=go, rate=rate), settings)
 
 
 @main.command(short_help="Throw messages away.")
-@_which([UNDELIVERED, UNREADABLE, *Reason])
+@_which([UNDELIVERED, UNREADABLE, *Reason, *Cause])
 @_go("Throw them away")
 @_where
 def discard(selection: Selection, *, go: bool, project: str | None, database: str | None) -> None:
@@ -239,6 +242,8 @@ def list_jobs(
 ) -> None:
     """How many jobs are in which state, and the oldest thousand of those that an option names.
 
+    Where an option names more than 10,000, the oldest of 10,000 of them.
+
     Without an option: jobs with a call in doubt, claimed, deferred and parked ones. An open job waits
     for its next delivery, or was made by a retry and nobody has reported it as failed.
 
@@ -277,8 +282,8 @@ def forget(
 ) -> None:
     """Delete a user's refresh tokens and ledger entries. It says what lives on, where, and for how long.
 
-    Stop the producer for this user first: an event that comes afterwards is answered anew, and a job
-    whose entry is gone is retried once more if its event is delivered again.
+    Stop the producer for this user first: an event that comes afterwards is answered anew, and leaves
+    an entry of its own. Run it once more on the next day, for events that were under way.
 
     \b
       python -m ops forget --user user-4711

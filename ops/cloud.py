@@ -84,16 +84,21 @@ def explain(fault: StepError, settings: Settings) -> str:
     code = re.search(r": ([A-Z_]+)(?:: |$)", said)
     ledger, secrets = re.search("ledger|what is due", said) is not None, "secret" in said
     role, api = _LEDGER if ledger else _SECRETS if secrets else _TOPICS
-    if SWITCHED_OFF in said:
-        return f"{said}. gcloud services enable {api} --project={project}"
+    if off := re.search(rf"{SWITCHED_OFF} ([a-z0-9-]+)", said):  # it can be the quota project of your credentials
+        return (
+            f"{said}. gcloud services enable {api} --project={off[1]}; or, where that is not {project}: "
+            f"gcloud auth application-default set-quota-project {project}"
+        )
     if "prohibited by organization's policy" in said:
         return f"{said}. A VPC Service Controls perimeter keeps your account out: ask whoever runs it."
     database = f"Project {project} has no Firestore database {settings.firestore_database}"
     other = f"Project {project} has none of that name: is it the right project (--project)?"
     index = "The ledger's index is missing, or still being built: apply infra/bootstrap again"
-    unusable = f"{index}." if "index" in said else f"{database} in native mode."
-    if secrets:
+    unusable = "That is not what this command expects."
+    if secrets or re.search(r"KMS|[Ee]ncryption key", said):
         unusable = "The key that it is encrypted with cannot be used: enable the key's version again."
+    elif ledger:
+        unusable = f"{index}." if "index" in said else f"{database} in native mode."
     hints = {
         "UNAUTHENTICATED": f"Google does not accept your credentials: {LOG_IN}",
         "PERMISSION_DENIED": f"Your account lacks {role} in project {project}, or the API is not enabled there.",

@@ -6,16 +6,14 @@ The secret goes first: from then on no delivery gets a new access token for it.
 from dataclasses import dataclass, field
 from typing import Any
 
-from handlers.ports import VersionedEntry
 from ops.cloud import Cloud
 from ops.ledger_search import LedgerSearch, ledger_days, watch_collection
 from ops.secrets import delete_secret, full_name, secret_exists
 
-_MAX_READ = 10_000
-
 LIVES_ON = (
     "What lives on: messages in subscriptions, with a producer's own fields, for up to 7 days;",
     "python -m ops discard throws rejections and dead letters of a user away at once;",
+    "an event that is under way leaves a new entry: run this once more on the next day;",
     "logs and traces, for about 30 days; an access token that the function holds, for up to an hour;",
     "backups of the ledger's database, if there are any, for as long as they are kept.",
     "At Google, the grant lives on until the user or the product revokes it, and an export that runs goes on.",
@@ -29,6 +27,7 @@ class Traces:
     user: str
     kept_days: float  # how long an entry stays in the ledger after its last write
     secrets: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)  # secrets that are not there
     entries: list[str] = field(default_factory=list)
     looks: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
@@ -37,6 +36,7 @@ class Traces:
         return {
             "userId": self.user,
             "secrets": self.secrets,
+            "secretsNotFound": self.missing,
             "ledgerEntries": len(self.entries),
             "ledgerEntriesKeptDays": self.kept_days,
             "waitingLooks": len(self.looks),
@@ -56,13 +56,11 @@ async def find_traces(cloud: Cloud, user: str, credentials: tuple[str, ...]) -> 
     own = sorted({user, *credentials})
     for credential in own:
         secret = full_name(settings, settings.refresh_token_secret_prefix + credential)
-        if await secret_exists(cloud, secret):
-            traces.secrets.append(secret)
-    traces.entries = await search.names(settings.retry_ledger_collection, theirs)
-    traces.looks = await search.names(watch_collection(settings), theirs)
-    found = await search.find(theirs, _MAX_READ)
-    named = {one.entry.credential_id for one in found if isinstance(one, VersionedEntry)}
-    traces.others = sorted(named - set(own) - {""})
+        (traces.secrets if await secret_exists(cloud, secret) else traces.missing).append(secret)
+    entries = await search.credentials(settings.retry_ledger_collection, theirs)
+    looks = await search.credentials(watch_collection(settings), theirs)
+    traces.entries, traces.looks = list(entries), list(looks)
+    traces.others = sorted({*entries.values(), *looks.values()} - set(own) - {""})
     return traces
 
 

@@ -113,11 +113,12 @@ class Leases(AbstractAsyncContextManager["Leases"]):
             return []
         except GoogleAPIError as error:
             raise to_fault(error, f"reading {self.subscription}") from None
+        messages = {received.message.message_id: received.message for received in pulled}
         ack_ids = {received.message.message_id: received.ack_id for received in pulled}
         again = ack_ids.keys() & self._done
         if again:  # an acknowledgement can be lost
             await self._call(self._client.acknowledge, ack_ids=[ack_ids.pop(message_id) for message_id in again])
-        new = [message.message for message in pulled if message.message.message_id in ack_ids.keys() - self._held]
+        new = [messages[message_id] for message_id in ack_ids if message_id not in self._held]
         self._held |= ack_ids
         await self._lease(list(ack_ids.values()), LEASE_SECONDS)
         return new

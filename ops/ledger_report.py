@@ -64,8 +64,10 @@ def show_listing(report: Report, listing: Listing, now: datetime) -> None:
 
 def show_traces(report: Report, traces: Traces, *, gone: bool) -> None:
     """What there is, or was, of a user."""
-    for name in traces.secrets or ["none"]:
+    for name in traces.secrets:
         report.say(f"Secret: {name}")
+    for name in traces.missing:
+        report.say(f"No secret {name}: is REFRESH_TOKEN_SECRET_PREFIX that of the function?")
     kept = f"kept for {traces.kept_days:g} days after the last delivery"
     report.say(f"Ledger entries: {len(traces.entries)} ({kept}); waiting looks: {len(traces.looks)}")
     if traces.others:

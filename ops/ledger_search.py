@@ -61,9 +61,9 @@ class LedgerSearch:
         query = {**_filter(where), "select": {"fields": fields}, "limit": {"value": limit}}
         return await self._store.query(query, "searching the ledger")
 
-    async def names(self, collection: str, where: Where) -> list[str]:
-        """Of documents, in full."""
-        select = StructuredQuery.Projection(fields=[{"field_path": "__name__"}])
+    async def credentials(self, collection: str, where: Where) -> dict[str, str]:
+        """The full name of each document, and its credential, "" where it names none. No entry is too broken for it."""
+        select = StructuredQuery.Projection(fields=[{"field_path": "credentialId"}])
         query = StructuredQuery(from_=[{"collection_id": collection}], select=select, **_filter(where))
         request = RunQueryRequest(parent=self._documents, structured_query=query)
         try:
@@ -72,7 +72,8 @@ class LedgerSearch:
             answers = [RunQueryResponse.pb(answer) async for answer in stream]
         except GoogleAPIError as error:
             raise to_fault(error, "searching the ledger") from None
-        return [answer.document.name for answer in answers if answer.HasField("document")]
+        documents = [answer.document for answer in answers if answer.HasField("document")]
+        return {one.name: one.fields["credentialId"].string_value if one.fields else "" for one in documents}
 
     async def delete(self, names: list[str]) -> None:
         for start in range(0, len(names), _MAX_WRITES):

@@ -48,7 +48,7 @@ class Listing:
                     "userId": found.entry.user_id,
                     "credentialId": found.entry.credential_id,
                     "used": found.entry.retries_used,
-                    "callsInDoubt": found.entry.calls_in_doubt,
+                    "callsInDoubt": found.entry.chain_calls_in_doubt,
                     "notBefore": timestamp(found.entry.not_before) if found.entry.not_before else "",
                     "writtenAt": timestamp(found.written_at),
                 }

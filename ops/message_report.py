@@ -26,6 +26,8 @@ def show_scan(report: Report, result: ScanResult, subscription: str, now: dateti
     matching = sum(count.matching for count in result.counts.values())
     more = "" if result.complete else ", and there are more"
     report.say(f"{subscription}: {result.scanned} messages, {matching} matching{more}", "bold")
+    if not result.complete:
+        report.say("Not all could be seen. Discard what nobody needs (--reason, --older-than), then look again.")
     if result.counts:
         _show_counts(report, result, now)
     else:

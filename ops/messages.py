@@ -18,7 +18,8 @@ UNREADABLE = "UNREADABLE"  # not a rejection, so it holds no event
 
 # The ledger repeats these until a person reopens the job.
 _REOPENED = (Reason.OUTCOME_UNKNOWN, Reason.RETRY_BUDGET_EXHAUSTED)
-# A malformed event stays malformed; of the others a person has to find out first whether a retry is running.
+# Of the rejections: a malformed event stays malformed; of the others a person has to find out first whether a retry is
+# running. A malformed dead letter is another case: nobody has been told of it yet.
 ONLY_BY_NAME = frozenset({Reason.MALFORMED_EVENT, UNREADABLE, *_REOPENED})
 
 # What Pub/Sub adds: https://cloud.google.com/pubsub/docs/handling-failures#attributes-added and its own use
@@ -61,7 +62,7 @@ Read = Callable[[PubsubMessage], PendingMessage]
 class Filter:
     """Which messages are asked for; what is left out does not matter. Ages are since the message arrived."""
 
-    reasons: frozenset[str] = frozenset()
+    reasons: frozenset[str] = frozenset()  # or causes
     users: frozenset[str] = frozenset()
     jobs: frozenset[str] = frozenset()
     older_than: timedelta = timedelta.min
@@ -69,8 +70,9 @@ class Filter:
     only_by_name: frozenset[str] = ONLY_BY_NAME  # reasons that match only where they are named
 
     def matches(self, message: PendingMessage, now: datetime) -> bool:
-        named = message.reason in self.reasons if self.reasons else message.reason not in self.only_by_name
-        return named and self.fits(message, now)
+        if self.reasons:
+            return not self.reasons.isdisjoint((message.reason, message.cause)) and self.fits(message, now)
+        return message.reason not in self.only_by_name and self.fits(message, now)
 
     def fits(self, message: PendingMessage, now: datetime) -> bool:
         """Whether it would match if its reason were named."""

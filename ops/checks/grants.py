@@ -11,10 +11,12 @@ from handlers.google.google_error import parse_error
 from handlers.google.http_client import HttpClient, HttpResponse
 from handlers.google.oauth import (
     ENABLE,
+    OTHER_CLIENT,
     Granted,
     OAuthClient,
     RefreshToken,
     TokenAnswer,
+    UnauthorizedClient,
     exchange,
     parse_client,
     parse_refresh_token,
@@ -111,6 +113,8 @@ class GrantChecks:
         if client is None:
             return [not_checked(subject, "there is no client file")]
         answer = await exchange(self._http, client, token)
+        if isinstance(answer, UnauthorizedClient) and await self._is_known(client):
+            answer = OTHER_CLIENT
         if isinstance(answer, Rejection):
             return [failed(subject, answer.detail, _CONSENT)]
         if isinstance(answer, RetryLater):
@@ -140,6 +144,11 @@ class GrantChecks:
         kinds = {"one-time": resources.one_time_resources, "time-based": resources.time_based_resources}
         told = [f"{kind}: {' '.join(names)}" for kind, names in kinds.items() if names]
         return ok(subject, "; ".join(told) or "of no resource")
+
+    async def _is_known(self, client: OAuthClient) -> bool:
+        """Whether the token endpoint refuses a token that nobody has for the token's sake, and not for the client's."""
+        answer = await exchange(self._http, client, _NOBODYS)
+        return isinstance(answer, Rejection) and answer.cause == Cause.INVALID_GRANT
 
     async def _read_client(self) -> OAuthClient | None:
         secret = self._settings.oauth_client_secret

@@ -19,6 +19,10 @@ from ops.story import span
 
 _PATIENCE = timedelta(hours=1)  # a run of the schedule may be missed, two may not
 _DUE_READ = 100
+_ONLY_COPY = (
+    "Do not delete this entry: it holds the only copy of its event. "
+    "After a rollback, deploy the later release again; else correct the field. Until then the schedule passes it by."
+)
 _SWITCHED_OFF = " Is the watch switched off? Then WATCH=off here, as in the function."
 _CALL: Any = {"retry": None, "timeout": 10.0}
 
@@ -54,7 +58,7 @@ async def _due(store: Store, subject: str, policy: RetryPolicy, now: datetime, h
     found = (await store.due(now, _DUE_READ)).entries
     entries = [one for one in found if isinstance(one, VersionedEntry)]
     broken = [one for one in found if not isinstance(one, VersionedEntry)]
-    lines = [failed(subject, one.detail, "Fix or delete this entry; the schedule passes it by.") for one in broken]
+    lines = [failed(subject, one.detail, _ONLY_COPY) for one in broken]
     oldest = min((_due_since(one, policy) for one in entries), default=now)
     if now - oldest > _PATIENCE:
         said = f"{len(entries)} wait to be put back, the oldest for {span(now - oldest)}"

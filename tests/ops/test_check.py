@@ -21,10 +21,12 @@ from msgspec.structs import replace
 from handlers.domain.ledger_entry import LedgerEntry
 from handlers.domain.outcomes import Transient
 from handlers.google.account import Account
+from handlers.google.oauth import OTHER_CLIENT
 from handlers.settings import from_environment
 from local.google_apis import MARK
 from local.grpc_service import service, serving
 from local.http_server import HttpServer
+from local.oauth_answers import UNAUTHORIZED_CLIENT
 from local.scripted import ANY, Answer
 from local.secrets import Fault
 from local.secrets import State as SecretState
@@ -272,6 +274,7 @@ async def test_broken_entry_is_named(google_cloud: Any) -> None:
         await (await cloud.clients.firestore()).commit(request)
         found = failures(await examine(cloud, NOW))
     assert "ledger entry 'broken' cannot be read" in found["due entries"]
+    assert "Do not delete this entry" in found["due entries"]
 
 
 # OAuth client, secrets, API
@@ -347,6 +350,20 @@ async def test_users_grant_that_gives_no_token_is_named(google_cloud: Any) -> No
             found = failures(await lines_of(stage, user="bob"))
             assert ["grant bob"] == list(found), said
             assert said in found["grant bob"]
+
+
+@pytest.mark.parametrize(("client", "told"), [("of another token", OTHER_CLIENT.detail), ("broken", "client file")])
+async def test_unauthorized_client_is_the_grants_fault_where_google_knows_the_client(
+    google_cloud: Any, client: str, told: str
+) -> None:
+    async with stage_and_api(google_cloud) as (stage, _):
+        token = stage.add_user("bob")
+        refused = token if client == "of another token" else ANY
+        stage.google.script_token(refused, itertools.repeat(UNAUTHORIZED_CLIENT))
+        if client == "broken":
+            stage.google.script_token(token, itertools.repeat(UNAUTHORIZED_CLIENT))
+        found = failures(await lines_of(stage, user="bob"))
+    assert told in found["grant bob"]
 
 
 # by REST
@@ -448,11 +465,12 @@ SWITCHED_OFF = [
 
 
 async def test_api_that_is_switched_off_is_named(google_cloud: Any) -> None:
-    off = (grpc.StatusCode.PERMISSION_DENIED, "This API has not been used in project 1 before or it is disabled.")
+    off = (grpc.StatusCode.PERMISSION_DENIED, "This API has not been used in project 4711 before or it is disabled.")
     async with stage_and_api(google_cloud) as (stage, _), refusing(*off) as address:
         for host, api, subject in SWITCHED_OFF:
             found = failures(await lines_of(stage, {host: address}))
-            assert f"gcloud services enable {api}.googleapis.com --project=" in found[subject]
+            assert f"gcloud services enable {api}.googleapis.com --project=4711; or" in found[subject]
+            assert f"set-quota-project {stage.project}" in found[subject]
 
 
 async def test_key_of_secrets_that_is_disabled_is_named(google_cloud: Any) -> None:
@@ -462,6 +480,13 @@ async def test_key_of_secrets_that_is_disabled_is_named(google_cloud: Any) -> No
         found = failures(await lines_of(stage))
     assert [f"client file {OAUTH_CLIENT}"] == list(found)
     assert "enable the key's version again" in found[f"client file {OAUTH_CLIENT}"]
+
+
+async def test_key_of_topics_that_is_disabled_is_named(google_cloud: Any) -> None:
+    key = (grpc.StatusCode.FAILED_PRECONDITION, "Cloud KMS key k is disabled.")
+    async with stage_and_api(google_cloud) as (stage, _), refusing(*key) as address:
+        found = failures(await lines_of(stage, {"PUBSUB_EMULATOR_HOST": address}))
+    assert "enable the key's version again" in found[f"topic {FAILED}"]
 
 
 async def test_perimeter_is_named_and_no_complaint(google_cloud: Any) -> None:

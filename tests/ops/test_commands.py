@@ -201,6 +201,24 @@ async def test_where_none_matches_the_reasons_that_would_are_named(desk: Desk) -
 
 
 @only_embedded
+async def test_rejections_of_one_cause_are_put_back(desk: Desk) -> None:
+    for cause in ("NO_SECRET", "INVALID_GRANT"):
+        told = json.loads(rejection(failed(cause), datetime.now(UTC), "REAUTHORIZATION_REQUIRED", job=cause))
+        await desk.publish(REJECTED, json.dumps(told | {"cause": cause}).encode())
+    shown = await ops("redrive", "rejected", "--reason", "NO_SECRET", "--go", *QUICK, **of(desk))
+    assert (0, True) == (shown.code, "1 of 1 put back" in shown.out)
+    assert ["NO_SECRET"] == [rejection_job(one.data) for one in await desk.waiting(FAILED, 1)]
+
+
+@only_embedded
+async def test_dead_letter_that_is_malformed_goes_back_to_be_rejected(desk: Desk) -> None:
+    await desk.publish(DEAD, b"rubbish")
+    shown = await ops("redrive", "dead", "--go", *QUICK, **of(desk))
+    assert (0, True) == (shown.code, "1 of 1 put back" in shown.out)
+    assert [b"rubbish"] == [one.data for one in await desk.waiting(FAILED, 1)]
+
+
+@only_embedded
 async def test_look_says_what_redrive_would_skip(desk: Desk) -> None:
     await desk.publish(REJECTED, rejection(failed(), datetime.now(UTC)))
     the_watchs = rejection(failed(), datetime.now(UTC), "EVENT_EXPIRED")

@@ -53,6 +53,14 @@ async def pulled(held: Leases) -> list[str]:
     return [message.message_id for message in await held.pull(PATIENCE)]
 
 
+async def test_message_twice_in_one_pull_is_one_message() -> None:
+    client = FakeSubscriber([("1", "first"), ("1", "second")])
+    async with leases(client) as held:
+        assert ["1"] == await pulled(held)
+        await held.acknowledge(["1"])
+    assert ["second"] == client.acknowledged
+
+
 async def test_message_handed_out_twice_is_answered_by_its_latest_delivery() -> None:
     client = FakeSubscriber([("1", "first")], [("1", "second"), ("2", "other")], [("2", "latest")])
     async with leases(client) as held:

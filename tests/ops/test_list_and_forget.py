@@ -86,19 +86,21 @@ async def test_list_names_the_oldest_entries_of_what_is_asked_for(
 
 
 async def test_list_counts_by_state_and_names_broken_entries(firestore_emulator: str, project: str) -> None:
-    async with project_with(firestore_emulator, project, ENTRIES) as (cloud, _, environment):
+    handed_on = entry("handed-on", state="claimed", claim_count=1, retries_before=1, in_doubt_before=1)
+    async with project_with(firestore_emulator, project, [*ENTRIES, handed_on]) as (cloud, _, environment):
         await write_document(cloud, "archiveJobRetriesWatch/running", userId="alice", state="deferred")
         await write_document(cloud, "archiveJobRetriesWatch/done", userId="alice", state="ended")
         await write_document(cloud, "archiveJobRetriesWatch/lost", userId="alice", state="rejected")
         await write_document(cloud, "archiveJobRetries/broken", state="claimed", detail="\x1b[2J")
         as_json, shown = await asyncio.gather(ops("list", "--json", **environment), ops("list", **environment))
     told = json.loads(as_json.out)
+    assert 1 == next(one["callsInDoubt"] for one in told["entries"] if one["archiveJobId"] == "handed-on")
     assert told["counts"] == {
-        "open": 2, "in-doubt": 1, "claimed": 2, "deferred": 1, "rejected": 3, "retried": 1, "watched": 1, "ended": 2
+        "open": 2, "in-doubt": 1, "claimed": 3, "deferred": 1, "rejected": 3, "retried": 1, "watched": 1, "ended": 2
     }  # fmt: skip
     assert ["broken"] == [one["job_id"] for one in told["unreadable"]]
     assert "ledger entry 'broken' cannot be read" in shown.out
-    assert (0, True) == (shown.code, "2 open, 1 in-doubt, 2 claimed, 1 deferred" in shown.out)
+    assert (0, True) == (shown.code, "2 open, 1 in-doubt, 3 claimed, 1 deferred" in shown.out)
 
 
 async def test_story_survives_a_broken_entry(firestore_emulator: str, project: str) -> None:
@@ -127,6 +129,7 @@ async def test_forget_deletes_secrets_entries_and_looks_of_no_other_user(firesto
         assert 0 == dry.code, dry.err
         assert "Ledger entries: 4 (kept for 45 days after the last delivery); waiting looks: 1" in dry.out
         assert "Nothing was changed." in dry.out
+        assert "No secret" not in dry.out
         for said in (
             "7 days",
             "backups",
@@ -145,12 +148,22 @@ async def test_forget_deletes_secrets_entries_and_looks_of_no_other_user(firesto
         assert (1, 3, 1) == (len(bobs.secrets), len(bobs.entries), len(bobs.looks))
 
 
+async def test_forget_names_a_secret_that_is_not_there(firestore_emulator: str, project: str) -> None:
+    """The prefix may be another one than the function's."""
+    async with project_with(firestore_emulator, project, []) as (_, _, environment):
+        shown = await ops("forget", "--user", "alice", **environment | {"REFRESH_TOKEN_SECRET_PREFIX": "other-"})
+    assert f"No secret projects/{project}/secrets/other-alice" in shown.out
+
+
 async def test_forget_leaves_a_credential_alone_that_only_an_event_names(firestore_emulator: str, project: str) -> None:
     """Whoever may publish may name any credential (docs/operating.md): the ledger is no proof of whose it is."""
     named = [entry("job", "mallory", credential_id="alice")]
     async with project_with(firestore_emulator, project, named) as (cloud, secrets, _):
         secrets.add_version(f"{PREFIX}alice", f"{MARKED}-alice")
+        await write_document(cloud, "archiveJobRetriesWatch/running", userId="mallory", credentialId="bob")
+        await write_document(cloud, "archiveJobRetries/broken", userId="mallory", state="odd")
         traces = await find_traces(cloud, "mallory", ())
-        assert (["alice"], []) == (traces.others, traces.secrets)
+        assert (["alice", "bob"], []) == (traces.others, traces.secrets)
+        assert (2, 1) == (len(traces.entries), len(traces.looks))
         await forget(cloud, traces)
         assert 1 == len((await find_traces(cloud, "alice", ())).secrets)
