@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from handlers.domain.events import Delivery
-from handlers.domain.outcomes import Outcome, Resumed, outcome_of
+from handlers.domain.outcomes import Outcome, Resumed, RetryLater, outcome_of
 from handlers.google.account import Account
 from handlers.google.batching import MAX_LATENCY
 from handlers.google.clients import GoogleClients
@@ -102,7 +102,7 @@ class Container:
                 put_back += run.put_back
             else:
                 not_resumed.append(run)
-        return not_resumed[0] if not_resumed else Resumed(put_back)
+        return min(not_resumed, key=lambda one: isinstance(one, RetryLater), default=Resumed(put_back))
 
     @cached_property
     def retry_use_case(self) -> RetryFailedJob:

@@ -11,7 +11,7 @@ import asyncio
 import msgspec
 from msgspec import Struct
 
-from handlers.domain.outcomes import Misconfigured, Outcome, Resumed
+from handlers.domain.outcomes import Misconfigured, Outcome, Resumed, StepError, Transient
 from handlers.ledger import Ledger
 from handlers.ports import Page, Publisher, Unreadable, VersionedEntry
 from handlers.steps import ANSWERED, PUBLISHED, Deadlines
@@ -50,7 +50,8 @@ class ResumeDeferred(Struct, frozen=True, kw_only=True):
                 break
         if faults:
             line.failed("publish")
-            raise faults[0]  # when all others are done: one that cannot be published delays nobody
+            # when all others are done: one that cannot be published delays nobody. A bug first, then a fault of ours
+            raise min(faults, key=lambda fault: (isinstance(fault, StepError), isinstance(fault, Transient)))
         return Resumed(put_back)
 
     async def _put_all_back(self, found: list[VersionedEntry]) -> list[bool | BaseException]:

@@ -6,6 +6,7 @@ parse ─► the event's own age and attempt ─► look (at a redelivery) ─�
 The access token is there before the claim: a delivery that waits for it holds nothing that could lapse.
 """
 
+import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
@@ -19,10 +20,19 @@ from handlers.domain.answers import AlreadyRunning, Answer, Cooldown, NewJob, No
 from handlers.domain.decisions import Decision, RetryPolicy, decide, event_to_keep
 from handlers.domain.events import Delivery, JobEvent, MalformedEvent, parse_failed
 from handlers.domain.ledger_entry import LedgerEntry
-from handlers.domain.outcomes import Outcome, Rejection, Retried, RetryLater, StepError, Throttled, Transient
+from handlers.domain.outcomes import (
+    Misconfigured,
+    Outcome,
+    Rejection,
+    Retried,
+    RetryLater,
+    StepError,
+    Throttled,
+    Transient,
+)
 from handlers.ledger import Claim, Claimable, LeaseLost, Ledger, NoCallNeeded, NotYet
 from handlers.ports import AccessToken, Portability, Publisher, Tokens, VersionedEntry
-from handlers.steps import ANSWERED, CLAIMED, PREPARED, RECORDED, RECOVERED, Deadlines, send_with_token
+from handlers.steps import ANSWERED, AT_LEAST, CLAIMED, PREPARED, PUBLISHED, RECORDED, SENT, Deadlines, send_with_token
 from handlers.telemetry.logging import LogLine, log
 
 
@@ -68,8 +78,8 @@ class _JobRetry:
         looked: Claimable | None = None
         by_ledger: Rejection | None = None
         by_event = policy.judge_age(job, use_case.now()) or policy.judge_retries(job.retries_before)
-        # any other first delivery looks by claiming: most jobs are new
-        if by_event or self._delivery.delivery_attempt != 1 or policy.park_ambiguous:
+        # any other first delivery looks by claiming: the ledger knows few jobs but those that a retry has made
+        if by_event or self._delivery.delivery_attempt != 1 or job.retries_before or policy.park_ambiguous:
             found = await self._step("look", PREPARED, use_case.ledger.look(job))
             if not isinstance(found, Claimable):
                 return await self._without_call(found, "look", by_event)
@@ -99,7 +109,7 @@ class _JobRetry:
             if not entry.is_of(job):
                 data, attributes = event_to_keep(self._delivery, job, self._use_case.now())
                 merged = replace(merged, event=data, attributes=attributes)
-            replaced = await self._step("record", RECORDED, self._use_case.ledger.replace_kept(found.found, merged))
+            replaced = await self._step("record", PUBLISHED, self._use_case.ledger.replace_kept(found.found, merged))
             return await self._announcer.announce(replaced)
         # a message that comes again was not acknowledged: whoever decided did not get that published
         self._line.bind(republished=self._delivery.delivery_attempt <= 1)
@@ -130,7 +140,8 @@ class _JobRetry:
             raise
         except Exception:
             with suppress(StepError):  # where that fails too, the claim lapses and counts as a call in doubt
-                await self._step("withdraw", RECOVERED, ledger.withdraw(job, owner), decides=False)
+                withdrawn = ledger.withdraw(job, owner)
+                await self._step("withdraw", PUBLISHED, withdrawn, at_least=AT_LEAST, decides=False)
             raise
         if isinstance(claim, Claim):
             self._line.bind(attempt=claim.entry.retries_used, rootArchiveJobId=claim.entry.root_job_id)
@@ -165,9 +176,9 @@ class _JobRetry:
     async def _send(self, claim: Claim, token: AccessToken) -> Answer | Unauthorized:
         if self._use_case.shutting_down():
             return NotSent("the instance is shutting down: no call to Google is begun any more")
-        seconds = self._deadlines.seconds_left(ANSWERED)
-        if seconds <= 0:
+        if self._deadlines.seconds_left(SENT) <= 0:  # with less time, no answer would be likelier than one
             return NotSent("no time was left for the call to Google: the instance was CPU-throttled")
+        seconds = self._deadlines.seconds_left(ANSWERED)
         job_id, now = claim.entry.job_id, claim.stored.written_at
         retry = self._use_case.portability.retry(job_id, token=token.value, seconds=seconds, now=now)
         answer: Answer | Unauthorized
@@ -183,29 +194,36 @@ class _JobRetry:
         return answer
 
     async def _record(self, claim: Claim, decision: Decision) -> VersionedEntry:
-        entry, ledger = decision.entry, self._use_case.ledger
+        entry = decision.entry
         if entry.new_job_id:
             self._line.bind(newArchiveJobId=entry.new_job_id)  # logged even if recording fails
         try:
-            return await self._step("record", RECORDED, ledger.record(claim, entry))
+            return await self._step("record", PUBLISHED, self._recorded(claim, entry), at_least=AT_LEAST)
         except LeaseLost:
             raise Transient("another delivery has taken the claim over: Google's answer is not recorded") from None
         except Transient:
             raise
-        except Exception:
-            if entry.new_job_id:  # a passing fault, perhaps: nobody else knows the new job
-                with suppress(Exception):
-                    return await self._step("record", RECORDED, ledger.record(claim, entry), decides=False)
-            # perhaps this very entry cannot be stored
+        except Exception:  # perhaps this very entry cannot be stored
             counts = entry.new_job_id or entry.calls_made > claim.entry.calls_made
             in_doubt = claim.entry.in_doubt("Google's answer could not be recorded")
             await self._give_back(claim, in_doubt if counts else claim.entry.released())
             raise
 
+    async def _recorded(self, claim: Claim, entry: LedgerEntry) -> VersionedEntry:
+        """Nobody else knows a new job: what is a fault of ours, and may pass, is tried again."""
+        while True:
+            try:
+                return await self._use_case.ledger.record(claim, entry)
+            except Misconfigured:
+                if not entry.new_job_id or self._deadlines.seconds_left(RECORDED) <= 0:
+                    raise
+            await asyncio.sleep(0.5)
+
     async def _give_back(self, claim: Claim, entry: LedgerEntry) -> None:
         """End the claim. Where that fails it lapses by itself, and counts as a call in doubt."""
         with suppress(LeaseLost, StepError):
-            await self._step("release", RECORDED, self._use_case.ledger.record(claim, entry), decides=False)
+            released = self._use_case.ledger.record(claim, entry)
+            await self._step("release", PUBLISHED, released, at_least=AT_LEAST, decides=False)
 
     async def _announce_first(self, recorded: VersionedEntry) -> Outcome:
         outcome = await self._announcer.announce(recorded)

@@ -159,6 +159,8 @@ def summary(settings: Settings, target: str) -> dict[str, str]:
         "failedTopic": settings.failed_topic,
         "retriedTopic": settings.retried_topic,
         "rejectedTopic": settings.rejected_topic,
+        "startedTopic": settings.started_topic,
+        "endedTopic": settings.ended_topic,
         "endpoint": settings.data_portability_api_endpoint,
         "version": __version__,
     }

@@ -13,9 +13,13 @@ from handlers.telemetry.logging import LogLine
 
 _T = TypeVar("_T")
 
-# By which share of a delivery's time a step has to be over: the access token; the claim; what follows where those fail
-# (a claim withdrawn, another token); the call; recording its answer; publishing it.
-PREPARED, CLAIMED, RECOVERED, ANSWERED, RECORDED, PUBLISHED = 3 / 9, 4 / 9, 5 / 9, 7 / 9, 8 / 9, 1.0
+# By which share of a delivery's time a step has to be over: the access token; the claim; another token; the call has to
+# be sent, and answered; a write that fails for a fault of ours is tried no more; the answer is recorded and published.
+PREPARED, CLAIMED, RECOVERED, SENT, ANSWERED, RECORDED, PUBLISHED = 3 / 9, 4 / 9, 5 / 9, 6 / 9, 7 / 9, 8 / 9, 1.0
+
+# Seconds that a write to the ledger gets at least, where a claim lapses without it and counts as a call in doubt: an
+# instance that stood still is late before it begins.
+AT_LEAST = 10.0
 
 
 class Deadlines:
@@ -26,15 +30,17 @@ class Deadlines:
         self.line = line
         self._begun = asyncio.get_running_loop().time()
 
-    async def step(self, name: str, by: float, work: Awaitable[_T], *, decides: bool = True) -> _T:
-        """Run one step until this share of the time is over. Raises Transient then.
+    async def step(
+        self, name: str, by: float, work: Awaitable[_T], *, at_least: float = 0.0, decides: bool = True
+    ) -> _T:
+        """Run one step until this share of the time is over, and for `at_least` seconds. Raises Transient then.
 
         Where it raises, and decides the outcome by that, it is the `failedStep`.
         """
         begun = time.perf_counter()
         try:
             with tracing.span(name):
-                async with asyncio.timeout_at(self._begun + by * self._seconds):
+                async with asyncio.timeout(max(self.seconds_left(by), at_least)):
                     return await work
         except BaseException as error:
             if decides:

@@ -24,7 +24,7 @@ from handlers.domain.messages import ArchiveJobEnded
 from handlers.domain.outcomes import Ended, Fault, Outcome, Rejection, RetryLater, Watching
 from handlers.ledger import CLOCK_SKEW, Claimable, Ledger, NotYet
 from handlers.ports import AccessToken, JobStates, Publisher, Tokens, VersionedEntry
-from handlers.steps import ANSWERED, PREPARED, PUBLISHED, RECORDED, Deadlines, send_with_token
+from handlers.steps import ANSWERED, PREPARED, PUBLISHED, Deadlines, send_with_token
 from handlers.telemetry.logging import LogLine
 
 _LONGEST_WAIT = timedelta(minutes=50)
@@ -89,7 +89,7 @@ class _Look:
             return Ended(entry.reason, entry.cause)  # published before it was written
         if not entry.is_of(self._job):  # the latest credential is the one to look with
             kept = self._kept(entry, entry.not_before)
-            await self._step("record", RECORDED, self._use_case.ledger.replace_kept(known.found, kept))
+            await self._step("record", PUBLISHED, self._use_case.ledger.replace_kept(known.found, kept))
         return Watching(entry.not_before)
 
     async def _look(self, found: VersionedEntry) -> Outcome:
@@ -156,7 +156,7 @@ class _Look:
 
     async def _keep(self, found: VersionedEntry | None, entry: LedgerEntry, until: datetime) -> Outcome:
         kept = self._kept(entry, until)
-        await self._step("record", RECORDED, self._use_case.ledger.keep(self._job, found, kept))
+        await self._step("record", PUBLISHED, self._use_case.ledger.keep(self._job, found, kept))
         return Watching(until)
 
     def _kept(self, entry: LedgerEntry, until: datetime) -> LedgerEntry:

@@ -23,6 +23,7 @@ class _Batch(Generic[_T]):
 
     def __init__(self) -> None:
         self.items: list[tuple[_T, asyncio.Future[Any]]] = []
+        self.sending: asyncio.Task[None] | None = None
         self.sent = 0  # how many went together
         self.bytes = 0
         self.keys: set[str] = set()
@@ -62,6 +63,10 @@ class Batcher(Generic[_T]):
                 batch.keys |= keys
                 try:
                     return await answer
+                except asyncio.CancelledError:  # the last one that is cancelled ends the call
+                    if batch.sending and all(each.cancelled() for _, each in batch.items):
+                        batch.sending.cancel()
+                    raise
                 except Exception as error:
                     if batch.sent == 1 or not self._is_rejection(error):
                         raise
@@ -81,11 +86,7 @@ class Batcher(Generic[_T]):
         batch.items = [(item, answer) for item, answer in batch.items if not answer.cancelled()]
         if batch.items:
             self._open_window()
-            sending = asyncio.create_task(self._send(batch))
-            for _, answer in batch.items:  # the last one that is cancelled ends the call
-                answer.add_done_callback(
-                    lambda _: all(each.cancelled() for _, each in batch.items) and sending.cancel()
-                )
+            batch.sending = asyncio.create_task(self._send(batch))
 
     async def _send(self, batch: _Batch[_T]) -> None:
         batch.sent = len(batch.items)

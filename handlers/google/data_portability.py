@@ -79,7 +79,9 @@ class PortabilityApi:
             case OutcomeUnknown(detail):
                 return OutcomeUnknown(f"archiveJobs.retry was sent to {self._host}, with no answer: {detail}")
         answer = judge_retry(response.status, response.body, now, self._host)
-        if response.status < 500 and _holds(token, response, answer):
+        if isinstance(answer, OutcomeUnknown):  # whatever the body is, it is told nowhere
+            return answer
+        if _holds(token, response, answer):
             said = f"archiveJobs.retry was answered {response.status} by {self._host} with the access token in it"
             return OutcomeUnknown(said, ours=True) if response.status < 300 else Fault(said)
         return _with_sentence(answer, response, token)
@@ -142,7 +144,7 @@ def _with_sentence(answer: _Judged, response: HttpResponse, token: str) -> _Judg
 def judge_error(error: GoogleError, now: datetime, method: str) -> Answer | Unauthorized:
     """What an error of less than 500 means, of any method of the API."""
     status, words = error.http_status, {error.reason, error.code}
-    job_id = _job_id(error.metadata, "job_id")
+    job_id = _job_id(error.metadata.get("job_id"))
     cooldown = error.reason == "RESOURCE_EXHAUSTED_TIME_BASED" or "timestamp_after_24hrs" in error.metadata
     kinds = error.kinds & {"ErrorInfo", "PreconditionFailure", "QuotaFailure"}
     may_be_front_ends = kinds or "unregistered callers" in error.message.lower()
@@ -192,9 +194,9 @@ def _cooldown_end(error: GoogleError, now: datetime) -> datetime:
     return next(iter([*ahead, *moments]), now + min(error.retry_delay or _COOLDOWN, _LONGEST_COOLDOWN))
 
 
-def _job_id(content: Any, key: str) -> str:
+def _job_id(value: Any) -> str:
     try:
-        return plain_job_id(msgspec.convert(content.get(key), JobId)) if isinstance(content, dict) else ""
+        return plain_job_id(msgspec.convert(value, JobId))
     except msgspec.ValidationError:
         return ""
 

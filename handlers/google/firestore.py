@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import chain, islice
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -19,7 +19,6 @@ from google.cloud.firestore_v1.types import (
     RunQueryRequest,
     RunQueryResponse,
     Value,
-    Write,
 )
 
 from handlers.domain.ledger_entry import LedgerEntry, is_sound
@@ -36,13 +35,16 @@ _RESERVED = re.compile(r"\.|\.\.|__.*__")  # https://cloud.google.com/firestore/
 # Two writes to one document abort each other while they overlap. Such a write goes alone, and waits for its turn.
 _ABORTED: Any = AsyncRetry(predicate=if_exception_type(Aborted), initial=0.1, maximum=2.0, timeout=_TIMEOUT)
 
-_BatchGet, _Commit, _Cursor, _RunQuery, _Value, _Write = (
-    kind.pb() for kind in (BatchGetDocumentsRequest, CommitRequest, Cursor, RunQueryRequest, Value, Write)
+_BatchGet, _Commit, _Cursor, _RunQuery, _Value = (
+    kind.pb() for kind in (BatchGetDocumentsRequest, CommitRequest, Cursor, RunQueryRequest, Value)
 )
 # What is written to an entry that is there: fields of a later version of the program stay as they are.
 _MASK = DocumentMask.pb()(field_paths=[field.encode_name for field in msgspec.structs.fields(LedgerEntry)])
+_FIXED_BYTES = 4096  # more than a write has, but for what a deferral keeps of its event
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 _KINDS = {str: "string_value", int: "integer_value", float: "double_value", bytes: "bytes_value"}
+
+_Writes = list[tuple[LedgerEntry, Any]]  # each entry with the version that it replaces, None where there is none
 
 
 class FirestoreStore:
@@ -108,9 +110,9 @@ class FirestoreStore:
         return [answer for answer in answers if answer.HasField("document")]
 
     async def write(self, entry: LedgerEntry, version: Any, link: LedgerEntry | None = None) -> VersionedEntry:
-        writes = [self._write(entry, version)]
+        writes = [(entry, version)]
         if link:
-            writes.append(self._write(link, None))
+            writes.append((link, None))
         try:
             try:
                 [first, *_] = await self._commit(writes)
@@ -123,16 +125,18 @@ class FirestoreStore:
         written_at = first.ToDatetime(UTC)
         return VersionedEntry(entry, first, written_at, written_at)
 
-    async def _send(self, groups: list[list[Any]]) -> Sequence[Any]:
+    async def _send(self, groups: list[_Writes]) -> Sequence[Any]:
         """Each group's update times."""
         client = await self._client()
-        request = CommitRequest.wrap(_Commit(database=self._database, writes=chain.from_iterable(groups)))
-        answer = await client.commit(request, retry=None, timeout=_TIMEOUT, metadata=self._metadata)
+        commit = _Commit(database=self._database)
+        for writes in groups:
+            for entry, version in writes:
+                self._fill(commit.writes.add(), entry, version)
+        answer = await client.commit(CommitRequest.wrap(commit), retry=None, timeout=_TIMEOUT, metadata=self._metadata)
         times = (result.update_time for result in CommitResponse.pb(answer).write_results)
         return [list(islice(times, len(writes))) for writes in groups]
 
-    def _write(self, entry: LedgerEntry, version: Any) -> Any:
-        write = _Write()
+    def _fill(self, write: Any, entry: LedgerEntry, version: Any) -> None:
         write.update.name = self._name(entry.job_id)
         fields = write.update.fields
         for name, value in msgspec.to_builtins(entry, builtin_types=(datetime, bytes)).items():
@@ -146,7 +150,6 @@ class FirestoreStore:
         else:
             write.update_mask.CopyFrom(_MASK)
             write.current_document.update_time.CopyFrom(version)
-        return write
 
     def _entry(self, document: Any, read_at: Any) -> VersionedEntry | Unreadable:
         name = document.name.rpartition("/")[2].removeprefix("job:")
@@ -167,13 +170,13 @@ class FirestoreStore:
         return f"{self._documents}/{self._collection}/{f'job:{job_id}' if _RESERVED.fullmatch(job_id) else job_id}"
 
 
-def _size(writes: list[Any]) -> int:
-    return sum(write.ByteSize() for write in writes)
+def _size(writes: _Writes) -> int:
+    return sum(_FIXED_BYTES + len(entry.event) + 4 * len(entry.attributes) for entry, _ in writes)
 
 
-def _names(writes: list[Any]) -> set[str]:
+def _names(writes: _Writes) -> set[str]:
     """The documents written to: whether a precondition sees an earlier write of the same commit is not documented."""
-    return {write.update.name for write in writes}
+    return {entry.job_id for entry, _ in writes}
 
 
 def _native(value: Any) -> Any:

@@ -104,6 +104,16 @@ async def test_bad_events_hold_up_no_other(instance: Instance) -> None:
     assert 70 == len(instance.clients.topics.messages)
 
 
+async def test_fault_of_ours_is_told_before_one_that_passes(instance: Instance) -> None:
+    await deferred(instance, "a-good-one", "bad")
+
+    async def refuse(request: Any) -> None:
+        raise grpc_error("INVALID_ARGUMENT" if any(b'"bad"' in one.data for one in request.messages) else "UNAVAILABLE")
+
+    instance.clients.topics = PublishesAs(refuse)
+    assert isinstance(await instance.resume(), Fault)
+
+
 async def test_event_whose_attributes_the_topic_refuses_is_put_back_without_them(instance: Instance) -> None:
     """Whoever calls over HTTP can send what no topic takes. So many would hold up all others."""
     await deferred(instance, *(f"job-{number}" for number in range(120)), attributes={"theirs": "full"})
@@ -212,7 +222,10 @@ async def test_deferrals_of_one_run_are_limited_and_looks_are_not(instance: Inst
 async def test_run_of_one_collection_that_fails_holds_up_no_other(instance: Instance, broken: str, other: str) -> None:
     await deferred(instance, "job")
     await watched(instance, 1)
+    instance.topics.failures = {broken: grpc_error("NOT_FOUND"), other: grpc_error("UNAVAILABLE")}
+    assert isinstance(await instance.resume(), Fault)  # of both
     instance.topics.failures[broken] = grpc_error("UNAVAILABLE")
+    del instance.topics.failures[other]
     assert isinstance(await instance.resume(), RetryLater)
     assert (0, 1) == (len(instance.published(broken)), len(instance.published(other)))
     instance.topics.failures.clear()

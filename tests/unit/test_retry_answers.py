@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from handlers.domain.answers import NotSent, OutcomeUnknown
+from local.google_apis import MARK
 from tests.unit.fakes import START, Answer, detail, error_info, google_error
 from tests.unit.instance import Instance, LogLines, later, push, verdict
 
@@ -176,6 +177,7 @@ async def test_answer_of_googles_own(answer: Answer, expected: str) -> None:
         ((599, b"["), "in doubt"),
         ((408, b""), "in doubt"),
         ((499, b""), "in doubt"),
+        ((408, f"<pre>Authorization: Bearer {MARK}-access-1</pre>".encode()), "in doubt"),
         (google_error(503, "UNAVAILABLE"), "in doubt"),
         (google_error(504, "DEADLINE_EXCEEDED", error_info(TIME_BASED)), "in doubt"),
         (OutcomeUnknown("ServerDisconnectedError"), "in doubt"),

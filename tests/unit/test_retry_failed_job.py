@@ -272,9 +272,10 @@ async def test_throttled_ledger_is_503_at_once(stored: Stored, call: str) -> Non
 
 
 @deadline
-async def test_cpu_throttled_instance_sends_no_late_call(stored: Stored) -> None:
+@pytest.mark.parametrize("seconds", [0.7, 1.1])
+async def test_cpu_throttled_instance_sends_no_call_whose_answer_would_be_late(stored: Stored, seconds: float) -> None:
     instance, store = stored
-    store.after = lambda call, entry: time.sleep(1.1) if call == "claimed" else None
+    store.after = lambda call, entry: time.sleep(seconds) if call == "claimed" else None
     assert isinstance(await instance.deliver(attempt=1), RetryLater)
     assert ([], ("open", 0)) == (instance.http.retries, await instance.state())
 
@@ -366,6 +367,44 @@ async def test_claim_with_a_lost_answer_is_withdrawn(stored: Stored, fault: Exce
     assert isinstance(outcome, Retried) or ("open", 0) == await instance.state()
 
 
+@deadline
+async def test_claim_is_withdrawn_after_an_outage_of_the_store(stored: Stored) -> None:
+    instance, store = stored
+    begun = asyncio.get_running_loop().time()
+
+    def no_answer(call: str, entry: LedgerEntry | None) -> None:
+        if asyncio.get_running_loop().time() < begun + 1.2:
+            raise Transient("no answer")
+
+    store.after = no_answer
+    store.before = lambda call, entry: no_answer(call, entry) if call == "load" else None
+    assert isinstance(await instance.deliver(attempt=1), RetryLater)
+    assert ("open", 0) == await instance.state()
+
+
+@deadline
+async def test_answer_is_recorded_by_an_instance_that_stood_still(stored: Stored) -> None:
+    instance, _ = stored
+
+    async def answered() -> Answer:
+        time.sleep(1.1)  # noqa: ASYNC251 nothing else runs meanwhile, either
+        return NEW
+
+    instance.script("job", answered)
+    await instance.deliver(attempt=1)
+    assert ("retried", 1) == await instance.state()
+
+
+async def test_new_job_is_recorded_when_a_fault_of_ours_is_over(stored: Stored) -> None:
+    instance, store = stored
+    instance.script("job", NEW)
+    faults: list[Exception] = [Misconfigured("no role")] * 2
+    store.before = lambda call, entry: raise_(faults.pop()) if faults and call == "retried" else None
+    assert Retried("new") == await instance.deliver(attempt=1)
+    assert (["job"], False) == (instance.http.retries, "failedStep" in instance.line)
+
+
+@deadline
 @pytest.mark.parametrize("fault", [Misconfigured("too large"), ValueError("a bug")])
 @pytest.mark.parametrize(
     ("answer", "calls"), [(NEW, 1), (google_error(404, "NOT_FOUND"), 0), ((503, b""), 1), ((403, b"<html>"), 0)]
@@ -373,8 +412,15 @@ async def test_claim_with_a_lost_answer_is_withdrawn(stored: Stored, fault: Exce
 async def test_unrecordable_answer_ends_the_claim(stored: Stored, fault: Exception, answer: Answer, calls: int) -> None:
     instance, store = stored
     instance.script("job", answer)
-    faults = [fault] * (2 if answer is NEW else 1)  # a known answer is recorded once more
-    store.before = lambda call, entry: raise_(faults.pop()) if faults and call not in ("claimed", "load") else None
+    refused: list[str] = []
+
+    def refuse(call: str, entry: LedgerEntry | None) -> None:
+        """What is written after the claim; a new job for ever."""
+        if call == "retried" or (call not in ("claimed", "load") and not refused):
+            refused.append(call)
+            raise fault
+
+    store.before = refuse
     try:
         assert isinstance(await instance.deliver(attempt=1), Fault)
     except ValueError:
@@ -499,8 +545,9 @@ def test_step_times_are_rounded() -> None:
         (failed("next"), 1, {"reads": 0, "tokens": 0, "retries": 1, "ledger": 2, "publishes": 1}),
         (failed("done"), 2, {"reads": 0, "tokens": 0, "retries": 0, "ledger": 1, "publishes": 1}),
         (failed("done"), 1, {"reads": 0, "tokens": 0, "retries": 0, "ledger": 2, "publishes": 1}),
+        (failed("done-again", attempt=1), 1, {"reads": 0, "tokens": 0, "retries": 1, "ledger": 3, "publishes": 1}),
     ],
-    ids=["the instance's first", "with a cached token", "redelivered", "published twice"],
+    ids=["the instance's first", "with a cached token", "redelivered", "published twice", "made by a retry"],
 )
 async def test_calls_of_one_delivery(
     stored: Stored, event: dict[str, Any], attempt: int, costs: dict[str, int]

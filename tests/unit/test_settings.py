@@ -150,4 +150,5 @@ def test_summary_of_a_started_server() -> None:
     told = summary(from_environment(LEAST | {"FIRESTORE_DATABASE": "ledger"}), "retry_failed_archive_job")
     for value in ("retry_failed_archive_job", "a-project", "firestore ledger/archiveJobRetries", "archive-job-retried"):
         assert value in told.values()
-    assert "https://dataportability.googleapis.com" in told.values()
+    for value in ("https://dataportability.googleapis.com", "archive-job-started", "archive-job-ended"):
+        assert value in told.values()
