@@ -1,6 +1,6 @@
 locals {
-  # Of the ledger's entries and of the watch's
-  ledger_collections = concat(["archiveJobRetries"], var.watch ? ["archiveJobRetriesWatch"] : [])
+  # The ledger's and the watch's. Where the watch was switched off, what it has stored still has to expire.
+  ledger_collections = ["archiveJobRetries", "archiveJobRetriesWatch"]
 
   # Firestore indexes every field by default, which makes writes slower, and hot where times are ever increasing. Entries
   # are looked up by name; the schedule asks for notBefore, operators for the others. "*" is every field without a

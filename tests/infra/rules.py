@@ -335,7 +335,7 @@ def the_ledger_is_kept_and_forgotten(plan: Plan) -> Problems:
     if plan.one("firestore_backup_schedule")["retention"] != _SEVEN_DAYS:
         yield "The ledger is not backed up."
     collection = given["RETRY_LEDGER_COLLECTION"]
-    collections = {collection, f"{collection}Watch"} if watches(plan) else {collection}
+    collections = {collection, f"{collection}Watch"}  # with the watch off, too: its entries have to expire then
     fields = {(field.values["collection"], field.values["field"]): field.values for field in plan.of("firestore_field")}
     queried = code.queried_fields()
     if len(queried) > 1:
