@@ -51,6 +51,9 @@ resource "google_pubsub_topic" "this" {
   name         = each.key
   kms_key_name = var.kms_key_name
 
+  # So that a push subscription that was deleted and is made anew can be set back in time (docs/runbook.md).
+  message_retention_duration = contains(local.pushed, each.key) ? "604800s" : null
+
   message_storage_policy {
     allowed_persistence_regions = local.storage_regions
   }

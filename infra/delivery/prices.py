@@ -13,6 +13,7 @@ MILLION = 1_000_000
 
 # What one failed job takes that is retried once, with success; tests/infra/test_prices.py counts it on a real run.
 MESSAGES = 4  # published and delivered: the failed event, the follow-up
+RETAINED_DAYS = 7  # for which the topic keeps the failed event
 DOCUMENT_WRITES = 3  # the claim; the answer, and the new job's entry with it
 DOCUMENT_DELETES = 2  # both entries, when their time to live is over
 SECRET_ACCESSES = 1  # the user's refresh token; fewer when a user's jobs fail together
@@ -56,6 +57,7 @@ VCPU_SECOND = Price(0.000024, 1, "https://cloud.google.com/run/pricing")
 GIB_SECOND = Price(0.0000025, 1, "https://cloud.google.com/run/pricing")
 REQUEST = Price(0.40, MILLION, "https://cloud.google.com/run/pricing")
 MESSAGE_BYTE = Price(40, 2**40, "https://cloud.google.com/pubsub/pricing")
+RETAINED_GIB = Price(0.27, 1, "https://cloud.google.com/pubsub/pricing")
 DOCUMENT_READ = Price(0.03, 100_000, "https://cloud.google.com/firestore/pricing")
 DOCUMENT_WRITE = Price(0.09, 100_000, "https://cloud.google.com/firestore/pricing")
 DOCUMENT_DELETE = Price(0.01, 100_000, "https://cloud.google.com/firestore/pricing")
@@ -111,6 +113,11 @@ def per_million(at_once: int) -> list[Row]:
         ("Cloud Run: instance", f"1 M x {LATENCY_SECONDS} s / {at_once} at once", instance(seconds)),
         ("Cloud Run: requests", "1 M", cost(REQUEST, MILLION)),
         ("Pub/Sub", f"1 M x {MESSAGES} x 1,000 bytes", cost(MESSAGE_BYTE, MILLION * MESSAGES * 1000)),
+        (
+            "Pub/Sub: the failed events, kept",
+            f"1 M x 1,000 bytes x {RETAINED_DAYS} days",
+            cost(RETAINED_GIB, MILLION * 1000 / 2**30 * RETAINED_DAYS * 86_400 / MONTH_SECONDS),
+        ),
         ("Firestore: writes", f"1 M x {DOCUMENT_WRITES}", cost(DOCUMENT_WRITE, MILLION * DOCUMENT_WRITES)),
         ("Firestore: deletes", f"1 M x {DOCUMENT_DELETES}", cost(DOCUMENT_DELETE, MILLION * DOCUMENT_DELETES)),
         ("Secret Manager: accesses", f"1 M x {SECRET_ACCESSES}", cost(SECRET_ACCESS, MILLION * SECRET_ACCESSES)),

@@ -123,6 +123,8 @@ def nothing_is_lost(plan: Plan) -> Problems:
             yield f"What {push['name']} cannot deliver has no dead-letter topic of its own."
         if dead[0]["max_delivery_attempts"] < 10:
             yield "Dead letters come too soon: a delivery that meets another one's claim counts as an attempt."
+        if plan.one("pubsub_topic", push["topic"])["message_retention_duration"] != _SEVEN_DAYS:
+            yield f"What {push['topic']} has taken cannot be delivered again where {push['name']} is made anew."
         back_off = (push["retry_policy"] or [{"minimum_backoff": "0s", "maximum_backoff": "0s"}])[0]
         if (_seconds(back_off["minimum_backoff"]), _seconds(back_off["maximum_backoff"])) != (10, 600):
             yield "Deliveries are not backed off from 10 to 600 seconds."

@@ -159,6 +159,14 @@ MISTAKES = (
         "archive-job-failed may rest anywhere",
     ),
     Mistake(
+        "events that are gone with their subscription",
+        "bootstrap/topics.tf",
+        'contains(local.pushed, each.key) ? "604800s" : null',
+        "null",
+        rules.nothing_is_lost,
+        "What archive-job-failed has taken cannot be delivered again",
+    ),
+    Mistake(
         "submissions for ever",
         "bootstrap/buckets.tf",
         "for_each = each.value.days[*]",
