@@ -37,6 +37,8 @@ locals {
     ])
   ])
 
+  unread  = "sum(increase(${local.promql["unreadable"]}{${local.of_functions}}[2h]))"
+  parked  = "sum(increase(${local.promql["deliveries"]}{${local.of_functions},outcome=\"rejected\",reason=\"OUTCOME_UNKNOWN\",republished=\"false\"}[1h]))"
   unknown = "sum(increase(${local.promql["calls-unknown"]}{${local.of_functions}}[1h]))"
   called  = "(sum(increase(${local.promql["calls"]}{${local.of_functions}}[1h])) or vector(0))"
   resumed = "sum(increase(${local.promql["runs"]}{${local.of_functions},outcome=\"resumed\"}[2h]))"
@@ -61,6 +63,9 @@ locals {
     "max(${local.oldest}\"archive-job-retried-watch\"}) > 3600 and ${local.looked} < 0.5",
     "${local.looked_before} > 0.5 and ${local.looked_since} > 0.5 and ${local.ended} < 0.5",
   ])
+
+  # After the second call in doubt a job waits for 30 pauses by design.
+  oldest_event_seconds = max(7200, 60 * var.doubt_pause_seconds)
 
   read      = "gcloud logging read --project=${var.project_id} --limit=20"
   lines     = "--format='table(timestamp,severity,resource.labels.service_name,jsonPayload.outcome,jsonPayload.failedStep,jsonPayload.message,textPayload)'"
@@ -95,11 +100,11 @@ locals {
       severity = "ERROR"
       filter   = local.metrics.faults.filter
       doc      = <<-EOT
-        **The function answered 500, or did not start.** Every event that meets the fault is delivered again for about ${local.delivered_for_hours} hours, then it is a dead letter. No user is at fault. No retry is wasted, unless the line says `in archiveJobs.retry` or `without a job's id`. It may be one odd job; where nothing else succeeds either, `stalled` fires. Right after the first deployment it may pass by itself, since rights take minutes to reach everywhere.
+        **The function answered 500, did not start, or wrote another line of severity ERROR.** Every event that meets the fault is delivered again for about ${local.delivered_for_hours} hours, then it is a dead letter. No user is at fault. No retry is wasted, unless the line says `in archiveJobs.retry` or `without a job's id`. It may be one odd job; where nothing else succeeds either, `stalled` fires. Right after the first deployment it may pass by itself, since rights take minutes to reach everywhere.
 
         What it says:
 
-            ${local.read} --freshness=1d ${local.lines} 'resource.labels.service_name=(${local.any_function}) AND jsonPayload.outcome="fault"'
+            ${local.read} --freshness=1d ${local.lines} '${local.metrics.faults.filter}'
 
         The runbook's table has a row for each `failedStep` and `message`. `unexpected …` is a bug, whatever the step: its stack trace stands in Error Reporting, and the rest goes on without that job. If it came with a deployment: `make rollback PROJECT_ID=${var.project_id} REGION=${var.region} OBJECT=archive-job-retry-….zip`; the runbook, Putting an earlier archive back, says which.
       EOT
@@ -132,9 +137,9 @@ locals {
             ${local.read} --freshness=7d ${local.rejection} 'resource.labels.service_name="archive-job-retry" AND jsonPayload.outcome="rejected"'
             .venv/bin/python -m ops redrive rejected
 
-        The runbook's table has a row for each cause. Once it is mended, put them back:
+        The runbook's table has a row for each cause. Once it is mended, put those of this incident back, by reason or cause:
 
-            .venv/bin/python -m ops redrive rejected --reason REAUTHORIZATION_REQUIRED --go
+            .venv/bin/python -m ops redrive rejected --reason REAUTHORIZATION_REQUIRED --newer-than 7d --go
       EOT
     }
     oldest-event = {
@@ -142,7 +147,7 @@ locals {
       severity  = "ERROR"
       metric    = "pubsub.googleapis.com/subscription/oldest_unacked_message_age"
       labels    = "resource.type=\"pubsub_subscription\" AND resource.labels.subscription_id=\"archive-job-failed-push\""
-      threshold = max(7200, 60 * var.doubt_pause_seconds) # after the second call in doubt a job waits for 30 pauses by design
+      threshold = local.oldest_event_seconds
       doc       = <<-EOT
         **Pub/Sub has delivered an event for two hours without success**, or not delivered it at all. It becomes a dead letter after ${var.max_delivery_attempts} deliveries. It may be one odd job.
 
@@ -164,9 +169,9 @@ locals {
 
             ${local.read} --freshness=6h ${local.rejection} 'resource.labels.service_name="archive-job-retry" AND jsonPayload.reason="REAUTHORIZATION_REQUIRED"'
 
-        `NO_SECRET`: the prefix or the product that stores the tokens. `SECRET_DISABLED`: versions that somebody disabled; enable them again. `INVALID_GRANT`: the publishing status is *Testing*, so that refresh tokens end after seven days. `OTHER_CLIENT`: the client was replaced. `ADMIN_POLICY`, `NO_SCOPE`: *Google Auth Platform › Audience* and *Data access*. When it is mended, put theirs back:
+        `NO_SECRET`: the prefix or the product that stores the tokens. `SECRET_DISABLED`: versions that somebody disabled; enable them again. `INVALID_GRANT`: the publishing status is *Testing*, so that refresh tokens end after seven days. `OTHER_CLIENT`: the client was replaced. `ADMIN_POLICY`, `NO_SCOPE`: *Google Auth Platform › Audience* and *Data access*. When it is mended, put those of this incident back, by their cause:
 
-            .venv/bin/python -m ops redrive rejected --reason REAUTHORIZATION_REQUIRED --go
+            .venv/bin/python -m ops redrive rejected --reason NO_SECRET --newer-than 1d --go
       EOT
     }
     rejections = {
@@ -181,23 +186,24 @@ locals {
             ${local.read} --freshness=6h ${local.rejection} 'resource.labels.service_name="archive-job-retry" AND jsonPayload.outcome="rejected"'
             .venv/bin/python -m ops redrive rejected
 
-        `MALFORMED_EVENT`, `EVENT_EXPIRED`: the producer. `RETRY_BUDGET_EXHAUSTED` with `callsUnknown` lines before: calls without an answer. `ACCESS_DENIED`, `JOB_NOT_FOUND`, `JOB_NOT_RETRYABLE`: what Google answers, in brackets. Each rejection waits for seven days, with its event whole; once the cause is mended, put them back:
+        `MALFORMED_EVENT`, `EVENT_EXPIRED`: the producer. `RETRY_BUDGET_EXHAUSTED` with `callsUnknown` lines before: calls without an answer. `ACCESS_DENIED`, `JOB_NOT_FOUND`, `JOB_NOT_RETRYABLE`: what Google answers, in brackets. Each rejection waits for seven days, with its event whole; once the cause is mended, put those of this incident back:
 
-            .venv/bin/python -m ops redrive rejected --reason JOB_NOT_RETRYABLE --go
+            .venv/bin/python -m ops redrive rejected --reason JOB_NOT_RETRYABLE --newer-than 1d --go
       EOT
     }
     schedule = {
       says     = "Deferred jobs are not put back"
       severity = "ERROR"
-      query    = "(${local.resumed} or vector(0)) < 1"
+      query    = "(${local.resumed} or vector(0)) < 1 or ${local.unread} > 0.5"
       duration = "3600s"
       doc      = <<-EOT
-        **No run of the schedule has succeeded for about three hours.** Jobs that Google would not retry before a certain time wait in the ledger for longer than they have to, and watched jobs are not looked at. Nothing is lost.
+        **No run of the schedule has succeeded for about three hours, or runs have passed by an entry that cannot be read for an hour.** Jobs that Google would not retry before a certain time wait in the ledger for longer than they have to, and watched jobs are not looked at. Nothing is lost.
 
+            .venv/bin/python -m ops check
             gcloud scheduler jobs describe archive-job-retry-resume --location=${var.region} --project=${var.project_id}
             ${local.read} --freshness=3h ${local.lines} 'resource.labels.service_name="archive-job-retry-resume" AND severity>=WARNING'
 
-        No lines at all: the job is paused, or may not call the function. `due`: the ledger's query; the runbook's table says more. Once it is mended, the next run puts back all that is due.
+        `ops check` names an entry: it holds the only copy of its event; do not delete it, the runbook's row `cannot be read` says what to do. No lines at all: the job is paused, or may not call the function. `due`: the ledger's query; the runbook's table says more. Once it is mended, the next run puts back all that is due.
       EOT
     }
     stalled = {
@@ -222,15 +228,17 @@ locals {
     unknown-calls = {
       says     = "Calls to Google end without a known outcome"
       severity = "WARNING"
-      query    = "${local.unknown} >= 5 and ${local.unknown} > 0.02 * ${local.called}"
+      query    = "${local.unknown} >= 5 and ${local.unknown} > 0.02 * ${local.called} or ${local.parked} > 0.5"
       doc      = <<-EOT
-        **More than 2 % of an hour's calls to archiveJobs.retry, five or more, may or may not have been carried out.** Each counts as one of a job's three retries.
+        **More than 2 % of an hour's calls to archiveJobs.retry, five or more, may or may not have been carried out; with `ambiguous_retry = "park"`, one is enough.** Each counts as one of a job's three retries. A job that is parked waits for a person, as a rejection `OUTCOME_UNKNOWN`.
 
         What came instead of an answer:
 
             ${local.read} --freshness=2h --format='table(timestamp,jsonPayload.archiveJobId,jsonPayload.message)' 'resource.labels.service_name="archive-job-retry" AND jsonPayload.callsUnknown>0'
 
-        5xx: Google's, see its status page. No answer: the network, or calls cut off by the handler's deadline. `retried` lines among them: instances died in their calls (out of memory, see the dashboard). To spare retries until it is over, set `ambiguous_retry = "park"`.
+        5xx: Google's, see its status page. No answer: the network, or calls cut off by the handler's deadline. `retried` lines among them: instances died in their calls (out of memory, see the dashboard). To spare retries until it is over, set `ambiguous_retry = "park"`. Of parked jobs, look whether an export runs; then put each back:
+
+            .venv/bin/python -m ops redrive rejected --reason OUTCOME_UNKNOWN --job 7f0c5a52-8d4e-4b7a-9d6e-2f1f7a3a9c10 --go
       EOT
     }
   })
@@ -246,12 +254,12 @@ locals {
         doc       = <<-EOT
           **${var.max_delivery_attempts} deliveries of a started job failed.** It is kept for seven days in `archive-job-watch-dead`. No retry is lost, but the product does not hear of the job's end.
 
-          Which, and why:
+          Which, and why (no `--go`: nothing is changed):
 
-              gcloud pubsub subscriptions pull archive-job-watch-dead --limit=10 --project=${var.project_id}
+              .venv/bin/python -m ops redrive dead --subscription archive-job-watch-dead --json
               ${local.read} --freshness=7d 'resource.labels.service_name="archive-job-retry-watch" AND severity>=WARNING'
 
-          Mend what `failedStep` and `message` name. Then the product publishes these jobs to `archive-job-started` once more.
+          Mend what `failedStep` and `message` name. Then the product publishes these jobs to `archive-job-started` once more, and the runbook says how to throw away what was listed here, and nothing that came since.
         EOT
       }
       watch-stalled = {

@@ -48,8 +48,8 @@ locals {
         labels = { outcome = "outcome", reason = "reason", cause = "cause", republished = "republished" }
       }
       faults = {
-        says   = "Deliveries and runs of the schedule that ended in a fault of ours"
-        filter = "resource.type=\"cloud_run_revision\" AND resource.labels.service_name=(${local.any_function}) AND severity>=ERROR AND jsonPayload.outcome=\"fault\""
+        says   = "Faults of ours: lines of severity ERROR, of a delivery, a run or neither; Cloud Run's own have no message"
+        filter = "resource.type=\"cloud_run_revision\" AND resource.labels.service_name=(${local.any_function}) AND severity>=ERROR AND jsonPayload.message:*"
         labels = { step = "failedStep" }
       }
       late = {
@@ -81,6 +81,10 @@ locals {
         says   = "Deliveries that needed an access token, by whether it was at hand"
         filter = "${local.deliveries} AND jsonPayload.tokenCached:*"
         labels = { cached = "tokenCached" }
+      }
+      unreadable = {
+        says   = "Due entries that a run of the schedule cannot read"
+        filter = "${local.runs} AND severity>=WARNING AND jsonPayload.message:\"cannot be read\""
       }
     },
     {

@@ -33,7 +33,7 @@ WATCH_DELETES = 1  # the entry, when its time to live is over
 
 # What infra/ watches it with; tests/infra/test_prices.py counts it in the plan.
 ALERT_CONDITIONS = 10
-ALERT_SERIES = 32  # that the conditions read in a minute
+ALERT_SERIES = 34  # that the conditions read in a minute
 COUNTS, DISTRIBUTIONS = 7, 7  # metrics that an event adds to: at most a point a minute each, of 8 and of 80 bytes
 POINT_BYTES = COUNTS * 8 + DISTRIBUTIONS * 80
 

@@ -32,12 +32,18 @@ run "other_values" {
   command = plan
 
   variables {
-    kms_key_name      = "projects/p/locations/europe-west1/keyRings/r/cryptoKeys/k"
-    labels            = { team = "privacy" }
-    min_instances     = 1
-    source_generation = 1700000000000001
-    token_hosts       = ["oauth.example.com", "localhost"]
-    tracing           = "https://collector.example:4318"
+    doubt_pause_seconds = 240
+    kms_key_name        = "projects/p/locations/europe-west1/keyRings/r/cryptoKeys/k"
+    labels              = { team = "privacy" }
+    min_instances       = 1
+    source_generation   = 1700000000000001
+    token_hosts         = ["oauth.example.com", "localhost"]
+    tracing             = "https://collector.example:4318"
+  }
+
+  assert {
+    condition     = google_monitoring_alert_policy.this["oldest-event"].conditions[0].condition_threshold[0].threshold_value == 14400 && strcontains(google_monitoring_dashboard.this.dashboard_json, "\"value\": 14400")
+    error_message = "The alert on the oldest event must leave the pauses to pass, and the dashboard must show its threshold."
   }
 
   assert {

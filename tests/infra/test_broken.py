@@ -17,10 +17,13 @@ from local.foreign_answers import bodies
 from local.grants import MARK
 from local.scripted import ANY, Answer
 from tests.infra.broken import EVENT, REMEDIES, STAGES, Broken, line_of, running
+from tests.infra.code import log
 from tests.infra.terraform import ROOT, Plan
 from tests.monitoring.logs import entry, matches
-from tests.monitoring.product import HEALTHY, HOUR, LARGE, MINUTE, SMALL, Alerts, Volume, broken_by
-from tests.monitoring.run import RETRY
+from tests.monitoring.product import DAY, HEALTHY, HOUR, LARGE, MINUTE, RUN, SMALL, Alerts, Told, Volume, broken_by
+from tests.monitoring.run import RESUME, RETRY
+from tests.unit.fakes import cooldown
+from tests.unit.instance import Instance, LogLines, failed, later, push
 
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
 ROWS = [
@@ -51,6 +54,22 @@ def row_of(line: Mapping[str, Any]) -> list[str]:
 @pytest.fixture(scope="module")
 def alerts(watch_plan: Plan) -> Alerts:
     return Alerts(watch_plan)
+
+
+@pytest.fixture(scope="module")
+def faults(watch_plan: Plan) -> str:
+    """The lines that the alert on faults matches."""
+    policies = watch_plan.of("monitoring_alert_policy")
+    [found] = [each for policy in policies for each in policy.values["conditions"][0]["condition_matched_log"]]
+    return str(found["filter"])
+
+
+@pytest.fixture
+def logged() -> Iterator[LogLines]:
+    """What an instance in this process logs."""
+    handlers = log.handlers[:]
+    yield LogLines()
+    log.handlers[:] = handlers
 
 
 @pytest.fixture(scope="module")
@@ -251,14 +270,15 @@ def test_line_of_cloud_run_is_shown_by_the_first_look_and_has_a_row(severity: st
 
 
 def test_one_odd_job_wakes_nobody_and_is_told(alerts: Alerts) -> None:
-    for outcome, tells in (("fault", {"faults", "oldest-event"}), ("not_now", {"oldest-event"})):
-        line = {"severity": "ERROR", "outcome": outcome, "calls": 0, "callsUnknown": 0, "republished": False}
+    told_by = {("fault", "ERROR"): {"faults", "oldest-event"}, ("not_now", "WARNING"): {"oldest-event"}}
+    for (outcome, severity), tells in told_by.items():
+        line = {"severity": severity, "message": "", "outcome": outcome, "calls": 0, "callsUnknown": 0}
         for volume in (LARGE, SMALL):
             told, begin, end = broken_by(alerts.metrics, line, volume, one=True)
             assert tells == set(alerts.fired(told, begin, end, every=HOUR / 4)) - {"dead-letters"}
 
 
-def test_wrong_settings_are_a_line_with_a_row_and_an_alert(watch_plan: Plan) -> None:
+def test_wrong_settings_are_a_line_with_a_row_and_an_alert(faults: str) -> None:
     started = subprocess.run(
         [sys.executable, "-c", "import main"],
         cwd=ROOT,
@@ -277,12 +297,33 @@ def test_wrong_settings_are_a_line_with_a_row_and_an_alert(watch_plan: Plan) -> 
     )
     assert all(name in line["message"] for name in ("RETRY_BUDGET", "GOOGLE_CLOUD_PROJECT"))
     assert "make rollback" in row_of(line)[4]
-    [faults] = [
-        condition["filter"]
-        for policy in watch_plan.of("monitoring_alert_policy")
-        for condition in policy.values["conditions"][0]["condition_matched_log"]
-    ]
     assert matches(faults, entry(RETRY, line))
+
+
+async def test_bug_in_a_call_that_is_parked_is_a_fault_with_a_row(logged: LogLines, faults: str) -> None:
+    instance = Instance(AMBIGUOUS_RETRY="park")
+    instance.script("job", RuntimeError("a bug"))
+    await instance.post(push(failed()))
+    bug, line = logged.lines
+    assert ("rejected", "OUTCOME_UNKNOWN") == (line["outcome"], line["reason"])
+    assert "make rollback" in of_the_program(bug["message"])[2]
+    assert (True, False) == (matches(faults, entry(RETRY, bug)), matches(faults, entry(RETRY, line)))
+
+
+async def test_due_entry_that_cannot_be_read_has_a_row_and_an_alert(logged: LogLines, alerts: Alerts) -> None:
+    instance = Instance(RETRY_LEDGER="firestore", WATCH="off")
+    instance.script("job", cooldown(later(60)))
+    await instance.deliver(failed())
+    [stored] = instance.documents.documents.values()
+    stored.fields["attempt"].string_value = "three"
+    instance.clock.wait(61)
+    await instance.resume()
+    [line] = logged.lines
+    assert "do not delete" in of_the_program(line["message"])[2]
+    told = Told(alerts.metrics)
+    told.say(RESUME, RUN, dict.fromkeys(range(0, int(DAY), 600), 1.0))
+    told.say(RESUME, line, dict.fromkeys(range(int(HOUR), int(DAY), 600), 1.0))
+    assert {"schedule": HOUR} == alerts.fired(told, HOUR, DAY, every=10 * MINUTE)
 
 
 def test_where_all_is_well_nothing_fires(alerts: Alerts) -> None:

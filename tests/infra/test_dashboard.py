@@ -15,7 +15,7 @@ from tests.monitoring.series import Point, legend, series
 
 DASHBOARD = json.loads((INFRA / "dashboard.json").read_text())
 TILES = DASHBOARD["mosaicLayout"]["tiles"]
-_NOT_SHOWN = {"late", "rejected"}  # which are for the alerts, and show in the delay and by reason
+_NOT_SHOWN = {"late", "rejected", "unreadable"}  # for the alerts; the first two show in the delay and by reason
 
 
 def data_sets() -> Iterator[dict[str, Any]]:
@@ -67,6 +67,12 @@ def test_what_is_deployed_is_the_file_with_the_projects_slo(plan: Plan) -> None:
     slo, service = plan.one("monitoring_slo")["slo_id"], plan.one("monitoring_custom_service")["service_id"]
     name = f"projects/my-portability-project/services/{service}/serviceLevelObjectives/{slo}"
     assert f'select_slo_compliance(\\"{name}\\")' in deployed
+
+
+def test_watched_jobs_that_failed_are_among_those_that_ended() -> None:
+    [tile] = [tile["widget"] for tile in TILES if tile["widget"]["title"].startswith("Watched jobs that ended")]
+    read = [reading(query(data_set)[0])[2] for data_set in tile["xyChart"]["dataSets"]]
+    assert ["ended", "failed"] == [labels["metric.labels.outcome"] for labels in read]
 
 
 def test_its_tiles_fill_the_rows_and_say_no_position_of_0() -> None:

@@ -97,4 +97,4 @@ def test_what_is_watched_is_what_the_prices_are_reckoned_with(plan: Plan) -> Non
     assert prices.ALERT_SERIES == math.ceil(reads + 2 * len(thresholds))
     values = [metric.values["metric_descriptor"][0]["value_type"] for metric in plan.of("logging_metric")]
     assert prices.DISTRIBUTIONS == values.count("DISTRIBUTION")
-    assert prices.COUNTS == values.count("INT64") - 2  # the schedule's and the watch's cost next to nothing
+    assert prices.COUNTS == values.count("INT64") - 3  # the schedule's two and the watch's cost next to nothing

@@ -17,9 +17,10 @@ _OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
     "<": operator.lt,
     "<=": operator.le,
+    ":": operator.contains,
 }
 _TERM = re.compile(
-    r"(?P<not>NOT )?(?P<path>[a-zA-Z_]+(?:\.[a-zA-Z_]+)*)(?:(?P<has>:\*)|(?P<operator>>=|<=|=|>|<)"
+    r"(?P<not>NOT )?(?P<path>[a-zA-Z_]+(?:\.[a-zA-Z_]+)*)(?:(?P<has>:\*)|(?P<operator>>=|<=|=|>|<|:(?=\x22))"
     r'(?:"(?P<text>[^"\\]*)"|\((?P<any>"[^"\\]*"(?: OR "[^"\\]*")*)\)|(?P<number>\d+(?:\.\d+)?)|(?P<word>[A-Z]+)))'
 )
 _EXTRACTOR = re.compile(
