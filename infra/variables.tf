@@ -92,7 +92,7 @@ variable "handler_deadline_seconds" {
 }
 
 variable "kms_key_name" {
-  description = "Cloud KMS key in the region that encrypts everything that holds data: buckets, images, secrets, ledger, topics, functions. Null: Google's own keys."
+  description = "Cloud KMS key in the region that encrypts everything that holds data: buckets, images, secrets, ledger, topics, functions. Null: Google's own keys. Before the first apply only: changing it replaces the ledger and the OAuth client's secret."
   type        = string
   default     = null
 
@@ -109,7 +109,7 @@ variable "labels" {
 }
 
 variable "ledger_database" {
-  description = "Name of the Firestore database that holds the retry ledger."
+  description = "Name of the Firestore database that holds the retry ledger. Before the first apply only: changing it replaces the ledger."
   type        = string
   default     = "archive-job-retry"
 
@@ -186,7 +186,7 @@ variable "notification_channels" {
 }
 
 variable "oauth_client_secret" {
-  description = "Secret that holds the OAuth client file, as Google's console downloads it: an id, or the full name of one that is there already, projects/P/secrets/S or projects/P/locations/L/secrets/S."
+  description = "Secret that holds the OAuth client file, as Google's console downloads it: an id, or the full name of one that is there already, projects/P/secrets/S or projects/P/locations/L/secrets/S. Before the first apply only: changing it deletes the secret that was made."
   type        = string
   default     = "dataportability-oauth-client"
 
@@ -215,10 +215,15 @@ variable "refresh_token_secret_prefix" {
     condition     = can(regex("^(projects/[a-z0-9.:-]{1,64}/(locations/[a-z0-9-]{1,40}/)?secrets/)?[A-Za-z0-9_-]{8,127}$", var.refresh_token_secret_prefix))
     error_message = "refresh_token_secret_prefix must be 8 to 127 letters, digits, hyphens and underscores, after projects/P/secrets/ or projects/P/locations/L/secrets/ if anything: a shorter one would open secrets that are not tokens."
   }
+
+  validation {
+    condition     = var.kms_key_name == null || !can(regex("^projects/[^/]+/secrets/", var.refresh_token_secret_prefix)) || startswith(var.refresh_token_secret_prefix, "projects/${var.project_id}/")
+    error_message = "refresh_token_secret_prefix must be of project_id, or of one region, where there is a key: the canary's secret could not be encrypted with it."
+  }
 }
 
 variable "region" {
-  description = "Where everything is."
+  description = "Where everything is. Before the first apply only: changing it replaces the ledger, the OAuth client's secret, the buckets and the functions."
   type        = string
   default     = "us-central1"
 }

@@ -22,13 +22,13 @@ variable "cloud_trace" {
 }
 
 variable "deletion_protection" {
-  description = "Whether Google Cloud refuses to delete the ledger and the OAuth client's secret. Set it to false and apply before terraform destroy."
+  description = "Whether Google Cloud refuses to delete the ledger and the OAuth client's secret. Set it to false and apply before terraform destroy, and never to get a refused apply through: that one would replace what is protected."
   type        = bool
   default     = true
 }
 
 variable "kms_key_name" {
-  description = "Cloud KMS key in the region that encrypts everything that holds data: buckets, images, secrets, ledger, topics, functions. Null: Google's own keys."
+  description = "Cloud KMS key in the region that encrypts everything that holds data: buckets, images, secrets, ledger, topics, functions. Null: Google's own keys. Before the first apply only: changing it replaces the ledger and the OAuth client's secret."
   type        = string
   default     = null
 
@@ -45,7 +45,7 @@ variable "labels" {
 }
 
 variable "ledger_database" {
-  description = "Name of the Firestore database that holds the retry ledger."
+  description = "Name of the Firestore database that holds the retry ledger. Before the first apply only: changing it replaces the ledger."
   type        = string
   default     = "archive-job-retry"
 
@@ -62,13 +62,13 @@ variable "ledger_database_exists" {
 }
 
 variable "ledger_location" {
-  description = "Firestore location of the ledger. Null: the region. It cannot be changed later."
+  description = "Firestore location of the ledger. Null: the region. Before the first apply only: changing it replaces the ledger."
   type        = string
   default     = null
 }
 
 variable "oauth_client_secret" {
-  description = "Secret that holds the OAuth client file, as Google's console downloads it: an id, or the full name of one that is there already, projects/P/secrets/S or projects/P/locations/L/secrets/S."
+  description = "Secret that holds the OAuth client file, as Google's console downloads it: an id, or the full name of one that is there already, projects/P/secrets/S or projects/P/locations/L/secrets/S. Before the first apply only: changing it deletes the secret that was made."
   type        = string
   default     = "dataportability-oauth-client"
 
@@ -125,10 +125,15 @@ variable "refresh_token_secret_prefix" {
     condition     = can(regex("^(projects/[a-z0-9.:-]{1,64}/(locations/[a-z0-9-]{1,40}/)?secrets/)?[A-Za-z0-9_-]{8,127}$", var.refresh_token_secret_prefix))
     error_message = "refresh_token_secret_prefix must be 8 to 127 letters, digits, hyphens and underscores, after projects/P/secrets/ or projects/P/locations/L/secrets/ if anything: a shorter one would open secrets that are not tokens."
   }
+
+  validation {
+    condition     = var.kms_key_name == null || !can(regex("^projects/[^/]+/secrets/", var.refresh_token_secret_prefix)) || startswith(var.refresh_token_secret_prefix, "projects/${var.project_id}/")
+    error_message = "refresh_token_secret_prefix must be of project_id, or of one region, where there is a key: the canary's secret could not be encrypted with it."
+  }
 }
 
 variable "region" {
-  description = "Where everything is."
+  description = "Where everything is. Before the first apply only: changing it replaces the ledger, the OAuth client's secret, the buckets and the functions."
   type        = string
   default     = "us-central1"
 }
@@ -151,7 +156,7 @@ variable "secret_access_logs" {
 }
 
 variable "storage_regions" {
-  description = "Regions that messages and secrets may rest in. None: the region alone."
+  description = "Regions that messages and secrets may rest in. None: the region alone. Before the first apply only: changing it replaces the OAuth client's secret."
   type        = list(string)
   default     = []
 

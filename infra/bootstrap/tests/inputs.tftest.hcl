@@ -106,6 +106,17 @@ run "secrets_elsewhere_and_no_backups" {
   }
 }
 
+run "a_key_for_tokens_of_another_project" {
+  command = plan
+
+  variables {
+    kms_key_name                = "projects/p/locations/l/keyRings/r/cryptoKeys/k"
+    refresh_token_secret_prefix = "projects/elsewhere/secrets/refresh-token-"
+  }
+
+  expect_failures = [var.refresh_token_secret_prefix]
+}
+
 run "values_out_of_bounds" {
   command = plan
 
