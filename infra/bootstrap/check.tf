@@ -30,8 +30,3 @@ resource "google_project_iam_member" "check" {
   role    = "projects/${var.project_id}/roles/${google_project_iam_custom_role.check.role_id}"
   member  = each.value
 }
-
-moved {
-  from = google_project_iam_member.check
-  to   = google_project_iam_member.check["check"]
-}
