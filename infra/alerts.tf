@@ -137,9 +137,9 @@ locals {
             ${local.read} --freshness=7d ${local.rejection} 'resource.labels.service_name="archive-job-retry" AND jsonPayload.outcome="rejected"'
             .venv/bin/python -m ops redrive rejected
 
-        The runbook's table has a row for each cause. Once it is mended, put those of this incident back, by reason or cause:
+        The runbook's table has a row for each cause. Once it is mended, put those of this incident back, by reason or cause, from its beginning on:
 
-            .venv/bin/python -m ops redrive rejected --reason REAUTHORIZATION_REQUIRED --newer-than 7d --go
+            .venv/bin/python -m ops redrive rejected --reason REAUTHORIZATION_REQUIRED --newer-than 3d --go
       EOT
     }
     oldest-event = {
