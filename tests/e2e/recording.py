@@ -11,7 +11,7 @@ import json
 import re
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import TracebackType
@@ -57,6 +57,7 @@ class Push:
     name: str
     message: str
     job: str
+    user: str
     data: bytes
     port: int
     begun: float
@@ -146,15 +147,15 @@ class Recording:
 
     # --- the effects ---
 
-    def effects(self) -> list[Effect]:
-        """All that was seen, in order."""
+    def effects(self, credential_of: Callable[[str], str]) -> list[Effect]:
+        """All that was seen, in order. `credential_of` tells whose access token an Authorization header holds."""
         for push in self.pushes:
             push.instance = max(host for host in self.hosts if host[1] == push.port and host[0] <= push.begun)[2]
             self._pushes_of[push.instance, push.job].append(push)
         for commit in self.commits:
             self._commits_of[commit.job].append(commit)
         found: list[Effect] = [*self.lives, *self._events(), *self._deliveries(), *self._writes()]
-        found += [*self._calls(), *self._messages()]
+        found += [*self._calls(credential_of), *self._messages()]
         return sorted(found, key=lambda effect: effect.at)
 
     def _events(self) -> Iterator[Effect]:
@@ -206,7 +207,7 @@ class Recording:
             else:
                 by = self._in_hand(commit.instance, commit.job, commit.at)[0]
             if by is holder and commit.before and self._is_unseen_call(by, commit, commit.before):
-                yield CallSent(commit.at, f"{by.name}/unseen", by.name, commit.job, "", 0.0)
+                yield CallSent(commit.at, f"{by.name}/unseen", by.name, commit.job, by.user, 0.0)
             yield Written(commit.at, by.name, commit.job, commit.before, commit.after, commit.age)
 
     def _is_unseen_call(self, by: Push, commit: Commit, before: Entry) -> bool:
@@ -218,8 +219,9 @@ class Recording:
         )
 
     def _owner(self, claim: Commit, owner: str) -> Push:
-        """The delivery that lasted from the claim to the write that ends it, or longest where there is none."""
+        """The delivery of the claim's user that lasted until the write that ends it, or longest where there is none."""
         here = self._in_hand(claim.instance, claim.job, claim.at)
+        here = [push for push in here if push.user == claim.after.user] or here
         commits = self._commits_of[claim.job]
         ends = (one.at for one in commits if one.before and (one.before.owner, one.after.owner) == (owner, ""))
         end = next(ends, _NEVER)
@@ -228,7 +230,7 @@ class Recording:
             return min(lasting, key=lambda push: (push.status != 204, push.ended))
         return max(here, key=lambda push: push.ended)
 
-    def _calls(self) -> Iterator[Effect]:
+    def _calls(self, credential_of: Callable[[str], str]) -> Iterator[Effect]:
         count = 0
         for instance, calls in self.calls:
             for call in calls:
@@ -238,7 +240,7 @@ class Recording:
                 by = self._owners[claim.after.owner] if claim and claim.instance == instance else None
                 by = by or self._in_hand(instance, call.job, at)[0]
                 name = f"{by.name}/{count}"
-                yield CallSent(at, name, by.name, call.job, "", 0.0)
+                yield CallSent(at, name, by.name, call.job, credential_of(call.authorization), 0.0)
                 if call.answered_at:
                     answered_at = call.answered_at - self._began
                     yield CallArrived(answered_at, name, call.job, call.new_job)
@@ -283,9 +285,10 @@ class _PushWatch:
         self._asked = b""
         push, recording = json.loads(body), self._recording
         data = base64.b64decode(push["message"]["data"])
+        event = json.loads(data)
         message = f"{push['subscription'].rpartition('/')[2]}/{push['message']['messageId']}"
         name = f"{message}#{len(recording.pushes) + 1}"
-        self._open = Push(name, message, json.loads(data)["archiveJobId"], data, self._port, recording.now)
+        self._open = Push(name, message, event["archiveJobId"], event["userId"], data, self._port, recording.now)
         recording.pushes.append(self._open)
 
     def answered(self, chunk: bytes) -> None:

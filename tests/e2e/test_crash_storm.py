@@ -183,8 +183,7 @@ async def test_a_storm_of_crashes_breaks_no_promise(
         for _ in range(2):
             await storm.start()
         users = ["alice", "bob", "carol"]
-        for user in users:
-            stage.add_user(user)
+        tokens = {stage.add_user(user): user for user in users}
         jobs: list[str] = []
 
         async def produce() -> None:
@@ -210,7 +209,7 @@ async def test_a_storm_of_crashes_breaks_no_promise(
             jobs=known,
         )
         record = Record()
-        record.effects = recording.effects()
+        record.effects = recording.effects(lambda header: tokens.get(stage.google.grants.behind(header), "nobody"))
         violations = broken(record.effects, terms, VersionsJudge)
         calls = [call for each in storm.instances for call in each.google.passed]
         name = f"crash storm, {kind}:"

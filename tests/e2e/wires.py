@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from local.front_door import reset, stop_accepting
 
 _CHUNK = 1 << 16
-_RETRY = re.compile(rb"^POST /v1/archiveJobs/([^:]+):retry ", re.MULTILINE)
+_RETRY = re.compile(
+    rb"^POST /v1/archiveJobs/([^:]+):retry .*\r\n(?:.+\r\n)*?authorization: (.+)\r$", re.MULTILINE | re.IGNORECASE
+)
 _NEW_JOB = re.compile(rb'"archiveJobId": "([^"]+)"')
 
 Mischief = Callable[[], str]  # what becomes of the next request: "", or one of these
@@ -22,6 +24,7 @@ class Passed:
     """A retry of this job that was passed on to Google, when, and what was done to it after that."""
 
     job: str
+    authorization: str
     at: float  # the event loop's clock
     mischief: str
     answered_at: float = 0.0  # when an answer was there
@@ -81,8 +84,9 @@ class Wire:
                 harm = self._mischief()
                 back.write(chunk)
                 await back.drain()
-                for job in _RETRY.findall(chunk):
-                    here.append(Passed(job.decode(), asyncio.get_running_loop().time(), harm))
+                for job, authorization in _RETRY.findall(chunk):
+                    at = asyncio.get_running_loop().time()
+                    here.append(Passed(job.decode(), authorization.decode(), at, harm))
                     self.passed.append(here[-1])
                 if harm == CUT:
                     await asyncio.sleep(random.uniform(0.0, 0.3))  # Google has read it, and may have answered

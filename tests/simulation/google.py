@@ -226,7 +226,8 @@ class Google:
         delivery = self._delivery()
         call = f"{delivery}/{len(self._calls) + 1}"
         self._calls[call] = _Call(job, bearer)
-        self._record.add(CallSent(self._timeline.now, call, delivery, job, bearer, self._grants.expired_for(bearer)))
+        said = self._grants.credential_of(bearer), self._grants.expired_for(bearer)
+        self._record.add(CallSent(self._timeline.now, call, delivery, job, *said))
         return call
 
     def answered(self, call: str) -> None:

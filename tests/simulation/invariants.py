@@ -291,6 +291,8 @@ class Judge:
         self._claims_used[job, entry.claims].append(effect.call)
         if instance in self._ending:
             self._breaks(at, f"{job}: {effect.delivery} called Google after SIGTERM")
+        if effect.credential != (named := self._event(effect.delivery).credential):
+            self._breaks(at, f"{job}: a call carried a token of {effect.credential}, and its event names {named}")
         if effect.expired > 0 and at > self._thawed_at[instance] + _AT_WORK:
             # one that came before its instance stood still may be old
             self._breaks(at, f"{job}: the access token had ended {effect.expired:.0f} s before it was sent")

@@ -572,6 +572,37 @@ class RejectionForEverybody(_WithTokens):
             return got
 
 
+class _OneForAll(_Changed):
+    """Tokens, which are got for the first credential that is asked for."""
+
+    first = ""
+
+    def cached(self, credential_id: str) -> AccessToken | None:
+        self.first = self.first or credential_id
+        found: AccessToken | None = self.part.cached(self.first)
+        return found
+
+    async def get(self, credential_id: str) -> AccessToken | Rejection:
+        self.first = self.first or credential_id
+        got: AccessToken | Rejection = await self.part.get(self.first)
+        return got
+
+
+class OneTokenForAll(_WithTokens):
+    """The access token in hand serves every credential."""
+
+    Change = _OneForAll
+
+
+class OneTokenForAllLooks(Container):
+    """The watch looks at every job with the access token in hand."""
+
+    @cached_property
+    def watch_use_case(self) -> WatchJob:
+        use_case = super().watch_use_case
+        return replace(use_case, tokens=_OneForAll(use_case.tokens, self))
+
+
 class UnexpectedException(_WithTokens):
     """A library's exception comes through where an outcome should be."""
 
@@ -749,6 +780,8 @@ MUTANTS: Mapping[type[Container], str] = {
     TokensForEver: "before it was sent",
     RemembersAWithdrawnToken: "a refresh token was remembered",
     RejectionForEverybody: "which was not so",
+    OneTokenForAll: "a call carried a token of",
+    OneTokenForAllLooks: "a look carried a token of",
     UnexpectedException: "raised LookupError",
     PublishesInPassing: "without a durable outcome",
     AcknowledgesOnError: "without a durable outcome",

@@ -128,12 +128,14 @@ class Written(Effect, frozen=True):
 
 
 class CallSent(Effect, frozen=True):
-    """archiveJobs.retry leaves the instance. `expired` is for how many seconds its token has been out of date."""
+    """archiveJobs.retry leaves the instance. `credential` is the one whose access token it carries, `expired` for how
+    many seconds that has been out of date.
+    """
 
     call: str
     delivery: str
     job: str
-    token: str
+    credential: str
     expired: float
 
 

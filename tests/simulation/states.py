@@ -59,11 +59,11 @@ class States(Google):
     def sends_look(self, url: str, headers: dict[str, str]) -> tuple[str, str]:
         """An instance is about to look. Returns the look's name, and the access token."""
         job = url.partition("/v1/archiveJobs/")[2].removesuffix(PATH)
-        delivery = self._delivery()
+        delivery, bearer = self._delivery(), headers["Authorization"].removeprefix("Bearer ")
         look = f"{delivery}/{len(self._looks) + 1}"
         self._looks[look] = LookAnswered(0.0, look, delivery, job)
-        self._record.add(LookSent(self._timeline.now, look, delivery, job))
-        return look, headers["Authorization"].removeprefix("Bearer ")
+        self._record.add(LookSent(self._timeline.now, look, delivery, job, self._grants.credential_of(bearer)))
+        return look, bearer
 
     def looked(self, look: str, *, answered: bool) -> None:
         known = self._looks[look]

@@ -163,6 +163,8 @@ class _Judge:
     def _sees_LookSent(self, effect: LookSent) -> None:
         at, job, delivery = effect.at, effect.job, effect.delivery
         event, delivered = self._event(delivery), self._delivered[delivery]
+        if effect.credential != (named := event.credential):
+            self._breaks(at, f"{job}: a look carried a token of {effect.credential}, and its event names {named}")
         entry = self._entries.get(job, Entry())
         is_old = self._written_at[job] <= delivered.at
         is_answered = entry.state == "ended" or (entry.state == "deferred" and entry.not_before > at + _ABOUT)

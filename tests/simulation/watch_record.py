@@ -72,11 +72,12 @@ class StateChanged(Effect, frozen=True):
 
 
 class LookSent(Effect, frozen=True):
-    """portabilityArchiveState is asked for."""
+    """portabilityArchiveState is asked for, with an access token of this credential."""
 
     look: str
     delivery: str
     job: str
+    credential: str
 
 
 class LookAnswered(Effect, frozen=True):
