@@ -77,7 +77,8 @@ class VersionsJudge(Judge):
         if self._release(delivery) == RELEASE:
             return self._is_excused_predecessor(effect, sentence)
         by_it = any(RELEASE in self._written_by.get(known, ()) for known in chain)
-        return by_it and bool(re.search(r"its rejection counts \d+ calls in doubt", sentence))
+        told = re.search(r"its rejection counts (\d+) calls in doubt, and it was (\d+)", sentence)
+        return by_it and told is not None and int(told[1]) < int(told[2])
 
     def _is_excused_predecessor(self, effect: Effect, sentence: str) -> bool:
         match effect:

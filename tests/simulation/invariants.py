@@ -462,11 +462,12 @@ class Judge:
     def _check_counts(self, effect: Rejection, job: str) -> None:
         """What it says of retries and doubts lies between what was so when its delivery began, and what can be."""
         least, unknown = self._counted[effect.delivery]
-        # a claim that its look may have found counts as a call, though nobody has taken it over
+        event, own = self._event(effect.delivery), self._at_most(job)
+        by_event = effect.reason == "EVENT_EXPIRED" or event.attempt >= self._terms.budget
+        # by the event itself, it tells what its look has found: a claim counts as a call, though nobody took it over
         is_claimed = self._entries.get(job, Entry()).state == "claimed"
-        lapsed = is_claimed or self._last_claimed[job] >= self._delivered[effect.delivery].at
-        own = self._at_most(job)
-        most = max(self._used(job, self._at_most) - own, self._event(effect.delivery).attempt) + own + lapsed
+        lapsed = by_event and (is_claimed or self._last_claimed[job] >= self._delivered[effect.delivery].at)
+        most = max(self._used(job, self._at_most) - own, event.attempt) + own + lapsed
         if not least <= effect.attempt <= most:
             self._breaks(
                 effect.at, f"{job}: its rejection counts {effect.attempt} retries, and it was {least} to {most}"

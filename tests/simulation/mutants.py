@@ -215,6 +215,16 @@ class AdoptionCountsTwice(_WithLedger):
             return await self.part.record(claim, entry)
 
 
+class RejectionCountsTwice(_WithLedger):
+    """What is rejected counts as one more retry, though nothing was carried out."""
+
+    class Change(_Changed):
+        async def record(self, claim: Claim, entry: LedgerEntry) -> Any:
+            if entry.state == "rejected":
+                entry = replace(entry, calls_made=entry.calls_made + 1)
+            return await self.part.record(claim, entry)
+
+
 class ForgetsTheChain(_WithStore):
     """A new job is not entered in the ledger, so its own failure begins a new chain."""
 
@@ -757,6 +767,7 @@ MUTANTS: Mapping[type[Container], str] = {
     NoDoubtPause: "after a call in doubt, and the pause is",
     LapsedClaimsAreFree: "that lapsed was not counted",
     AdoptionCountsTwice: "its follow-up counts",
+    RejectionCountsTwice: "its rejection counts",
     ForgetsTheChain: "as the first of its chain",
     LinkTakenForBeingInTheWay: "as the first of its chain",
     UnknownFieldsLost: "a field was lost",
