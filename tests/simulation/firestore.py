@@ -182,6 +182,9 @@ def entry_of(fields: Any, epoch: float) -> Entry:
     def number(name: str) -> int:
         return int(fields[name].integer_value) if name in fields else 0
 
+    def moment(name: str) -> float:
+        return fields[name].timestamp_value.ToNanoseconds() / _SECOND - epoch if name in fields else 0.0
+
     lease = fields.get("leaseSeconds")
     return Entry(
         state=text("state") or "open",
@@ -196,11 +199,10 @@ def entry_of(fields: Any, epoch: float) -> Entry:
         cause=text("cause"),
         user=text("userId"),
         credential=text("credentialId"),
-        not_before=fields["notBefore"].timestamp_value.ToNanoseconds() / _SECOND - epoch
-        if "notBefore" in fields
-        else 0.0,
+        not_before=moment("notBefore"),
         kept=_credential(fields["event"].bytes_value) if "event" in fields and "notBefore" in fields else "",
         unknown=text(LATER_FIELD),
+        kept_until=moment("expireAt"),
     )
 
 

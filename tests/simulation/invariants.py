@@ -56,6 +56,7 @@ _STATUSES = {
 _MAYBE_CARRIED_OUT = ("made", "adopted", "unknown", "")  # "": nobody has learned of its answer
 _BY_CALLS = ("ACCESS_DENIED", "JOB_NOT_FOUND", "JOB_NOT_RETRYABLE", "ACCOUNT_STATE", "ONE_TIME_GRANT_USED")
 _NEVER = float("-inf")
+_LONGEST_RETENTION = 31 * 86_400.0  # seconds: https://cloud.google.com/pubsub/docs/subscription-message-retention
 
 
 class Job(Protocol):
@@ -78,6 +79,11 @@ class Terms:
     jobs: Mapping[str, Job]
     watch_interval: float = 300.0
 
+    @property
+    def keep(self) -> float:
+        """Seconds for which a job is remembered: as long as a message can come of which its event is not too old."""
+        return self.event_max_age + _LONGEST_RETENTION
+
 
 def broken(effects: Sequence[Effect], terms: Terms, judges: "type[Judge] | None" = None) -> list[str]:
     """A sentence for every promise that the run broke."""
@@ -88,7 +94,8 @@ def broken(effects: Sequence[Effect], terms: Terms, judges: "type[Judge] | None"
     for effect in effects:
         judge.sees(effect)
     judge.sees_the_end()
-    of_the_watch = watch_invariants.broken(effects, interval=terms.watch_interval, settled_at=terms.settled_at)
+    said = {"interval": terms.watch_interval, "keep": terms.keep, "settled_at": terms.settled_at}
+    of_the_watch = watch_invariants.broken(effects, **said)
     return judge.violations + of_the_watch
 
 
@@ -195,6 +202,8 @@ class Judge:
             yield "the ledger forgot a retry that was counted"
         if after.unknown != before.unknown and effect.before:
             yield "a field was lost that this version does not know"
+        if not effect.is_kept_for(self._terms.keep):
+            yield f"the ledger may forget it {after.kept_until - effect.at:.0f} s later"
         if before.state == "deferred" and after.state != "deferred" and effect.at < before.not_before:
             yield "a deferral ended before its time"
         if after.state == "rejected" and not by_schedule and before.kept not in (after.kept, after.credential):

@@ -225,6 +225,24 @@ class RejectionCountsTwice(_WithLedger):
             return await self.part.record(claim, entry)
 
 
+class ForgetsEarly(_WithStore):
+    """An entry is kept until its event is too old, though a message about it may come later."""
+
+    class Change(_Changed):
+        async def write(self, entry: LedgerEntry, version: Any, link: LedgerEntry | None = None) -> Any:
+            early = replace(entry, expire_at=entry.updated_at + self.container.settings.event_max_age)
+            return await self.part.write(early, version, link)
+
+
+class ForgetsTheChainEarly(_WithStore):
+    """The entry of a new job may be deleted at once."""
+
+    class Change(_Changed):
+        async def write(self, entry: LedgerEntry, version: Any, link: LedgerEntry | None = None) -> Any:
+            early = replace(link, expire_at=link.updated_at) if link else None
+            return await self.part.write(entry, version, early)
+
+
 class ForgetsTheChain(_WithStore):
     """A new job is not entered in the ledger, so its own failure begins a new chain."""
 
@@ -768,6 +786,8 @@ MUTANTS: Mapping[type[Container], str] = {
     LapsedClaimsAreFree: "that lapsed was not counted",
     AdoptionCountsTwice: "its follow-up counts",
     RejectionCountsTwice: "its rejection counts",
+    ForgetsEarly: "the ledger may forget it",
+    ForgetsTheChainEarly: "the ledger may forget it",
     ForgetsTheChain: "as the first of its chain",
     LinkTakenForBeingInTheWay: "as the first of its chain",
     UnknownFieldsLost: "a field was lost",

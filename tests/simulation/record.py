@@ -13,6 +13,7 @@ Meaning = Literal["made", "adopted", "refused", "cooldown", "held back", "ours",
 
 DELIVERY: ContextVar[str] = ContextVar("DELIVERY", default="")  # which delivery the running code works for
 SIGNATURE = "simulatedDelivery"  # of a delivery, on what it writes and publishes
+_LATE = 43_200.0  # seconds that a write may be late: clocks differ, and what stood still goes on with what it knew
 
 
 def is_run(delivery: str) -> bool:
@@ -108,6 +109,7 @@ class Entry(Struct, frozen=True):
     not_before: float = 0  # in seconds since the run began; 0: it is not due at any time
     kept: str = ""  # the credential of the event that is kept until then
     unknown: str = ""  # a field that only a later version knows
+    kept_until: float = 0  # in seconds since the run began: from then on the store may delete it
 
 
 class ClaimAsked(Effect, frozen=True):
@@ -125,6 +127,12 @@ class Written(Effect, frozen=True):
     before: Entry | None
     after: Entry
     age: float
+
+    def is_kept_for(self, seconds: float) -> bool:
+        """From here on, or from when it is due; or until the same time as before."""
+        until, before = self.after.kept_until, self.before
+        is_as_before = before is not None and until == before.kept_until
+        return is_as_before or until >= max(self.at, self.after.not_before) + seconds - _LATE
 
 
 class CallSent(Effect, frozen=True):

@@ -38,9 +38,9 @@ _KEPT = ("deferred", "ended", "rejected")  # states in which an entry outlives i
 _FAILED_FIELDS = {"archiveJobId": "", "userId": "", "credentialId": "", "rootArchiveJobId": "", "attempt": 0}
 
 
-def broken(effects: Sequence[Effect], *, interval: float, settled_at: float) -> list[str]:
-    """A sentence for every promise of the watch that the run broke."""
-    judge = _Judge(interval, settled_at)
+def broken(effects: Sequence[Effect], *, interval: float, keep: float, settled_at: float) -> list[str]:
+    """A sentence for every promise of the watch that the run broke. Its entries are kept for so many seconds."""
+    judge = _Judge(interval, keep, settled_at)
     for effect in effects:
         judge.sees(effect)
     judge.sees_the_end()
@@ -64,9 +64,10 @@ def strays(effects: Sequence[Effect]) -> list[str]:
 class _Judge:
     """What is known up to one moment of the run."""
 
-    def __init__(self, interval: float, settled_at: float) -> None:
+    def __init__(self, interval: float, keep: float, settled_at: float) -> None:
         self.violations: list[str] = []
         self._interval = interval
+        self._keep = keep
         self._settled_at = settled_at
         self._events: dict[str, StartedPublished] = {}
         self._of_job: dict[str, list[StartedPublished]] = defaultdict(list)
@@ -132,6 +133,8 @@ class _Judge:
                 self._check_wait(effect)
             if effect.before and effect.before.state == "ended":
                 self._breaks(at, f"{job}: an end was overwritten")
+            if not effect.is_kept_for(self._keep):
+                self._breaks(at, f"{job}: the watch may forget it {after.kept_until - at:.0f} s later")
         self._entries[job] = after
         self._written_at[job] = at
         if after.state in _KEPT:

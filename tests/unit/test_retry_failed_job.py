@@ -67,6 +67,13 @@ def raise_(fault: Exception) -> None:
 # the way to the follow-up
 
 
+async def test_entries_of_a_job_and_its_new_one_outlive_the_age_of_an_event_by_the_longest_retention() -> None:
+    instance = Instance(EVENT_MAX_AGE_DAYS="10")
+    await instance.deliver()
+    kept_until = [entry.expire_at for job in ("job", "job-again") if (entry := await instance.entry(job))]
+    assert [START + timedelta(days=10 + 31)] * 2 == kept_until
+
+
 async def test_failed_job_is_retried_once(instance: Instance) -> None:
     assert Retried("job-again") == await instance.deliver()
     [(method, url, headers, body)] = instance.http.requests[1:]
