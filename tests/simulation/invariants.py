@@ -40,6 +40,7 @@ from tests.simulation.record import (
     Written,
     is_run,
 )
+from tests.simulation.timeline import stop
 
 _LATER_PAUSES = 30  # times the first
 _FELT_FOR = 600.0  # seconds after a fault of ours at which a frozen instance can still share what was fetched in it
@@ -91,9 +92,12 @@ def broken(effects: Sequence[Effect], terms: Terms, judges: "type[Judge] | None"
     if strays:
         return strays  # the rest is about a ledger that the retries have for themselves
     judge = (judges or Judge)(terms)
-    for effect in effects:
-        judge.sees(effect)
-    judge.sees_the_end()
+    try:
+        for effect in effects:
+            judge.sees(effect)
+        judge.sees_the_end()
+    except Exception as error:  # it keeps its seed, and the other runs go on
+        judge.violations.append(stop(error))
     said = {"interval": terms.watch_interval, "keep": terms.keep, "settled_at": terms.settled_at}
     of_the_watch = watch_invariants.broken(effects, **said)
     return judge.violations + of_the_watch

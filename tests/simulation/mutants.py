@@ -657,6 +657,17 @@ class PublishesInPassing(Container):
         return Passing(super().topic(name), self)
 
 
+class NoDedupKey(Container):
+    """A message goes out without the key by which its readers know it again."""
+
+    def topic(self, name: str) -> Publisher:
+        class WithoutKey(_Changed):
+            async def publish(self, data: bytes, attributes: Mapping[str, str]) -> None:
+                await self.part.publish(data, {key: said for key, said in attributes.items() if key != "dedupKey"})
+
+        return WithoutKey(super().topic(name), self)
+
+
 class AcknowledgesOnError(Container):
     """Whatever cannot be done now is acknowledged, so that the queue stays short."""
 
@@ -815,6 +826,7 @@ MUTANTS: Mapping[type[Container], str] = {
     OneTokenForAllLooks: "a look carried a token of",
     UnexpectedException: "raised LookupError",
     PublishesInPassing: "without a durable outcome",
+    NoDedupKey: "the run stopped: KeyError('dedupKey')",
     AcknowledgesOnError: "without a durable outcome",
     IgnoresSigterm: "after SIGTERM",
     ForgetsAJobAfterADeath: "nobody was told of its end",

@@ -8,6 +8,7 @@ import asyncio
 import heapq
 import random
 import time
+import traceback
 from asyncio import events
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -25,7 +26,13 @@ _TASKS_KEPT = 30  # before those that are done are let go
 
 
 class Endless(Exception):
-    """The simulation did not come to rest."""
+    """The simulation did not come to rest, or could not go on."""
+
+
+def stop(error: Exception) -> str:
+    """Why a run could not go on, and the line that could not."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"the run stopped: {error!r} in {frame.name}, {frame.line}"
 
 
 class Timeline:
@@ -53,9 +60,14 @@ class Timeline:
         heapq.heappush(self._due, (self.now + seconds, self._entered, callback, args))
 
     def run(self, *, most_seconds: float, most_steps: int) -> None:
-        """Until nothing is left to happen. Raises Endless where that takes more than this."""
+        """Until nothing is left to happen. Raises Endless where that takes more than this, or a stand-in raises."""
         with mock.patch.object(time, "monotonic", self._monotonic):  # by which AsyncRetry knows when to give up
-            self._run(most_seconds, most_steps)
+            try:
+                self._run(most_seconds, most_steps)
+            except Endless:
+                raise
+            except Exception as error:
+                raise Endless(f"{stop(error)} (at {self.now:.3f})") from error
 
     def _monotonic(self) -> float:
         return self.now

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from tests.simulation.record import Effect, Entry, EventPublished, FaultOfOurs, Verdict, Written, is_run
 from tests.simulation.states import ENDS
+from tests.simulation.timeline import stop
 from tests.simulation.watch_record import (
     EndTold,
     FailureTold,
@@ -41,9 +42,12 @@ _FAILED_FIELDS = {"archiveJobId": "", "userId": "", "credentialId": "", "rootArc
 def broken(effects: Sequence[Effect], *, interval: float, keep: float, settled_at: float) -> list[str]:
     """A sentence for every promise of the watch that the run broke. Its entries are kept for so many seconds."""
     judge = _Judge(interval, keep, settled_at)
-    for effect in effects:
-        judge.sees(effect)
-    judge.sees_the_end()
+    try:
+        for effect in effects:
+            judge.sees(effect)
+        judge.sees_the_end()
+    except Exception as error:
+        judge.violations.append(stop(error))
     return judge.violations
 
 
