@@ -51,6 +51,7 @@ BEYOND: Mapping[type[Container], str] = {
         (
             mutants.ForgetsAJobAfterADeath,
             mutants.EndsTwice,
+            mutants.WatchLosesUnknownFields,
             mutants.TellsTheUrl,
             mutants.LooksEverySecond,
             mutants.OneCollectionForAll,

@@ -702,6 +702,10 @@ class ForgetsAJobAfterADeath(Container):
         return TakenOffFirst(super().watch_ledger, self)
 
 
+class WatchLosesUnknownFields(UnknownFieldsLost):
+    """The watch writes an entry whole, so what a later version added to it is gone."""
+
+
 class EndsTwice(_WithPortability):
     """An end is looked at again where its event comes once more, and an archive that is gone counts as cancelled."""
 
@@ -830,6 +834,7 @@ MUTANTS: Mapping[type[Container], str] = {
     AcknowledgesOnError: "without a durable outcome",
     IgnoresSigterm: "after SIGTERM",
     ForgetsAJobAfterADeath: "nobody was told of its end",
+    WatchLosesUnknownFields: "the watch lost a field",
     EndsTwice: "was told as COMPLETE and as CANCELLED",
     TellsTheUrl: "a secret is in projects/p/topics/archive-job-ended",
     LooksEverySecond: "times, and the formula gives",

@@ -89,7 +89,9 @@ class _Judge:
         self._published: set[str] = set()  # deliveries that have
         self._verdicts: dict[tuple[str, str], float] = {}
         self._settled: set[str] = set()  # messages
-        self._dead: set[str] = set()  # jobs with a dead letter
+        self._dead: dict[str, float] = {}  # jobs whose only trace is a dead letter, and since when
+        self._kept_at: dict[str, float] = defaultdict(lambda: _NEVER)  # when a job was last deferred
+        self._known_again: dict[str, float] = {}  # jobs of which that is so no more, and since when
         self._wrong: dict[str, list[float]] = {}  # faults of ours → since when, and until when
 
     def sees(self, effect: Effect) -> None:
@@ -139,6 +141,13 @@ class _Judge:
                 self._breaks(at, f"{job}: an end was overwritten")
             if not effect.is_kept_for(self._keep):
                 self._breaks(at, f"{job}: the watch may forget it {after.kept_until - at:.0f} s later")
+        if effect.before and after.unknown != effect.before.unknown:
+            self._breaks(at, f"{job}: the watch lost a field that this version does not know")
+        if after.state == "deferred":
+            self._kept_at[job] = at
+            if job in self._dead:
+                del self._dead[job]
+                self._known_again[job] = at
         self._entries[job] = after
         self._written_at[job] = at
         if after.state in _KEPT:
@@ -284,9 +293,9 @@ class _Judge:
 
     def _sees_WatchDeadLettered(self, effect: WatchDeadLettered) -> None:
         self._settled.add(effect.message)
-        job = self._events[effect.message].job
-        self._dead.add(job)
-        self._told.setdefault(job, (effect.at, "dead letter"))
+        event = self._events[effect.message]
+        if event.at >= self._kept_at[event.job]:  # else what is kept puts the job's event back
+            self._dead.setdefault(event.job, effect.at)
 
     def _sees_StateChanged(self, effect: StateChanged) -> None:
         self._ended[effect.job] = effect
@@ -302,9 +311,10 @@ class _Judge:
             if not job:
                 continue
             entry = self._entries.get(job, Entry())
-            if (job not in self._told or entry.state not in ("ended", "rejected")) and job not in self._dead:
+            told_at = self._told[job][0] if job in self._told else float("inf")
+            if job not in self._dead and (told_at == float("inf") or entry.state not in ("ended", "rejected")):
                 self._breaks(events[-1].at, f"{job}: nobody was told of its end")
-            elif not is_ours_for_ever:
+            elif not is_ours_for_ever and told_at < self._dead.get(job, float("inf")):
                 self._check_time(job, events)
 
     def _check_time(self, job: str, events: Sequence[StartedPublished]) -> None:
@@ -312,9 +322,7 @@ class _Judge:
         end = self._ended.get(job)
         ends_at = end.at if end else min(event.started_at for event in events) + _GIVEN_UP
         at, state = self._told[job]
-        if state == "dead letter":
-            return  # a fault of ours was not over: a delivery that is put off without one is a violation by itself
-        known_at = max(ends_at, events[0].at, self._settled_at)
+        known_at = max(ends_at, self._known_again.get(job, events[0].at), self._settled_at)
         if state == "UNKNOWN":  # a refusal is no end in the first hour
             known_at = max(known_at, max(event.started_at for event in events) + _NEW)
         if at > known_at + _TOLD_WITHIN:
