@@ -103,7 +103,7 @@ async def rejected(instance: Instance) -> None:
         ({}, 60, Rejected),
         ({}, 61, Retried),
         ({"credentialId": "work"}, 0, Retried),
-        ({"userId": "bob", "credentialId": "work"}, 0, Retried),
+        ({"userId": "bob", "credentialId": "alice"}, 0, Retried),
         ({"credentialId": "alice", "attempt": 1}, 0, Rejected),
     ],
 )
