@@ -90,6 +90,9 @@ def _all(scenarios: Sequence[str], most: Bound, mutant: str | None, seconds: flo
     explored, broken, interrupted = 0, 0, False
     with without_interrupts(lambda: get_context("spawn").Pool(processes, prepare)) as pool:
         for bound in bounds:
+            if interrupted or time.monotonic() > until:
+                print(f"{bound}: not begun")
+                continue
             begun, number, is_whole = time.monotonic(), 0, True
             todo = [part for name in scenarios for part in parts(name, bound, kind)]
             try:
@@ -104,8 +107,6 @@ def _all(scenarios: Sequence[str], most: Bound, mutant: str | None, seconds: flo
             explored += number
             rate = f"{number / (time.monotonic() - begun):,.0f} a second"
             print(f"{bound}: {number:,} schedules{'' if is_whole else ', and not all of them'} ({rate})", flush=True)
-            if interrupted or time.monotonic() > until:
-                break
     print(f"explored {explored:,} schedules, {broken:,} broken")
     return 130 if interrupted else int(bool(broken))
 
