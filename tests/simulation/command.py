@@ -40,7 +40,7 @@ def main() -> int:
     parser.add_argument("--versions", action="store_true", help="let releases replace each other over one ledger")
     parser.add_argument("--liveness", action="store_true", help="one fault in each, which never heals")
     parser.add_argument("--watched", action="store_true", help="run only schedules with watched jobs")
-    parser.add_argument("--planted", action="store_true", help="look for every mutant")
+    parser.add_argument("--planted", action="store_true", help="look for every mutant, or for the one named")
     parser.add_argument("--lapses", action="store_true", help="count claims that lapse with nothing sent")
     asked = parser.parse_args()
     world = VersionsWorld if asked.versions else LivenessWorld if asked.liveness else World
@@ -52,7 +52,7 @@ def main() -> int:
     if asked.seed is not None:
         return _show(world, asked.seed, asked.mutant, whole=asked.whole)
     if asked.planted:
-        return _planted()
+        return _planted([kind_of(asked.mutant)] if asked.mutant else list(MUTANTS))
     seeds = range(asked.begin, asked.begin + asked.seeds)
     if asked.watched:
         seeds = watched_seeds(asked.begin, asked.seeds)
@@ -77,27 +77,28 @@ def _show(world: type[World], seed: int, mutant: str | None, *, whole: bool) -> 
     return int(bool(run.violations))
 
 
-def _planted() -> int:
-    found = {mutant: first_seed_that_finds(mutant, said, HINTS.get(mutant, 0)) for mutant, said in MUTANTS.items()}
-    for mutant, seed in found.items():
-        said = "not found" if seed is None else f"found by seed {seed}, told by {_few_deviations(mutant, seed)}"
-        print(f"{mutant.__name__:<30} {said:<55} {mutant.__doc__}", flush=True)
-    seeds = [seed for seed in found.values() if seed is not None]
-    print(f"{len(seeds)} of {len(found)} mutants found")
-    return 0 if len(seeds) == len(found) else 1
+def _planted(mutants: Sequence[type[Container]]) -> int:
+    """Whether each is found, in a run that takes few deviations."""
+    good = 0
+    with without_interrupts(lambda: get_context("spawn").Pool(cores(), prepare)) as pool:
+        for mutant, told in zip(mutants, pool.imap(_few_deviations, mutants), strict=True):
+            said = "needs {} deviations of seed {}".format(*told) if told else "not found"
+            good += told is not None and told[0] <= _FEW
+            print(f"{mutant.__name__:<30} {said:<40} {mutant.__doc__}", flush=True)
+    print(f"{good} of {len(mutants)} mutants found, with {_FEW} deviations at most")
+    return int(good < len(mutants))
 
 
-def _few_deviations(mutant: type[Container], first: int) -> str:
-    """How many it takes, at the first of some seeds that shrinks to a few."""
-    told, seed = list[tuple[int, int]](), first
-    while len(told) < _SEEDS_TO_SHRINK:
-        told.append((story.shortest(seed, mutant)[1], seed))
-        again = first_seed_that_finds(mutant, MUTANTS[mutant], seed + 1) if told[-1][0] > _FEW else None
-        if again is None:
+def _few_deviations(mutant: type[Container]) -> tuple[int, int] | None:
+    """How many it takes, at the first of some seeds that shrinks to a few, and that seed."""
+    found, begin = list[tuple[int, int]](), HINTS.get(mutant, 0)
+    while len(found) < _SEEDS_TO_SHRINK and (not found or found[-1][0] > _FEW):
+        seed = first_seed_that_finds(mutant, MUTANTS[mutant], begin)
+        if seed is None:
             break
-        seed = again
-    needed, seed = min(told)
-    return f"{needed} deviations" + (f" of seed {seed}" if seed != first else "")
+        found.append((story.shortest(seed, mutant)[1], seed))
+        begin = seed + 1
+    return min(found, default=None)
 
 
 def _many(seeds: range, world: type[World], mutant: str | None) -> int:

@@ -26,6 +26,14 @@ from tests.simulation.record import (
     Trouble,
     Written,
 )
+from tests.simulation.watch_record import (
+    EndTold,
+    FailureTold,
+    LookAnswered,
+    LookSent,
+    StartedPublished,
+    StateChanged,
+)
 from tests.simulation.world import Run, World
 
 MOST_LINES = 15
@@ -138,6 +146,18 @@ def _words(effect: Effect) -> str:
             return f"retry of {job} arrives" + (f" and makes {new_job}" if new_job else "")
         case CallAnswered(meaning=meaning):
             return f"its answer: {meaning}"
+        case StartedPublished(message=message, job=job, put_back_by=run):
+            return f"{message} says that {job or 'something'} started{' (put back)' * bool(run)}"
+        case StateChanged(job=job, state=state):
+            return f"{job} is {state}"
+        case LookSent(job=job):
+            return f"look at {job}"
+        case LookAnswered(state=state, cause=cause, until=until):
+            return f"its answer: {state or cause or ('later' if until else 'none')}"
+        case EndTold(state=state, cause=cause):
+            return f"ended event {state}{f' ({cause})' if cause else ''}"
+        case FailureTold():
+            return "failed event"
         case FollowUp(new_job=new_job, attempt=attempt):
             return f"follow-up {new_job} (attempt {attempt})"
         case Rejection(reason=reason, cause=cause):

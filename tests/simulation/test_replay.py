@@ -15,7 +15,16 @@ from tests.simulation import story
 from tests.simulation.command import cores
 from tests.simulation.deviations import Rehearsal
 from tests.simulation.mutants import AsksAgain, NoDoubtPause, RejectionForEver
-from tests.simulation.record import Froze, Trouble
+from tests.simulation.record import Effect, Froze, Trouble
+from tests.simulation.watch_record import (
+    EndTold,
+    FailureTold,
+    LookAnswered,
+    LookSent,
+    StartedPublished,
+    StateChanged,
+    WatchDelivered,
+)
 from tests.simulation.world import World
 
 _SEEDS = 10
@@ -59,6 +68,23 @@ def test_story_of_a_violation_has_six_deviations_at_most_in_fifteen_lines(seed: 
     assert len(lines) <= 15
 
 
+def test_story_tells_started_events_looks_and_what_comes_of_them() -> None:
+    user = "user-1", "user-1"
+    effects: list[Effect] = [
+        StartedPublished(0.0, "w1", "job-1", *user, "", 0, 0.0, False, "", b""),
+        StateChanged(0.5, "job-1", "COMPLETE"),
+        WatchDelivered(1.0, "w1#1", "w1", "i1"),
+        LookSent(1.1, "w1#1/1", "w1#1", "job-1", "user-1"),
+        LookAnswered(1.2, "w1#1/1", "w1#1", "job-1", "COMPLETE"),
+        EndTold(1.3, "w1#1", "job-1", "job-1", *user, 0, "COMPLETE", ""),
+        FailureTold(1.4, "w1#1", b"", ""),
+    ]
+    assert story.told("heading", ["broken (at 2.000)"], effects).splitlines()[2:] == [
+        "      0.000  the world: w1 says that job-1 started, job-1 is COMPLETE",
+        "      1.100  w1#1 at i1: look at job-1, its answer: COMPLETE, ended event COMPLETE, failed event",
+    ]
+
+
 def test_rehearsal_of_everything_replays_the_seed() -> None:
     assert World(7).run().record.history() == World(7, rehearsal=Rehearsal(7)).run().record.history()
 
@@ -87,6 +113,13 @@ def test_command_fails_on_violations_counts_them_and_tells_stories() -> None:
     assert 3 == ran.stdout.count("breaks an invariant:")
     [listed] = re.findall("^Seeds that break an invariant: (.*)$", ran.stdout, re.MULTILINE)
     assert f"{len(listed.split(', '))} violations" in _last_line(ran.stdout)
+
+
+def test_command_tells_for_a_mutant_how_few_deviations_it_needs() -> None:
+    command = _command("--planted", "--mutant", "AsksAgain")
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert re.match(r"AsksAgain +needs [0-6] deviations of seed \d+ +A job that is answered", ran.stdout)
+    assert "1 of 1 mutants found, with 6 deviations at most" == _last_line(ran.stdout)
 
 
 def test_interrupt_ends_command_and_workers() -> None:
