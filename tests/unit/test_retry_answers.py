@@ -221,12 +221,21 @@ async def test_answer_of_somebody_elses_is_a_fault_of_ours(body: Any) -> None:
         assert 1 == len(instance.http.retries)
 
 
-@pytest.mark.parametrize("details", [{}, [None, 5, "x", {"@type": 1}, {}], [{"@type": "google.rpc.ErrorInfo"}]])
-async def test_details_of_any_shape_break_nothing(instance: Instance, details: Any) -> None:
+@pytest.mark.parametrize(
+    ("details", "expected"),
+    [
+        ({}, "JOB_NOT_FOUND"),
+        ([None, 5, "x", {"@type": 1}, {}], "JOB_NOT_FOUND"),
+        ([{"@type": "google.rpc.ErrorInfo"}], "fault"),  # of no domain
+    ],
+)
+async def test_details_of_any_shape_are_read_for_their_error_info(
+    instance: Instance, details: Any, expected: str
+) -> None:
     status, content = google_error(404, "NOT_FOUND")
     content["error"]["details"] = details
     instance.script("job", (status, content))
-    assert await verdict(instance) in ("JOB_NOT_FOUND", "fault")
+    assert expected == await verdict(instance)
 
 
 async def test_unlisted_answer_is_logged_so_that_it_can_be_pasted(instance: Instance, logged: LogLines) -> None:
