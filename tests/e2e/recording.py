@@ -48,6 +48,7 @@ _LENGTH = re.compile(rb"^content-length: *(\d+)\r$", re.IGNORECASE | re.MULTILIN
 _STATUS = re.compile(rb"HTTP/1\.1 (\d+) ")
 _NEVER = float("inf")
 _RPC_SECONDS = 10.0
+UNSEEN = "/unseen"  # ends the name of a call in doubt that did not come to the wire
 
 
 @dataclass(slots=True)
@@ -169,7 +170,7 @@ class Recording:
             for subscription in sorted(subscriptions):
                 message = f"{subscription}/{message_id}"
                 yield EventPublished(at, message, job, user, user, 0, at, False, "", data)
-                if message not in settled:  # it would have come again, or the emulator has forgotten it
+                if message not in settled:  # it would come again, or the emulator has forgotten it: nobody can tell
                     yield Forgotten(max(at, last), message)
 
     def _deliveries(self) -> Iterator[Effect]:
@@ -207,7 +208,7 @@ class Recording:
             else:
                 by = self._in_hand(commit.instance, commit.job, commit.at)[0]
             if by is holder and commit.before and self._is_unseen_call(by, commit, commit.before):
-                yield CallSent(commit.at, f"{by.name}/unseen", by.name, commit.job, by.user, 0.0)
+                yield CallSent(commit.at, f"{by.name}{UNSEEN}", by.name, commit.job, by.user, 0.0)
             yield Written(commit.at, by.name, commit.job, commit.before, commit.after, commit.age)
 
     def _is_unseen_call(self, by: Push, commit: Commit, before: Entry) -> bool:

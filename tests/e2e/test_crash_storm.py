@@ -25,12 +25,12 @@ from local.stage import Stage
 from local.topics import FAILED
 from tests import predecessor
 from tests.e2e.ends import until_ended
-from tests.e2e.recording import Recording, Tap
+from tests.e2e.recording import UNSEEN, Recording, Tap
 from tests.e2e.wires import CUT, DELAY, HALF_CLOSE, Wire
 from tests.simulation.excuses import VersionsJudge
 from tests.simulation.google import Job
 from tests.simulation.invariants import Terms, broken
-from tests.simulation.record import Record
+from tests.simulation.record import CallSent, Forgotten, Record
 
 STORM_SECONDS = {"one-release": 30.0, "two-releases": 12.0}
 if "STORM_SECONDS" in os.environ:
@@ -219,7 +219,11 @@ async def test_a_storm_of_crashes_breaks_no_promise(
         figure(f"{name} calls to Google", len(calls))
         figure(f"{name} calls to Google whose answer may be lost", sum(bool(call.mischief) for call in calls))
         figure(f"{name} broken connections to the ledger", sum(each.ledger.cuts for each in storm.instances))
-        figure(f"{name} events that the emulator forgot, put back", len(put_back))
+        figure(f"{name} jobs of which nothing came before they were put back", len(put_back))
+        forgotten = [effect for effect in record.effects if isinstance(effect, Forgotten)]
+        figure(f"{name} messages that were never acknowledged", len(forgotten))
+        unseen = [effect for effect in record.effects if isinstance(effect, CallSent) and effect.call.endswith(UNSEEN)]
+        figure(f"{name} calls in doubt that no wire has seen", len(unseen))
         figure(f"{name} broken promises", len(violations))
 
         said = f"STORM_SEED={SEED}"

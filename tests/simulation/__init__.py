@@ -27,8 +27,5 @@
 `make simulate SEEDS=1000000` runs as many seeds as asked, on all cores; `SEED=543` shows one of them. `VERSIONS=1` and
 `LIVENESS=1` are other worlds of the same seeds. `make explore` runs every schedule of the small world.
 
-Not modelled: TLS, HTTP and gRPC as such (connections, flow control, what is in flight when one breaks), Pub/Sub's
-exact back-off and ordering, Firestore's transactions and contention (a call is one atomic effect; ABORTED is drawn),
-CPU time and memory, the endpoints in handlers/web, traces (but what a span tells stands in the fields of the log
-line and in the outcome, which are searched for secrets), and redrive.
+docs/testing.md says under "Believed" what is not modelled.
 """
