@@ -176,7 +176,7 @@ class _JobRetry:
     async def _send(self, claim: Claim, token: AccessToken) -> Answer | Unauthorized:
         if self._use_case.shutting_down():
             return NotSent("the instance is shutting down: no call to Google is begun any more")
-        if self._deadlines.seconds_left(SENT) <= 0:  # with less time, no answer would be likelier than one
+        if self._deadlines.seconds_left(SENT) <= 0:  # its answer would come too late
             return NotSent("no time was left for the call to Google: the instance was CPU-throttled")
         seconds = self._deadlines.seconds_left(ANSWERED)
         job_id, now = claim.entry.job_id, claim.stored.written_at

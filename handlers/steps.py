@@ -13,8 +13,8 @@ from handlers.telemetry.logging import LogLine
 
 _T = TypeVar("_T")
 
-# By which share of a delivery's time a step has to be over: the access token; the claim; another token; the call has to
-# be sent, and answered; a write that fails for a fault of ours is tried no more; the answer is recorded and published.
+# By which share of a delivery's time something has to be over: the access token; the claim; another token; sending the
+# call; its answer; further tries to record a new job after a fault of ours; recording and publishing.
 PREPARED, CLAIMED, RECOVERED, SENT, ANSWERED, RECORDED, PUBLISHED = 3 / 9, 4 / 9, 5 / 9, 6 / 9, 7 / 9, 8 / 9, 1.0
 
 # Seconds that a write to the ledger gets at least, where a claim lapses without it and counts as a call in doubt: an
