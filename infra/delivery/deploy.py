@@ -17,7 +17,10 @@ version of the function publishes stays valid.
 Two deployments may overlap. Terraform refuses a saved plan once another one has changed the state, so whatever is
 applied is saved first, and what is deployed is looked at before an archive is put back, or is called verified.
 
-Needs `terraform` and `gcloud` on the path, and PROJECT_ID; REGION, SOURCE_BUCKET and STATE_BUCKET have the defaults of
+A plan that deletes or replaces a function or a push subscription is refused, unless ALLOW_DELETE=1 is set: a function's
+region cannot be changed in place, and messages that wait in a subscription are deleted with it.
+
+Needs `terraform` and `gcloud` on the path, PROJECT_ID and REGION; SOURCE_BUCKET and STATE_BUCKET have the defaults of
 infra/bootstrap/. infra/<PROJECT_ID>.tfvars, where it is there, holds values for that project alone.
 """
 
@@ -57,6 +60,8 @@ _PAUSE_SECONDS = float(os.environ.get("PAUSE_SECONDS", "10"))
 _LOCK = "-lock-timeout=600s"
 _NOTHING_THERE = "matched no objects"  # gcloud storage's words
 _CANARY = "deployment-smoke-test"  # no subscription shows messages of this user, but the smoke test's
+_GET_EVENTS = ("google_cloudfunctions2_function", "google_pubsub_subscription")
+_TAINTED = "replace_because_tainted"  # Terraform's word for what has failed while it was made
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -126,6 +131,9 @@ class Target:
         archive = self._looked_at(path.name)
         self._init()
         self._plan(archive, _PLAN)
+        deleted = [line for change in self._planned(_PLAN)["resource_changes"] for line in _deletes(change)]
+        if deleted and os.environ.get("ALLOW_DELETE") != "1":
+            raise Failed("If this is meant, set ALLOW_DELETE=1:\n  " + "\n  ".join(deleted))
         (BUILD / "planned").write_text(f"{self.project} {archive}\n")
 
     def apply(self) -> None:
@@ -151,10 +159,7 @@ class Target:
             raise Failed("No archive was ever verified here: name the one to put back.")
         self._init()
         self._plan(archive, _BACK)
-        read, text = _read([*_TERRAFORM, "show", "-no-color", "-json", str(_BACK)])
-        if not read:
-            raise Failed(f"It cannot be told what this would change: {text}")
-        plan = json.loads(text)
+        plan = self._planned(_BACK)
         if not (plan["applyable"] or name):
             raise Failed(f"{archive} is what is deployed. Name another: gcloud storage ls -l gs://{self.source_bucket}")
         if others := [line for change in plan["resource_changes"] for line in _beside_the_source(change)]:
@@ -249,6 +254,13 @@ class Target:
         BUILD.mkdir(exist_ok=True)
         self._terraform("plan", _LOCK, *self._variables(archive), f"-out={path}")
 
+    def _planned(self, path: Path) -> Any:
+        """What a plan changes, as `terraform show` has it. Raises Failed."""
+        read, text = _read([*_TERRAFORM, "show", "-no-color", "-json", str(path)])
+        if not read:
+            raise Failed(f"It cannot be told what this would change: {text}")
+        return json.loads(text)
+
     def _verify(self) -> None:
         _run([*self.smoke, "--project", self.project], _SMOKE_SECONDS)
 
@@ -300,6 +312,13 @@ def _made(name: str, how: str) -> str:
         return (BUILD / name).read_text().strip()
     except FileNotFoundError:
         raise Failed(f"There is no build/{name}: {how}") from None
+
+
+def _deletes(resource: Any) -> Iterator[str]:
+    """What a plan deletes of a resource that gets events, also to make it anew; not one that was never made whole."""
+    actions = resource["change"]["actions"]
+    if resource["type"] in _GET_EVENTS and "delete" in actions and resource.get("action_reason") != _TAINTED:
+        yield f"{' and '.join(actions)} {resource['address']}"
 
 
 def _beside_the_source(resource: Any) -> Iterator[str]:
@@ -389,12 +408,12 @@ def main() -> None:
     parser.add_argument("archive", nargs="?", help="rollback: the archive to put back (default: the last verified one)")
     parser.add_argument("--smoke", default=shlex.join([sys.executable, str(SMOKE)]), help="the command that verifies")
     arguments = parser.parse_args()
-    project = os.environ.get("PROJECT_ID", "")
-    if not project:
-        parser.error("PROJECT_ID has to be set")
+    project, region = (os.environ.get(name, "") for name in ("PROJECT_ID", "REGION"))
+    if not (project and region):
+        parser.error("PROJECT_ID and REGION have to be set")
     target = Target(
         project=project,
-        region=os.environ.get("REGION") or "us-central1",
+        region=region,
         source_bucket=os.environ.get("SOURCE_BUCKET") or f"{project}-archive-job-retry-source",
         state_bucket=os.environ.get("STATE_BUCKET") or f"{project}-archive-job-retry-state",
         smoke=tuple(shlex.split(arguments.smoke)),

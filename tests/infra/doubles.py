@@ -130,7 +130,7 @@ def _source(archive: str) -> dict[str, object]:
     unknown = {"build_config": [{"source": [{"storage_source": [{}]}]}], "service_config": [{"uri": True}]}
     change = {
         "actions": ["update"],
-        "before": values(_lines("deployed")[0], uri="https://f"),
+        "before": values(*_lines("deployed")[:1] or [""], uri="https://f"),
         "after": values(archive),
         "after_unknown": unknown,
     }

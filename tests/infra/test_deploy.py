@@ -36,6 +36,7 @@ class World:
             "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
             "DOUBLES": str(self.folder),
             "PROJECT_ID": "my-portability-project",
+            "REGION": "europe-west1",
             "PAUSE_SECONDS": "0.01",
             **more,
         }
@@ -102,7 +103,7 @@ def world(tmp_path: Path) -> World:
 
 
 def test_a_plan_uploads_the_archive_and_is_made_for_it(world: World) -> None:
-    done = world.packaged(GOOD).deploy("plan", REGION="europe-west1")
+    done = world.packaged(GOOD).deploy("plan")
     assert done.returncode == 0, done.stdout + done.stderr
     assert (world.folder / "bucket" / GOOD).exists()
     assert (world.folder / "build" / "plan").read_text() == f"{GOOD}#{GENERATION}#0"
@@ -220,6 +221,33 @@ def test_a_rollback_by_hand_that_would_change_more_than_the_source_is_refused(
     assert world.deployed == OLD
 
 
+@pytest.mark.parametrize("actions", [["delete"], ["delete", "create"], ["create", "delete"]], ids="-".join)
+@pytest.mark.parametrize("address", [_FUNCTION, 'google_pubsub_subscription.push["archive-job-failed-push"]'])
+def test_a_plan_that_deletes_what_gets_events_is_refused_unless_it_is_meant(
+    address: str, actions: list[str], world: World
+) -> None:
+    world.packaged(GOOD).wrong("changes", json.dumps([_change(address, *actions)]))
+    done = world.deploy("plan")
+    assert done.returncode == 1
+    assert f"set ALLOW_DELETE=1:\n  {' and '.join(actions)} {address}" in done.stderr
+    assert "There is no build/planned" in world.deploy("apply").stderr
+    assert world.deploy("plan", ALLOW_DELETE="1").returncode == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _change('google_monitoring_alert_policy.this["stalled"]', "delete"),
+        _change(_FUNCTION, "update", before=_ON, after=_OFF),
+        _change(_FUNCTION, "delete", "create") | {"action_reason": "replace_because_tainted"},
+    ],
+    ids=["alert", "update", "failed-while-it-was-made"],
+)
+def test_a_plan_that_deletes_nothing_that_gets_events_is_made(change: dict[str, object], world: World) -> None:
+    done = world.packaged(GOOD).wrong("changes", json.dumps([change])).deploy("plan")
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_rollback_by_hand_is_not_refused_for_what_it_only_reads(world: World) -> None:
     same = _change('google_pubsub_subscription.push["archive-job-failed-push"]', "no-op")
     read = _change("data.google_project.this", "read")
@@ -330,8 +358,10 @@ def test_gcloud_is_given_commands_that_it_knows(world: World, tmp_path: Path) ->
     assert wrong_commands(commands, tmp_path) == {}
 
 
-def test_nothing_is_done_without_a_project_or_an_archive(world: World) -> None:
-    assert "PROJECT_ID has to be set" in world.deploy("plan", PROJECT_ID="").stderr
+def test_nothing_is_done_without_a_project_a_region_or_an_archive(world: World) -> None:
+    for name in ("PROJECT_ID", "REGION"):
+        assert "PROJECT_ID and REGION have to be set" in world.packaged(GOOD).deploy("plan", **{name: ""}).stderr
+    (world.folder / "build" / "source_object").unlink()
     assert "make package" in world.deploy("plan").stderr
     assert "make plan" in world.packaged(GOOD).deploy("apply").stderr
     assert not (world.folder / "calls").exists()
@@ -445,6 +475,7 @@ def test_a_deployment_that_is_stopped_gives_terraform_one_interrupt_and_waits_fo
         "PATH": f"{world.folder / 'bin'}:{os.environ['PATH']}",
         "DOUBLES": str(world.folder),
         "PROJECT_ID": "my-portability-project",
+        "REGION": "europe-west1",
     }
     line = [sys.executable, str(script), "apply"]
     process = subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)

@@ -162,7 +162,7 @@ def test_their_defaults_are_what_the_bootstrap_makes(
         assert given[f"_{name.upper()}_ACCOUNT"] in accounts
         trigger = bootstrap_plan.one("cloudbuild_trigger", f"archive-job-retry-{name}")
         assert trigger["filename"] == path.relative_to(ROOT).as_posix()
-        assert set(trigger["substitutions"] or {}) <= set(build["substitutions"])
+        assert set(trigger["substitutions"] or {}) <= {*build["substitutions"], "_REGION"}
         assert f"/archive-job-retry-{name}@" in trigger["service_account"]
         account = f"${{_{name.upper()}_ACCOUNT}}@$PROJECT_ID.iam.gserviceaccount.com"
         assert build["serviceAccount"] == f"projects/$PROJECT_ID/serviceAccounts/{account}"
@@ -171,9 +171,16 @@ def test_their_defaults_are_what_the_bootstrap_makes(
     assert "TRIGGER_NAME=archive-job-retry-{trigger}" in (INFRA / "delivery" / "deploy.py").read_text()
 
 
-def test_every_substitution_is_declared_and_used(build: Build) -> None:
+def test_every_substitution_is_used_and_has_a_default_but_the_region(build: Build) -> None:
+    """A region that is forgotten would have every function deleted, and made in the default one."""
     used = set(re.findall(r"\$\{?(_[A-Z_]+)", json.dumps({k: v for k, v in build.items() if k != "substitutions"})))
-    assert used == set(build["substitutions"])
+    assert used - {"_REGION"} == set(build["substitutions"])
+
+
+def test_the_triggers_give_the_region_where_a_build_takes_one(bootstrap_plan: Plan) -> None:
+    for name, path in (("deploy", _DEPLOYS), ("test", _TESTS), ("check", _CHECKS)):
+        given = bootstrap_plan.one("cloudbuild_trigger", f"archive-job-retry-{name}")["substitutions"] or {}
+        assert ("_REGION" in given) == ("${_REGION}" in path.read_text())
 
 
 def test_it_logs_to_cloud_logging_which_an_account_of_its_own_needs(build: Build) -> None:
