@@ -28,6 +28,7 @@ locals {
     RETRY_BUDGET                  = tostring(var.retry_budget)
     RETRY_LEDGER                  = "firestore"
     RETRY_LEDGER_COLLECTION       = "archiveJobRetries"
+    SOURCE_OBJECT                 = var.source_object # by which delivery/deploy.py tells what runs
     WATCH                         = var.watch ? "on" : "off"
   })
 

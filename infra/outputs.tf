@@ -2,8 +2,3 @@ output "function_uris" {
   description = "Where Pub/Sub and Cloud Scheduler call the functions. Not reachable from the internet."
   value       = { for name, function in google_cloudfunctions2_function.this : name => function.service_config[0].uri }
 }
-
-output "source_object" {
-  description = "The archive that is deployed."
-  value       = var.source_object
-}

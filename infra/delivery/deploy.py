@@ -10,12 +10,15 @@ rollback  put the last verified archive back, or the one that is named
 
 Only what was built is deployed: the object in the bucket is read back, has to have the content that its name says, and
 Terraform is given its generation. Which archive was verified last is written beside the archives, in `verified`. Only
-the source is put back: other changes to infra/ stay as they are applied, and are undone by a commit; by hand, a
-checkout that would change anything else is refused. A schema keeps its earlier revisions, so that what an earlier
-version of the function publishes stays valid.
+the functions' source is put back: other changes to infra/ stay as they are applied, and are undone by a commit; by
+hand, a checkout that would change anything else of a function is refused. A schema keeps its earlier revisions, so that
+what an earlier version of the function publishes stays valid.
+
+What runs is asked of Cloud Run, since Terraform's state has an archive whose update has failed, and an archive that
+does not run is not called verified, whatever passes the smoke test.
 
 Two deployments may overlap. Terraform refuses a saved plan once another one has changed the state, so whatever is
-applied is saved first, and what is deployed is looked at before an archive is put back, or is called verified.
+applied is saved first, and what is deployed is looked at before an archive is put back.
 
 A plan that deletes or replaces a function or a push subscription is refused, unless ALLOW_DELETE=1 is set: a function's
 region cannot be changed in place, and messages that wait in a subscription are deleted with it.
@@ -34,10 +37,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 ROOT = Path(__file__).resolve().parents[2]
 INFRA = ROOT / "infra"
@@ -50,8 +54,8 @@ SMOKE = Path(__file__).with_name("smoke.py")
 _TERRAFORM_SECONDS = 1500  # a first deployment builds an image and a database
 _SMOKE_SECONDS = 600
 _GCLOUD_SECONDS = 120
-_LOOK_SECONDS = 120
-_LOOKS_SECONDS = 300  # what is deployed is asked again for as long as that
+_LOOK_SECONDS = 60
+_LOOKS_SECONDS = 180  # what is deployed is asked again for as long as that
 _LAST_WORDS_SECONDS = 600  # Terraform waits for what it has begun, and only then gives its lock back
 _TESTS_SECONDS = 5400
 _DEPLOYMENT_SECONDS = 20400
@@ -60,9 +64,14 @@ _PAUSE_SECONDS = float(os.environ.get("PAUSE_SECONDS", "10"))
 _LOCK = "-lock-timeout=600s"
 _NOTHING_THERE = "matched no objects"  # gcloud storage's words
 _CANARY = "deployment-smoke-test"  # no subscription shows messages of this user, but the smoke test's
-_GET_EVENTS = ("google_cloudfunctions2_function", "google_pubsub_subscription")
+_FUNCTION = "google_cloudfunctions2_function"
+_FUNCTIONS_ALONE = f"-target={_FUNCTION}.this"  # what has failed beside them would fail again
+_GET_EVENTS = (_FUNCTION, "google_pubsub_subscription")
+_RUNNING = "SOURCE_OBJECT"  # function.tf: the environment variable that tells a function's archive
 _TAINTED = "replace_because_tainted"  # Terraform's word for what has failed while it was made
 _STOPS = (signal.SIGINT, signal.SIGTERM)
+
+Found = TypeVar("Found")
 
 
 class Failed(Exception):
@@ -116,12 +125,14 @@ class Target:
         line += [
             f"--filter=substitutions.TRIGGER_NAME=archive-job-retry-{trigger} AND substitutions.COMMIT_SHA={commit}"
         ]
-        for _ in _until(seconds, f"The build archive-job-retry-{trigger} of {commit} has not ended"):
-            found, text = _read([*line, f"--project={self.project}"])
-            build = (json.loads(text) or [{}])[0] if found else {}
-            if build.get("status") not in (None, "PENDING", "QUEUED", "WORKING"):
-                return build["status"], build.get("logUrl", "")
-        raise AssertionError("_until ends by raising")
+
+        def look() -> tuple[str, str]:
+            build = (_told([*line, f"--project={self.project}"]) or [{"status": "not there yet"}])[0]
+            if build["status"] in ("not there yet", "PENDING", "QUEUED", "WORKING"):
+                raise Failed(f"archive-job-retry-{trigger}: {build['status']}")
+            return build["status"], build.get("logUrl", "")
+
+        return _until(seconds, f"The build archive-job-retry-{trigger} of {commit} has not ended", look)
 
     def plan(self) -> None:
         """Upload the archive, initialise Terraform, and plan."""
@@ -146,7 +157,7 @@ class Target:
         self._commit_schemas()
         try:
             self._terraform("apply", _LOCK, str(_PLAN))
-            self._verify()
+            self._verify(archive)
         except Failed as failed:
             self._after(failed, archive)
         self._remember(archive)
@@ -158,9 +169,10 @@ class Target:
         if archive is None:
             raise Failed("No archive was ever verified here: name the one to put back.")
         self._init()
-        self._plan(archive, _BACK)
+        self._plan(archive, _BACK, _FUNCTIONS_ALONE)
         plan = self._planned(_BACK)
         if not (plan["applyable"] or name):
+            self._runs(archive)
             raise Failed(f"{archive} is what is deployed. Name another: gcloud storage ls -l gs://{self.source_bucket}")
         if others := [line for change in plan["resource_changes"] for line in _beside_the_source(change)]:
             raise Failed(
@@ -169,7 +181,7 @@ class Target:
                 "in one of an earlier commit, `make package plan`, look at the plan, `make deploy`."
             )
         self._terraform("apply", _LOCK, str(_BACK))
-        self._verify()
+        self._verify(archive)
         self._remember(archive)
         _say(f"{archive} is back, and verified.")
 
@@ -205,12 +217,8 @@ class Target:
             message = {field["name"]: 0 if field["type"] == "int" else "" for field in wanted["fields"]}
             line = ["gcloud", "pubsub", "topics", "publish", name, f"--message={json.dumps(message)}"]
             line += [f"--attribute=eventType=schema-probe,userId={_CANARY}", f"--project={self.project}"]
-            for _ in _until(_PROBE_SECONDS, f"The topic {name} does not take messages of its new schema"):
-                taken, said = _read(line)
-                if taken:
-                    _say(f"The topic {name} takes messages of its new schema.")
-                    break
-                _say(said)
+            _until(_PROBE_SECONDS, f"The topic {name} does not take messages of its new schema", partial(_said, line))
+            _say(f"The topic {name} takes messages of its new schema.")
 
     def _after(self, failed: Failed, archive: Archive) -> NoReturn:
         """What follows a failed deployment."""
@@ -225,49 +233,72 @@ class Target:
         """Put the last verified archive in the place of one that has failed; gives how it went. Raises Failed."""
         # A plan that another deployment has overtaken changes nothing; then there is nothing of ours to take back.
         nothing = f"Nothing to put back: {archive} did not get in place, or another deployment has taken its place."
-        if self._in_place() != archive.name:
+        if not self._in_place(archive):
             return nothing
         previous = self._last_verified()
         if previous is None or previous.name == archive.name:
             return f"There is no other verified archive to put back: {archive} stays, to be looked into."
         _say(f"Putting {previous} back.")
-        self._plan(previous, _BACK)
-        if self._in_place() != archive.name:  # after this look, Terraform refuses the plan where it has to
+        self._plan(previous, _BACK, _FUNCTIONS_ALONE)
+        if not self._in_place(archive):  # after this look, Terraform refuses the plan where it has to
             return nothing
         self._terraform("apply", _LOCK, str(_BACK))
         try:
-            self._verify()
+            self._verify(previous)
         except Failed as again:
             return f"{previous} is back, and does not pass either: the cause is not the archive alone.\n{again}"
         return f"{previous} is back, and verified."
 
-    def _in_place(self) -> str:
-        """The name of the archive that was applied last, well or not; "" where none was. Raises Failed."""
-        for _ in _until(_LOOKS_SECONDS, "Terraform has not told what is deployed"):
-            read, text = _read([*_TERRAFORM, "output", "-no-color", "-json"])
-            if read:
-                return str(json.loads(text).get("source_object", {}).get("value", ""))
-            _say(text)
-        raise AssertionError("_until ends by raising")
+    def _in_place(self, archive: Archive) -> bool:
+        """Whether it was applied last, well or not, to any function. Raises Failed."""
+        applied = _until(_LOOKS_SECONDS, "Terraform has not told what is deployed", self._applied)
+        return archive.name in applied.values()
 
-    def _plan(self, archive: Archive, path: Path) -> None:
+    def _applied(self) -> dict[str, str]:
+        """The archive of each function by Terraform's state, whether the update succeeded or not. Raises Failed."""
+        state = _told([*_TERRAFORM, "show", "-no-color", "-json"]).get("values", {"root_module": {}})
+        resources = state["root_module"].get("resources", [])
+        functions = [resource["values"] for resource in resources if resource["type"] == _FUNCTION]
+        return {
+            function["name"]: function["build_config"][0]["source"][0]["storage_source"][0]["object"]
+            for function in functions
+        }
+
+    def _runs(self, archive: Archive) -> None:
+        """Raises Failed unless every function runs it, by Cloud Run's word."""
+        sentence = "It has not been told what runs"
+        running = _until(_LOOKS_SECONDS, sentence, lambda: {name: self._running(name) for name in self._applied()})
+        if others := [f"{name} runs {other}" for name, other in running.items() if other != archive.name]:
+            raise Failed(f"{archive} is not what runs: {', '.join(others)}.")
+
+    def _running(self, name: str) -> str:
+        """The archive that a function runs. Raises Failed."""
+        line = ["gcloud", "run", "services", "describe", name, f"--region={self.region}", "--format=json"]
+        service = _told([*line, f"--project={self.project}"])
+        status = service["status"]
+        if (status["observedGeneration"], status.get("latestReadyRevisionName")) != (
+            service["metadata"]["generation"],
+            status["latestCreatedRevisionName"],
+        ):
+            return "what it did before its last update, which has not succeeded"
+        variables = service["spec"]["template"]["spec"]["containers"][0]["env"]
+        return next((str(given["value"]) for given in variables if given["name"] == _RUNNING), "an unnamed archive")
+
+    def _plan(self, archive: Archive, path: Path, *more: str) -> None:
         BUILD.mkdir(exist_ok=True)
-        self._terraform("plan", _LOCK, *self._variables(archive), f"-out={path}")
+        self._terraform("plan", _LOCK, *self._variables(archive), f"-out={path}", *more)
 
     def _planned(self, path: Path) -> Any:
-        """What a plan changes, as `terraform show` has it. Raises Failed."""
-        read, text = _read([*_TERRAFORM, "show", "-no-color", "-json", str(path)])
-        if not read:
-            raise Failed(f"It cannot be told what this would change: {text}")
-        return json.loads(text)
+        """What a plan changes. Raises Failed."""
+        return _told([*_TERRAFORM, "show", "-no-color", "-json", str(path)])
 
-    def _verify(self) -> None:
+    def _verify(self, archive: Archive) -> None:
+        """Raises Failed unless it passes: what has passed may be an earlier archive, or another deployment's."""
         _run([*self.smoke, "--project", self.project], _SMOKE_SECONDS)
+        self._runs(archive)
 
     def _remember(self, archive: Archive) -> None:
-        """Write down that it was verified, if it was: what passed may be another deployment's. Raises Failed."""
-        if (deployed := self._in_place()) != archive.name:
-            raise Failed(f"{archive} was overtaken before it was verified: {deployed or 'nothing'} is deployed now.")
+        """Write down that it was verified. Raises Failed."""
         self._gcloud("storage", "cp", "-", self._verified, given=f"{archive}\n")
 
     def _last_verified(self) -> Archive | None:
@@ -324,7 +355,7 @@ def _deletes(resource: Any) -> Iterator[str]:
 def _beside_the_source(resource: Any) -> Iterator[str]:
     """What a plan changes of a resource, where that is not only the archive that a function is made of."""
     change, actions = resource["change"], resource["change"]["actions"]
-    if resource["type"] == "google_cloudfunctions2_function" and actions == ["update"]:
+    if resource["type"] == _FUNCTION and actions == ["update"]:
         if _differ(change["before"], change["after"], change["after_unknown"]):
             yield f"update {resource['address']}, and not only its source"
     elif actions not in (["no-op"], ["read"]):
@@ -337,7 +368,7 @@ def _differ(before: Any, after: Any, unknown: Any) -> bool:
         before, after, unknown = (dict(enumerate(each or ())) for each in (before, after, unknown))
     if not (isinstance(before, dict) and isinstance(after, dict)):
         return unknown is not True and before != after
-    names = (before.keys() | after.keys()) - {"source"}
+    names = (before.keys() | after.keys()) - {"source", _RUNNING}
     return any(_differ(before.get(name), after.get(name), (unknown or {}).get(name)) for name in names)
 
 
@@ -366,6 +397,19 @@ def _run(line: list[str], seconds: float, *, given: str | None = None) -> None:
         raise Failed(f"{shlex.join(line)}: exit code {process.returncode}, see above.")
 
 
+def _told(line: list[str]) -> Any:
+    """The JSON that a command prints which only looks. Raises Failed."""
+    return json.loads(_said(line))
+
+
+def _said(line: list[str]) -> str:
+    """What a command prints. Raises Failed."""
+    read, text = _read(line)
+    if not read:
+        raise Failed(f"{shlex.join(line[:4])}: {text}")
+    return text
+
+
 def _read(line: list[str]) -> tuple[bool, str]:
     """As _read_bytes, for text."""
     read, content = _read_bytes(line)
@@ -381,13 +425,17 @@ def _read_bytes(line: list[str]) -> tuple[bool, bytes]:
     return done.returncode == 0, done.stderr if done.returncode else done.stdout
 
 
-def _until(seconds: float, sentence: str) -> Iterator[None]:
-    """Try, and try again after a pause. Raises Failed with the sentence when the time is over."""
-    deadline = time.monotonic() + seconds
+def _until(seconds: float, sentence: str, look: Callable[[], Found]) -> Found:
+    """What a look finds, which is repeated while it raises Failed. Raises Failed when the time is over."""
+    deadline, said = time.monotonic() + seconds, ""
     while time.monotonic() < deadline:
-        yield
+        try:
+            return look()
+        except Failed as failed:
+            if (text := str(failed)) != said:
+                _say(said := text)
         time.sleep(_PAUSE_SECONDS)
-    raise Failed(f"{sentence} within {seconds:g} s.")
+    raise Failed(f"{sentence} within {seconds:g} s. {said}")
 
 
 def _stop(*_: Any) -> None:

@@ -43,11 +43,12 @@ __all__ = [
 ]
 
 _OF_LIBRARIES = {"HTTPS_PROXY", "NO_PROXY"}
+_OF_THE_DELIVERY = {"SOURCE_OBJECT"}
 
 
 def setting_names() -> set[str]:
-    """The environment variables that the code reads."""
-    return {field.encode_name for field in msgspec.structs.fields(Settings)} | _OF_LIBRARIES
+    """The environment variables that the code reads, its libraries and the delivery."""
+    return {field.encode_name for field in msgspec.structs.fields(Settings)} | _OF_LIBRARIES | _OF_THE_DELIVERY
 
 
 def settings_of(environment: Mapping[str, str]) -> Settings:

@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
 """Doubles of terraform, gcloud and the smoke test, by the name that this is called by.
 
-They keep a world in the folder $DOUBLES: `calls` (a JSON list a line), `deployed` (the archive that runs), `serial`
-(a line for each change of Terraform's state), `initialised` (the bucket of that state), `bucket/`, `revisions/` (of
-each schema, the definitions that Pub/Sub knows), and what is wrong with it: `broken` (archives that do not pass the
-smoke test, a line each), `fails` (commands that fail, by how they begin, a line each; `terraform apply!` fails after
-it has changed what is deployed, `terraform output?` fails once), `meanwhile` (after which command another deployment
-puts which archive in place: `archive: smoke`; `: smoke` lets one pass), `changes` (the resources that a plan changes
-beside the source, as JSON), `builds` (what `gcloud builds list` prints, a line for each time), and `refused` (whether
-a topic refuses a message: yes or no, a line for each time). Where there is a file `facts`, it lists what has been
-done in the cloud, and a command fails that comes before what it needs.
+They keep a world in the folder $DOUBLES: `calls` (a JSON list a line), `deployed` (the archive in Terraform's state),
+`running` (the one that runs, where it is another), `serial` (a line for each change of the state), `initialised` (the
+bucket of that state), `bucket/`, `revisions/` (of each schema, the definitions that Pub/Sub knows), and what is wrong
+with it: `broken` (archives that do not pass the smoke test, a line each), `unbuilt` (archives that no image can be made
+of: their update fails, and Terraform's state has it), `unready` (archives whose revision does not get ready), `pending`
+(there is an alert that fails in each apply of the whole), `fails` (commands that fail, by how they begin, a line each;
+`terraform apply!` fails after it has changed what is deployed, `terraform show?` fails once), `meanwhile` (after which
+command another deployment puts which archive in place: `archive: smoke`; `: smoke` lets one pass), `changes` (the
+resources that a plan changes beside the source, as JSON), `builds` (what `gcloud builds list` prints, a line for each
+time), and `refused` (whether a topic refuses a message: yes or no, a line for each time). Where there is a file
+`facts`, it lists what has been done in the cloud, and a command fails that comes before what it needs.
 """
 
 import json
@@ -44,6 +46,10 @@ def main() -> int:
 
 
 def _deploy(archive: str) -> None:
+    if archive in _lines("unbuilt") + _lines("unready"):
+        (WORLD / "running").write_text("\n".join(_running()))
+    else:
+        (WORLD / "running").unlink(missing_ok=True)
     (WORLD / "deployed").write_text(archive)
     with (WORLD / "serial").open("a") as serial:
         serial.write(f"{archive}\n")
@@ -88,24 +94,39 @@ def terraform(arguments: list[str]) -> int:
     elif command == "plan":
         out = next(argument.removeprefix("-out=") for argument in arguments if argument.startswith("-out="))
         planned = f"{variables['source_object']}#{variables['source_generation']}"
-        Path(out).write_text(f"{planned}#{len(_lines('serial'))}")
+        [target] = [a.removeprefix("-target=") for a in arguments if a.startswith("-target=")] or [""]
+        Path(out).write_text(f"{planned}#{len(_lines('serial'))}#{target}")
+    elif command == "show" and arguments[-1].startswith("-"):
+        print(json.dumps(_state()))
     elif command == "show":
-        archive, _, _ = Path(arguments[-1]).read_text().split("#")
+        archive, _, _, target = Path(arguments[-1]).read_text().split("#")
         changes = [] if [archive] == _lines("deployed") else [_source(archive)]
         changes += json.loads((WORLD / "changes").read_text()) if (WORLD / "changes").exists() else []
+        changes = [change for change in changes if str(change["address"]).startswith(target)]
         print(json.dumps({"applyable": bool(changes), "resource_changes": changes}))
     elif command == "apply":
-        archive, _, serial = Path(arguments[-1]).read_text().split("#")
+        archive, _, serial, target = Path(arguments[-1]).read_text().split("#")
         if int(serial) != len(_lines("serial")):
             print("Error: Saved plan is stale", file=sys.stderr)
             return 1
         if not (WORLD / "bucket" / archive).exists():
             print(f"no archive {archive}", file=sys.stderr)
             return 1
-        _deploy(archive)
-    elif command == "output":
-        print(json.dumps({"source_object": {"value": _lines("deployed")[0]}} if _lines("deployed") else {}))
+        if [archive] != _lines("deployed"):  # else there is nothing to do, by the state
+            _deploy(archive)
+            return int(archive in _lines("unbuilt") or bool(_lines("pending") and not target))
     return 0
+
+
+def _state() -> dict[str, object]:
+    """Terraform's state, as `terraform show` prints it."""
+    if not _lines("deployed"):
+        return {"format_version": "1.0"}
+    source = {"source": [{"storage_source": [{"object": _lines("deployed")[0]}]}]}
+    values = [{"name": name, "build_config": [source]} for name in ("archive-job-retry", "archive-job-retry-resume")]
+    resources: list[object] = [{"type": "google_cloudfunctions2_function", "values": each} for each in values]
+    resources.append({"type": "google_pubsub_subscription", "values": {"name": "archive-job-failed-push"}})
+    return {"format_version": "1.0", "values": {"root_module": {"resources": resources}}}
 
 
 def _init(arguments: list[str]) -> int:
@@ -124,7 +145,7 @@ def _source(archive: str) -> dict[str, object]:
 
     def values(archive: str, **more: object) -> dict[str, object]:
         source = [{"storage_source": [{"bucket": "b", "object": archive}]}]
-        settings: dict[str, object] = {"environment_variables": {"WATCH": "off"}}
+        settings: dict[str, object] = {"environment_variables": {"SOURCE_OBJECT": archive, "WATCH": "off"}}
         return {"name": "f", "build_config": [{"source": source}], "service_config": [settings | more]}
 
     unknown = {"build_config": [{"source": [{"storage_source": [{}]}]}], "service_config": [{"uri": True}]}
@@ -163,12 +184,34 @@ def gcloud(arguments: list[str]) -> int:
             return int(_next("refused") == "yes")
         case ["config", "get", "account"]:
             print("you@example.com")
+        case ["run", "services", "describe"]:
+            print(json.dumps(_service()))
         case ["builds", "list", *_]:
             print(_next("builds") or "[]")
     return 0
 
 
 GENERATION = "1700000000000001"
+
+
+def _running() -> list[str]:
+    return _lines("running") or _lines("deployed")
+
+
+def _service() -> dict[str, object]:
+    """A function's service, as `gcloud run services describe` prints it."""
+    unready = bool(_lines("deployed")) and _lines("deployed")[0] in _lines("unready")
+    variables = [{"name": "WATCH", "value": "off"}]
+    variables += [{"name": "SOURCE_OBJECT", "value": archive} for archive in _running()]
+    return {
+        "metadata": {"generation": 2},
+        "spec": {"template": {"spec": {"containers": [{"env": variables}]}}},
+        "status": {
+            "observedGeneration": 2,
+            "latestCreatedRevisionName": "f-00002",
+            "latestReadyRevisionName": "f-00001" if unready else "f-00002",
+        },
+    }
 
 
 def _copy(source: str, target: Path, no_clobber: bool) -> None:
@@ -195,7 +238,7 @@ def _next(name: str) -> str:
 
 
 def smoke(arguments: list[str]) -> int:
-    return int((WORLD / "deployed").read_text() in _lines("broken"))
+    return int(_running()[0] in _lines("broken"))
 
 
 def _lines(name: str) -> list[str]:
