@@ -17,8 +17,9 @@ what an earlier version of the function publishes stays valid.
 What runs is asked of Cloud Run, since Terraform's state has an archive whose update has failed, and an archive that
 does not run is not called verified, whatever passes the smoke test.
 
-Two deployments may overlap. Terraform refuses a saved plan once another one has changed the state, so whatever is
-applied is saved first, and what is deployed is looked at before an archive is put back.
+Two deployments may overlap, and a build can be tried again after a later push. Of a push, no commit is planned that was
+pushed before one that is deployed, or about to be. Terraform refuses a saved plan once another one has changed the
+state, so whatever is applied is saved first, and what is deployed is looked at before an archive is put back.
 
 A plan that deletes or replaces a function or a push subscription is refused, unless ALLOW_DELETE=1 is set: a function's
 region cannot be changed in place, and messages that wait in a subscription are deleted with it.
@@ -69,6 +70,7 @@ _FUNCTIONS_ALONE = f"-target={_FUNCTION}.this"  # what has failed beside them wo
 _GET_EVENTS = (_FUNCTION, "google_pubsub_subscription")
 _RUNNING = "SOURCE_OBJECT"  # function.tf: the environment variable that tells a function's archive
 _TAINTED = "replace_because_tainted"  # Terraform's word for what has failed while it was made
+_UNDER_WAY = ("PENDING", "QUEUED", "WORKING")
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 
 Found = TypeVar("Found")
@@ -121,18 +123,30 @@ class Target:
 
     def _end_of_build(self, trigger: str, commit: str, seconds: float) -> tuple[str, str]:
         """Wait for it; gives its status and the address of its log. Raises Failed."""
-        line = ["gcloud", "builds", "list", f"--region={self.region}", "--limit=1", "--format=json"]
-        line += [
-            f"--filter=substitutions.TRIGGER_NAME=archive-job-retry-{trigger} AND substitutions.COMMIT_SHA={commit}"
-        ]
 
         def look() -> tuple[str, str]:
-            build = (_told([*line, f"--project={self.project}"]) or [{"status": "not there yet"}])[0]
-            if build["status"] in ("not there yet", "PENDING", "QUEUED", "WORKING"):
-                raise Failed(f"archive-job-retry-{trigger}: {build['status']}")
-            return build["status"], build.get("logUrl", "")
+            builds = self._builds(trigger, f" AND substitutions.COMMIT_SHA={commit}")
+            if not builds or builds[0]["status"] in _UNDER_WAY:
+                raise Failed(f"archive-job-retry-{trigger}: {builds[0]['status'] if builds else 'not there yet'}")
+            return builds[0]["status"], builds[0].get("logUrl", "")
 
         return _until(seconds, f"The build archive-job-retry-{trigger} of {commit} has not ended", look)
+
+    def _builds(self, trigger: str, more: str = "") -> Any:
+        """The last thousand builds of a trigger, the newest first. Raises Failed."""
+        line = ["gcloud", "builds", "list", f"--region={self.region}", f"--project={self.project}", "--limit=1000"]
+        line += ["--format=json(createTime,logUrl,status,substitutions.COMMIT_SHA)"]
+        return _told([*line, f"--filter=substitutions.TRIGGER_NAME=archive-job-retry-{trigger}{more}"])
+
+    def _refuse_an_earlier_commit(self, commit: str) -> None:
+        """Raises Failed where a later push is deployed, or about to be: by this commit's first build, retries apart."""
+        builds = _until(_LOOKS_SECONDS, "It has not been told which builds there are", lambda: self._builds("deploy"))
+        builds.sort(key=lambda build: str(build["createTime"]))
+        pushed = [build["substitutions"]["COMMIT_SHA"] for build in builds]
+        for build, each in zip(builds, pushed, strict=True):
+            later = commit in pushed and pushed.index(each) > pushed.index(commit)
+            if later and build["status"] in ("SUCCESS", *_UNDER_WAY):
+                raise Failed(f"A later push would be undone by {commit}: {each} of {build.get('logUrl')}")
 
     def plan(self) -> None:
         """Upload the archive, initialise Terraform, and plan."""
@@ -145,6 +159,8 @@ class Target:
         deleted = [line for change in self._planned(_PLAN)["resource_changes"] for line in _deletes(change)]
         if deleted and os.environ.get("ALLOW_DELETE") != "1":
             raise Failed("If this is meant, set ALLOW_DELETE=1:\n  " + "\n  ".join(deleted))
+        if commit := os.environ.get("COMMIT_SHA"):  # after the plan: what a later one changes then makes it stale
+            self._refuse_an_earlier_commit(commit)
         (BUILD / "planned").write_text(f"{self.project} {archive}\n")
 
     def apply(self) -> None:

@@ -505,6 +505,45 @@ def test_the_check_waits_for_a_deployment_that_has_ended_well_or_not(world: Worl
     assert any("substitutions.TRIGGER_NAME=archive-job-retry-deploy" in word for word in world.calls[0])
 
 
+def _build(commit: str, minute: int, status: str) -> dict[str, object]:
+    given = {"COMMIT_SHA": commit, "TRIGGER_NAME": "archive-job-retry-deploy"}
+    created = f"2026-11-26T12:{minute:02}:00.000000001Z"
+    return {"substitutions": given, "createTime": created, "status": status, "logUrl": f"https://console/{minute}"}
+
+
+@pytest.mark.parametrize("status", ["SUCCESS", "WORKING", "QUEUED", "PENDING"])
+@pytest.mark.parametrize("again", [[], [_build("first", 30, "WORKING")]], ids=["overtaken", "tried-again"])
+def test_a_commit_that_was_pushed_before_one_that_is_deployed_is_not_planned(
+    again: list[dict[str, object]], status: str, world: World
+) -> None:
+    builds = [*again, _build("second", 20, status), _build("first", 10, "FAILURE")]
+    done = world.packaged(GOOD).wrong("builds", json.dumps(builds)).deploy("plan", COMMIT_SHA="first")
+    assert done.returncode == 1
+    assert "A later push would be undone by first: second of https://console/20" in done.stderr
+    assert not (world.folder / "build" / "planned").exists()
+
+
+@pytest.mark.parametrize("commit", ["second", "third"])
+def test_the_last_commit_that_does_not_fail_is_planned(commit: str, world: World) -> None:
+    """Also once more, and after a third one whose tests have failed."""
+    builds = [
+        _build(commit, 40, "WORKING"),
+        _build("third", 30, "FAILURE"),
+        _build("second", 20, "CANCELLED"),
+        _build("first", 10, "SUCCESS"),
+    ]
+    done = world.packaged(GOOD).wrong("builds", json.dumps(builds)).deploy("plan", COMMIT_SHA=commit)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_later_push_is_looked_for_once_the_plan_is_made(world: World) -> None:
+    """A later deployment that begins then makes the plan stale, or finds its own to be."""
+    builds = json.dumps([_build("first", 10, "WORKING")])
+    world.packaged(GOOD).wrong("builds", builds).deploy("plan", COMMIT_SHA="first")
+    order = [call[0] if "plan" in call else call[1] for call in world.calls]
+    assert order.index("terraform") < order.index("builds")
+
+
 def test_a_deployment_by_hand_waits_for_no_tests(world: World) -> None:
     assert world.deploy("tested").returncode == 0
     assert world.deploy("deployed").returncode == 0
