@@ -71,7 +71,7 @@ _GET_EVENTS = (_FUNCTION, "google_pubsub_subscription")
 _RUNNING = "SOURCE_OBJECT"  # function.tf: the environment variable that tells a function's archive
 _TAINTED = "replace_because_tainted"  # Terraform's word for what has failed while it was made
 _UNDER_WAY = ("PENDING", "QUEUED", "WORKING")
-_STOPS = (signal.SIGINT, signal.SIGTERM)
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Found = TypeVar("Found")
 
@@ -81,7 +81,7 @@ class Failed(Exception):
 
 
 class Stopped(BaseException):
-    """This process was told to end: a build that is cancelled (SIGTERM), or Ctrl-C (SIGINT)."""
+    """This process was told to end: a cancelled build (SIGTERM), Ctrl-C (SIGINT), or a closed terminal (SIGHUP)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -462,8 +462,8 @@ def _stop(*_: Any) -> None:
 
 def _say(text: str) -> None:
     if text.strip():
-        sys.stdout.write(f"{text.rstrip()}\n")
-        sys.stdout.flush()
+        with contextlib.suppress(OSError):  # where the terminal is gone
+            os.write(sys.stdout.fileno(), f"{text.rstrip()}\n".encode())
 
 
 def main() -> None:

@@ -43,7 +43,8 @@ MEMORY_GIB = 0.5
 SCHEDULE_SECONDS = 600  # from one run to the next
 SCHEDULED_RUNS = MONTH_SECONDS / SCHEDULE_SECONDS
 SCHEDULED_SECONDS = 0.1  # what Cloud Run charges at least
-BUILD_MINUTES = 25  # test to verified
+TEST_MINUTES, DEPLOYMENT_MINUTES, CHECK_MINUTES = 30, 20, 5
+BUILD_MINUTES = 3 * TEST_MINUTES + 2 * DEPLOYMENT_MINUTES + CHECK_MINUTES  # each build waits for the one before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +208,9 @@ Such a job is looked at {number} times, {accesses} of them with a new access tok
 does the longest wait, of 50 minutes and a run of the schedule. Alone on its instance, a job costs {alone:.4f}.
 
 Assumed: Google's answers take {LATENCY_SECONDS} s together. The log of accesses to secrets adds {audit:.2f} a million
-events. A deployment of {BUILD_MINUTES} build minutes would cost {build:.2f} (2,500 minutes a month are free; the
-machine of the tests costs more). The Data Portability API costs nothing. Google's pages have the last word:
+events. A push of {BUILD_MINUTES} build minutes would cost {build:.2f} (2,500 minutes a month are free): of its three
+builds, two also wait for the one before them. The Data Portability API costs nothing.
+Google's pages have the last word:
 {", ".join(f"<{source}>" for source in sources)}.
 """
 

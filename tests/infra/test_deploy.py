@@ -550,11 +550,11 @@ def test_a_deployment_by_hand_waits_for_no_tests(world: World) -> None:
     assert not (world.folder / "calls").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_deployment_that_is_stopped_gives_terraform_one_interrupt_and_waits_for_it(
     number: signal.Signals, world: World
 ) -> None:
-    """Cloud Build sends SIGTERM to this process; Ctrl-C is a SIGINT to its whole group, and is pressed twice."""
+    """A whole process group gets it, twice, and where a terminal was closed nobody reads on."""
     world.planned(GOOD)
     slow = world.folder / "bin" / "terraform"
     said = world.folder / "said"
@@ -573,12 +573,17 @@ def test_a_deployment_that_is_stopped_gives_terraform_one_interrupt_and_waits_fo
         "REGION": "europe-west1",
     }
     line = [sys.executable, str(script), "apply"]
-    process = subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     for word in ("working", "interrupted"):
         deadline = time.monotonic() + 30
         while not (said.exists() and word in said.read_text()) and time.monotonic() < deadline:
             time.sleep(0.05)
+        if process.stdout and number is signal.SIGHUP:
+            process.stdout.close()
         os.killpg(process.pid, number)
     assert process.wait(30) == 1
     assert said.read_text() == "working interrupted unlocked "
-    assert "STOPPED" in process.communicate()[1]
+    assert process.stderr
+    assert "STOPPED" in process.stderr.read()
