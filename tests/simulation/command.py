@@ -13,7 +13,6 @@ from multiprocessing import get_context
 from typing import TypeVar
 
 from handlers.bootstrap import Container
-from tests import predecessor
 from tests.simulation import story
 from tests.simulation.lapses import Lapses, in_schedule
 from tests.simulation.liveness import LivenessWorld
@@ -44,11 +43,6 @@ def main() -> int:
     parser.add_argument("--lapses", action="store_true", help="count claims that lapse with nothing sent")
     asked = parser.parse_args()
     world = VersionsWorld if asked.versions else LivenessWorld if asked.liveness else World
-    if asked.versions:
-        try:
-            predecessor.source()
-        except predecessor.PredecessorMissing as missing:
-            parser.error(str(missing))
     if asked.seed is not None:
         return _show(world, asked.seed, asked.mutant, whole=asked.whole)
     if asked.planted:
