@@ -140,7 +140,10 @@ class Target:
 
     def _refuse_an_earlier_commit(self, commit: str) -> None:
         """Raises Failed where a later push is deployed, or about to be: by this commit's first build, retries apart."""
-        builds = _until(_LOOKS_SECONDS, "It has not been told which builds there are", lambda: self._builds("deploy"))
+        given = " AND substitutions.COMMIT_SHA:*"
+        builds = _until(
+            _LOOKS_SECONDS, "It has not been told which builds there are", lambda: self._builds("deploy", given)
+        )
         builds.sort(key=lambda build: str(build["createTime"]))
         pushed = [build["substitutions"]["COMMIT_SHA"] for build in builds]
         for build, each in zip(builds, pushed, strict=True):
@@ -273,12 +276,10 @@ class Target:
     def _applied(self) -> dict[str, str]:
         """The archive of each function by Terraform's state, whether the update succeeded or not. Raises Failed."""
         state = _told([*_TERRAFORM, "show", "-no-color", "-json"]).get("values", {"root_module": {}})
-        resources = state["root_module"].get("resources", [])
-        functions = [resource["values"] for resource in resources if resource["type"] == _FUNCTION]
-        return {
-            function["name"]: function["build_config"][0]["source"][0]["storage_source"][0]["object"]
-            for function in functions
-        }
+        found = state["root_module"].get("resources", [])
+        functions = [resource["values"] for resource in found if resource["type"] == _FUNCTION]
+        sources = [function["build_config"][0]["source"][0]["storage_source"][0] for function in functions]
+        return {function["name"]: source["object"] for function, source in zip(functions, sources, strict=True)}
 
     def _runs(self, archive: Archive) -> None:
         """Raises Failed unless every function runs it, by Cloud Run's word."""
@@ -291,13 +292,10 @@ class Target:
         """The archive that a function runs. Raises Failed."""
         line = ["gcloud", "run", "services", "describe", name, f"--region={self.region}", "--format=json"]
         service = _told([*line, f"--project={self.project}"])
-        status = service["status"]
-        if (status["observedGeneration"], status.get("latestReadyRevisionName")) != (
-            service["metadata"]["generation"],
-            status["latestCreatedRevisionName"],
-        ):
+        status, seen = service["status"], service["metadata"]["generation"] == service["status"]["observedGeneration"]
+        if not seen or status.get("latestReadyRevisionName") != status["latestCreatedRevisionName"]:
             return "what it did before its last update, which has not succeeded"
-        variables = service["spec"]["template"]["spec"]["containers"][0]["env"]
+        variables = service["spec"]["template"]["spec"]["containers"][0].get("env", [])
         return next((str(given["value"]) for given in variables if given["name"] == _RUNNING), "an unnamed archive")
 
     def _plan(self, archive: Archive, path: Path, *more: str) -> None:
