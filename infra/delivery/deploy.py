@@ -29,22 +29,21 @@ infra/bootstrap/. infra/<PROJECT_ID>.tfvars, where it is there, holds values for
 """
 
 import argparse
-import contextlib
 import hashlib
 import json
 import os
 import shlex
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))  # a script's own folder is there, at most
+from infra.delivery.programs import Failed, Stopped, read, read_bytes, run, said, say, stop_on_signals, told, until  # noqa: E402
+
 INFRA = ROOT / "infra"
 BUILD = ROOT / "build"
 _PLAN = BUILD / "plan"
@@ -55,13 +54,10 @@ SMOKE = Path(__file__).with_name("smoke.py")
 _TERRAFORM_SECONDS = 1500  # a first deployment builds an image and a database
 _SMOKE_SECONDS = 600
 _GCLOUD_SECONDS = 120
-_LOOK_SECONDS = 60
 _LOOKS_SECONDS = 180  # what is deployed is asked again for as long as that
-_LAST_WORDS_SECONDS = 600  # Terraform waits for what it has begun, and only then gives its lock back
 _TESTS_SECONDS = 5400
 _DEPLOYMENT_SECONDS = 20400
 _PROBE_SECONDS = 600
-_PAUSE_SECONDS = float(os.environ.get("PAUSE_SECONDS", "10"))
 _LOCK = "-lock-timeout=600s"
 _NOTHING_THERE = "matched no objects"  # gcloud storage's words
 _CANARY = "deployment-smoke-test"  # no subscription shows messages of this user, but the smoke test's
@@ -71,17 +67,6 @@ _GET_EVENTS = (_FUNCTION, "google_pubsub_subscription")
 _RUNNING = "SOURCE_OBJECT"  # function.tf: the environment variable that tells a function's archive
 _TAINTED = "replace_because_tainted"  # Terraform's word for what has failed while it was made
 _UNDER_WAY = ("PENDING", "QUEUED", "WORKING")
-_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-Found = TypeVar("Found")
-
-
-class Failed(Exception):
-    """A step did not succeed. The text is for the person who deploys."""
-
-
-class Stopped(BaseException):
-    """This process was told to end: a cancelled build (SIGTERM), Ctrl-C (SIGINT), or a closed terminal (SIGHUP)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +96,15 @@ class Target:
             status, log = self._end_of_build("test", commit, _TESTS_SECONDS)
             if status != "SUCCESS":
                 raise Failed(f"The tests of {commit}: {status}. {log}")
-            _say(f"The tests of {commit} have passed.")
+            say(f"The tests of {commit} have passed.")
         else:
-            _say("Not started by a push: whether the tests pass is not looked at here.")
+            say("Not started by a push: whether the tests pass is not looked at here.")
 
     def deployed(self) -> None:
         """Wait until the deployment of this commit has ended. Raises Failed."""
         if commit := os.environ.get("COMMIT_SHA"):
             status, log = self._end_of_build("deploy", commit, _DEPLOYMENT_SECONDS)
-            _say(f"The deployment of {commit}: {status}. {log}")
+            say(f"The deployment of {commit}: {status}. {log}")
 
     def _end_of_build(self, trigger: str, commit: str, seconds: float) -> tuple[str, str]:
         """Wait for it; gives its status and the address of its log. Raises Failed."""
@@ -130,18 +115,18 @@ class Target:
                 raise Failed(f"archive-job-retry-{trigger}: {builds[0]['status'] if builds else 'not there yet'}")
             return builds[0]["status"], builds[0].get("logUrl", "")
 
-        return _until(seconds, f"The build archive-job-retry-{trigger} of {commit} has not ended", look)
+        return until(seconds, f"The build archive-job-retry-{trigger} of {commit} has not ended", look)
 
     def _builds(self, trigger: str, more: str = "") -> Any:
         """The last thousand builds of a trigger, the newest first. Raises Failed."""
         line = ["gcloud", "builds", "list", f"--region={self.region}", f"--project={self.project}", "--limit=1000"]
         line += ["--format=json(createTime,logUrl,status,substitutions.COMMIT_SHA)"]
-        return _told([*line, f"--filter=substitutions.TRIGGER_NAME=archive-job-retry-{trigger}{more}"])
+        return told([*line, f"--filter=substitutions.TRIGGER_NAME=archive-job-retry-{trigger}{more}"])
 
     def _refuse_an_earlier_commit(self, commit: str) -> None:
         """Raises Failed where a later push is deployed, or about to be: by this commit's first build, retries apart."""
         given = " AND substitutions.COMMIT_SHA:*"
-        builds = _until(
+        builds = until(
             _LOOKS_SECONDS, "It has not been told which builds there are", lambda: self._builds("deploy", given)
         )
         builds.sort(key=lambda build: str(build["createTime"]))
@@ -180,7 +165,7 @@ class Target:
         except Failed as failed:
             self._after(failed, archive)
         self._remember(archive)
-        _say(f"{archive} is deployed and verified.")
+        say(f"{archive} is deployed and verified.")
 
     def rollback(self, name: str | None) -> None:
         """Put an archive back, the last verified one unless another is named. Raises Failed."""
@@ -202,19 +187,19 @@ class Target:
         self._terraform("apply", _LOCK, str(_BACK))
         self._verify(archive)
         self._remember(archive)
-        _say(f"{archive} is back, and verified.")
+        say(f"{archive} is back, and verified.")
 
     def _looked_at(self, name: str, generation: str = "") -> Archive:
         """The archive in the bucket, once it is certain that its content is what its name says. Raises Failed."""
         address = f"gs://{self.source_bucket}/{name}"
         if not generation:
             line = ["gcloud", "storage", "objects", "describe", address, "--format=value(generation)"]
-            found, generation = _read([*line, f"--project={self.project}"])
+            found, generation = read([*line, f"--project={self.project}"])
             if not found:
                 raise Failed(f"There is no archive {name} in gs://{self.source_bucket}: {generation}")
         line = ["gcloud", "storage", "cat", f"{address}#{generation}", f"--project={self.project}"]
-        read, content = _read_bytes(line)
-        if not read:
+        succeeded, content = read_bytes(line)
+        if not succeeded:
             raise Failed(f"{address}#{generation} cannot be read: {content.decode(errors='replace').strip()}")
         if hashlib.sha256(content).hexdigest() not in name:
             raise Failed(f"{address}#{generation} does not hold what its name says. Who has put it there?")
@@ -225,7 +210,7 @@ class Target:
         for path in sorted((INFRA / "schemas").glob("*.avsc")):
             name, wanted = path.stem.replace("_", "-"), json.loads(path.read_text())
             line = ["gcloud", "pubsub", "schemas", "list-revisions", name, "--view=full", "--format=json"]
-            found, text = _read([*line, f"--project={self.project}"])
+            found, text = read([*line, f"--project={self.project}"])
             if not found and "NOT_FOUND" in text:
                 continue  # the watch's, where there is no watch
             if not found:
@@ -236,12 +221,12 @@ class Target:
             message = {field["name"]: 0 if field["type"] == "int" else "" for field in wanted["fields"]}
             line = ["gcloud", "pubsub", "topics", "publish", name, f"--message={json.dumps(message)}"]
             line += [f"--attribute=eventType=schema-probe,userId={_CANARY}", f"--project={self.project}"]
-            _until(_PROBE_SECONDS, f"The topic {name} does not take messages of its new schema", partial(_said, line))
-            _say(f"The topic {name} takes messages of its new schema.")
+            until(_PROBE_SECONDS, f"The topic {name} does not take messages of its new schema", partial(said, line))
+            say(f"The topic {name} takes messages of its new schema.")
 
     def _after(self, failed: Failed, archive: Archive) -> NoReturn:
         """What follows a failed deployment."""
-        _say(f"DEPLOYMENT FAILED: {failed}")
+        say(f"DEPLOYMENT FAILED: {failed}")
         try:
             outcome = self._put_back(archive)
         except Failed as again:
@@ -257,7 +242,7 @@ class Target:
         previous = self._last_verified()
         if previous is None or previous.name == archive.name:
             return f"There is no other verified archive to put back: {archive} stays, to be looked into."
-        _say(f"Putting {previous} back.")
+        say(f"Putting {previous} back.")
         self._plan(previous, _BACK, _FUNCTIONS_ALONE)
         if not self._in_place(archive):  # after this look, Terraform refuses the plan where it has to
             return nothing
@@ -270,12 +255,12 @@ class Target:
 
     def _in_place(self, archive: Archive) -> bool:
         """Whether it was applied last, well or not, to any function. Raises Failed."""
-        applied = _until(_LOOKS_SECONDS, "Terraform has not told what is deployed", self._applied)
+        applied = until(_LOOKS_SECONDS, "Terraform has not told what is deployed", self._applied)
         return archive.name in applied.values()
 
     def _applied(self) -> dict[str, str]:
         """The archive of each function by Terraform's state, whether the update succeeded or not. Raises Failed."""
-        state = _told([*_TERRAFORM, "show", "-no-color", "-json"]).get("values", {"root_module": {}})
+        state = told([*_TERRAFORM, "show", "-no-color", "-json"]).get("values", {"root_module": {}})
         found = state["root_module"].get("resources", [])
         functions = [resource["values"] for resource in found if resource["type"] == _FUNCTION]
         sources = [function["build_config"][0]["source"][0]["storage_source"][0] for function in functions]
@@ -284,14 +269,14 @@ class Target:
     def _runs(self, archive: Archive) -> None:
         """Raises Failed unless every function runs it, by Cloud Run's word."""
         sentence = "It has not been told what runs"
-        running = _until(_LOOKS_SECONDS, sentence, lambda: {name: self._running(name) for name in self._applied()})
+        running = until(_LOOKS_SECONDS, sentence, lambda: {name: self._running(name) for name in self._applied()})
         if others := [f"{name} runs {other}" for name, other in running.items() if other != archive.name]:
             raise Failed(f"{archive} is not what runs: {', '.join(others)}.")
 
     def _running(self, name: str) -> str:
         """The archive that a function runs. Raises Failed."""
         line = ["gcloud", "run", "services", "describe", name, f"--region={self.region}", "--format=json"]
-        service = _told([*line, f"--project={self.project}"])
+        service = told([*line, f"--project={self.project}"])
         status, seen = service["status"], service["metadata"]["generation"] == service["status"]["observedGeneration"]
         if not seen or status.get("latestReadyRevisionName") != status["latestCreatedRevisionName"]:
             return "what it did before its last update, which has not succeeded"
@@ -304,11 +289,11 @@ class Target:
 
     def _planned(self, path: Path) -> Any:
         """What a plan changes. Raises Failed."""
-        return _told([*_TERRAFORM, "show", "-no-color", "-json", str(path)])
+        return told([*_TERRAFORM, "show", "-no-color", "-json", str(path)])
 
     def _verify(self, archive: Archive) -> None:
         """Raises Failed unless it passes: what has passed may be an earlier archive, or another deployment's."""
-        _run([*self.smoke, "--project", self.project], _SMOKE_SECONDS)
+        run([*self.smoke, "--project", self.project], _SMOKE_SECONDS)
         self._runs(archive)
 
     def _remember(self, archive: Archive) -> None:
@@ -316,7 +301,7 @@ class Target:
         self._gcloud("storage", "cp", "-", self._verified, given=f"{archive}\n")
 
     def _last_verified(self) -> Archive | None:
-        found, text = _read(["gcloud", "storage", "cat", self._verified, f"--project={self.project}"])
+        found, text = read(["gcloud", "storage", "cat", self._verified, f"--project={self.project}"])
         if not found and _NOTHING_THERE not in text:
             raise Failed(f"It cannot be told which archive was verified last: {text}")
         return self._looked_at(*text.split("#")) if found else None
@@ -331,7 +316,7 @@ class Target:
         # -reconfigure: this clone may have been used for another project, whose state is not to be copied here
         self._terraform("init", "-reconfigure", f"-backend-config=bucket={self.state_bucket}")
         if not locked and lock.exists():
-            _say("Commit infra/.terraform.lock.hcl, which the pipeline keeps with the build: it pins the provider.")
+            say("Commit infra/.terraform.lock.hcl, which the pipeline keeps with the build: it pins the provider.")
 
     def _variables(self, archive: Archive) -> list[str]:
         values = {
@@ -345,10 +330,10 @@ class Target:
         return [f"-var-file={own}"] * own.exists() + [f"-var={name}={value}" for name, value in values.items()]
 
     def _terraform(self, command: str, *arguments: str) -> None:
-        _run([*_TERRAFORM, command, "-input=false", "-no-color", *arguments], _TERRAFORM_SECONDS)
+        run([*_TERRAFORM, command, "-input=false", "-no-color", *arguments], _TERRAFORM_SECONDS)
 
     def _gcloud(self, *arguments: str, given: str | None = None) -> None:
-        _run(["gcloud", *arguments, f"--project={self.project}"], _GCLOUD_SECONDS, given=given)
+        run(["gcloud", *arguments, f"--project={self.project}"], _GCLOUD_SECONDS, given=given)
 
 
 def _made(name: str, how: str) -> str:
@@ -386,84 +371,6 @@ def _differ(before: Any, after: Any, unknown: Any) -> bool:
     return any(_differ(before.get(name), after.get(name), (unknown or {}).get(name)) for name in names)
 
 
-def _run(line: list[str], seconds: float, *, given: str | None = None) -> None:
-    """Run a command in plain view. Raises Failed."""
-    _say(f"$ {shlex.join(line)}")
-    # In a process group of its own: Ctrl-C reaches a whole group, and Terraform drops everything at a second interrupt.
-    try:
-        process = subprocess.Popen(
-            line, stdin=subprocess.PIPE if given else subprocess.DEVNULL, text=True, process_group=0
-        )
-    except FileNotFoundError:
-        raise Failed(f"{line[0]} is not on the path.") from None
-    try:
-        process.communicate(given, timeout=seconds)
-    except (subprocess.TimeoutExpired, Stopped) as ended:
-        _say(f"{line[0]} is told to end, and waited for: up to {_LAST_WORDS_SECONDS} s.")
-        process.send_signal(signal.SIGINT)  # so that Terraform gives its lock on the state back
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_LAST_WORDS_SECONDS)
-        process.kill()
-        if isinstance(ended, Stopped):
-            raise
-        raise Failed(f"{shlex.join(line)}: not done within {seconds:g} s.") from None
-    if process.returncode:
-        raise Failed(f"{shlex.join(line)}: exit code {process.returncode}, see above.")
-
-
-def _told(line: list[str]) -> Any:
-    """The JSON that a command prints which only looks. Raises Failed."""
-    return json.loads(_said(line))
-
-
-def _said(line: list[str]) -> str:
-    """What a command prints. Raises Failed."""
-    read, text = _read(line)
-    if not read:
-        raise Failed(f"{shlex.join(line[:4])}: {text}")
-    return text
-
-
-def _read(line: list[str]) -> tuple[bool, str]:
-    """As _read_bytes, for text."""
-    read, content = _read_bytes(line)
-    return read, content.decode(errors="replace").strip()
-
-
-def _read_bytes(line: list[str]) -> tuple[bool, bytes]:
-    """Run a command that only looks: whether it succeeded, and what it printed (or why it did not)."""
-    try:
-        done = subprocess.run(line, capture_output=True, timeout=_LOOK_SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return False, str(error).encode()
-    return done.returncode == 0, done.stderr if done.returncode else done.stdout
-
-
-def _until(seconds: float, sentence: str, look: Callable[[], Found]) -> Found:
-    """What a look finds, which is repeated while it raises Failed. Raises Failed when the time is over."""
-    deadline, said = time.monotonic() + seconds, ""
-    while time.monotonic() < deadline:
-        try:
-            return look()
-        except Failed as failed:
-            if (text := str(failed)) != said:
-                _say(said := text)
-        time.sleep(_PAUSE_SECONDS)
-    raise Failed(f"{sentence} within {seconds:g} s. {said}")
-
-
-def _stop(*_: Any) -> None:
-    for number in _STOPS:
-        signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C would leave Terraform behind, with its lock
-    raise Stopped
-
-
-def _say(text: str) -> None:
-    if text.strip():
-        with contextlib.suppress(OSError):  # where the terminal is gone
-            os.write(sys.stdout.fileno(), f"{text.rstrip()}\n".encode())
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=["tested", "deployed", "plan", "apply", "rollback"])
@@ -480,20 +387,16 @@ def main() -> None:
         state_bucket=os.environ.get("STATE_BUCKET") or f"{project}-archive-job-retry-state",
         smoke=tuple(shlex.split(arguments.smoke)),
     )
-    for number in _STOPS:
-        signal.signal(number, _stop)
+    actions: dict[str, Callable[[], None]] = {
+        "tested": target.tested,
+        "deployed": target.deployed,
+        "plan": target.plan,
+        "apply": target.apply,
+        "rollback": partial(target.rollback, arguments.archive),
+    }
+    stop_on_signals()
     try:
-        match arguments.action:
-            case "tested":
-                target.tested()
-            case "deployed":
-                target.deployed()
-            case "plan":
-                target.plan()
-            case "apply":
-                target.apply()
-            case "rollback":
-                target.rollback(arguments.archive)
+        actions[arguments.action]()
     except Failed as failed:
         sys.exit(f"FAILED: {failed}")
     except Stopped:

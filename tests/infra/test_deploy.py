@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.delivery import deploy
+from infra.delivery import programs
 from tests.infra.gcloud import wrong_commands
 from tests.infra.terraform import ROOT, make_doubles
 
@@ -102,7 +102,8 @@ def world(tmp_path: Path) -> World:
         if path.stem != "archive_job_ended":  # which there is with the watch only
             known = tmp_path / "revisions" / path.stem.replace("_", "-")
             known.write_text(json.dumps(json.loads(path.read_text())) + "\n")
-    shutil.copy(ROOT / "infra" / "delivery" / "deploy.py", tmp_path / "infra" / "delivery")
+    for name in ("deploy.py", "programs.py"):
+        shutil.copy(ROOT / "infra" / "delivery" / name, tmp_path / "infra" / "delivery")
     make_doubles(tmp_path / "bin", "terraform", "gcloud", "smoke")
     return World(tmp_path)
 
@@ -369,8 +370,8 @@ def test_a_program_that_cannot_be_run_is_named(program: str, world: World) -> No
 
 
 def test_a_look_that_takes_too_long_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deploy, "_LOOK_SECONDS", 0.1)
-    read, said = deploy._read(["sleep", "60"])
+    monkeypatch.setattr(programs, "LOOK_SECONDS", 0.1)
+    read, said = programs.read(["sleep", "60"])
     assert (read, "timed out" in said) == (False, True)
 
 

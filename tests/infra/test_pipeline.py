@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from infra.delivery import deploy
+from infra.delivery import deploy, programs
 from tests.infra.terraform import INFRA, ROOT, Plan
 
 _TOOLS = ROOT / ".venv-tools" / "bin"
@@ -87,10 +87,12 @@ def test_what_runs_with_rights_in_the_cloud_needs_no_package_of_others() -> None
         assert rule, target
         assert "$(READY)" not in rule[1]
         assert rule[2].startswith("\t@$(PYTHON) infra/delivery/")
-    for name in ("package", "deploy", "smoke"):
+    for name in ("package", "deploy", "programs", "smoke"):
         code = (INFRA / "delivery" / f"{name}.py").read_text()
-        imported = set(re.findall(r"^(?:from|import) (\w+)", code, re.MULTILINE))
-        assert imported <= sys.stdlib_module_names
+        imported = set(re.findall(r"^(?:from|import) ([\w.]+)", code, re.MULTILINE))
+        assert {
+            module.partition(".")[0] for module in imported - {"infra.delivery.programs"}
+        } <= sys.stdlib_module_names
 
 
 def test_each_step_is_a_make_target_that_exists(build: Build) -> None:
@@ -153,10 +155,10 @@ def test_everything_has_a_time_limit_and_the_deployment_enough_of_it_to_be_put_b
 ) -> None:
     assert sum(_seconds(step["timeout"]) for step in build["steps"]) <= _seconds(build["timeout"]) <= 86_400
     steps = {step["id"]: _seconds(step["timeout"]) for step in deploys["steps"]}
-    once = deploy._TERRAFORM_SECONDS + deploy._LAST_WORDS_SECONDS + deploy._SMOKE_SECONDS
+    once = deploy._TERRAFORM_SECONDS + programs.LAST_WORDS_SECONDS + deploy._SMOKE_SECONDS
     schemas = len(list((INFRA / "schemas").glob("*.avsc")))
-    plan_back = deploy._TERRAFORM_SECONDS + deploy._LAST_WORDS_SECONDS
-    looks = 2 * (deploy._LOOKS_SECONDS + deploy._LOOK_SECONDS)
+    plan_back = deploy._TERRAFORM_SECONDS + programs.LAST_WORDS_SECONDS
+    looks = 2 * (deploy._LOOKS_SECONDS + programs.LOOK_SECONDS)
     assert 2 * once + plan_back + looks + schemas * deploy._PROBE_SECONDS < steps["deploy"]
     assert _seconds(tests["timeout"]) <= deploy._TESTS_SECONDS < steps["tested"]
     [waits] = [_seconds(step["timeout"]) for step in checks["steps"] if _targets(step) == ["deployed"]]
