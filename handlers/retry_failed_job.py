@@ -1,7 +1,7 @@
 """The use case: one delivery of a failed archive job in, one outcome out.
 
-parse ─► the event's own age and attempt ─► look (at a redelivery) ─► parked doubt, budget ─► access token ─► claim
-─► archiveJobs.retry ─► record ─► publish
+parse ─► the event's own age and attempt ─► look (where the ledger may know the job) ─► parked doubt, budget
+─► access token ─► claim ─► archiveJobs.retry ─► record ─► publish
 
 The access token is there before the claim: a delivery that waits for it holds nothing that could lapse.
 """
@@ -78,7 +78,7 @@ class _JobRetry:
         looked: Claimable | None = None
         by_ledger: Rejection | None = None
         by_event = policy.judge_age(job, use_case.now()) or policy.judge_retries(job.retries_before)
-        # any other first delivery looks by claiming: the ledger knows few jobs but those that a retry has made
+        # any other first delivery claims at once: no retry has made its job, so the ledger does not know it
         if by_event or self._delivery.delivery_attempt != 1 or job.retries_before or policy.park_ambiguous:
             found = await self._step("look", PREPARED, use_case.ledger.look(job))
             if not isinstance(found, Claimable):

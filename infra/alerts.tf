@@ -197,7 +197,7 @@ locals {
       query    = "(${local.resumed} or vector(0)) < 1 or ${local.unread} > 0.5"
       duration = "3600s"
       doc      = <<-EOT
-        **No run of the schedule has succeeded for about three hours, or runs have passed by an entry that cannot be read for an hour.** Jobs that Google would not retry before a certain time wait in the ledger for longer than they have to, and watched jobs are not looked at. Nothing is lost.
+        **No run of the schedule has succeeded for about three hours, or a run within the last two hours has passed by an entry that cannot be read.** Jobs that Google would not retry before a certain time wait in the ledger for longer than they have to, and watched jobs are not looked at. Nothing is lost.
 
             .venv/bin/python -m ops check
             gcloud scheduler jobs describe archive-job-retry-resume --location=${var.region} --project=${var.project_id}

@@ -75,8 +75,8 @@ variable "function_timeout_seconds" {
   default     = 120
 
   validation {
-    condition     = var.function_timeout_seconds > var.handler_deadline_seconds && var.function_timeout_seconds <= 120
-    error_message = "function_timeout_seconds must be above handler_deadline_seconds, so that the function itself ends what takes too long, and at most 120: an access token that is used is good for that long."
+    condition     = var.function_timeout_seconds >= var.handler_deadline_seconds + 10 && var.function_timeout_seconds <= 120
+    error_message = "function_timeout_seconds must be at least 10 above handler_deadline_seconds, so that the function itself ends what takes too long and records what Google has answered, and at most 120: an access token that is used is good for that long."
   }
 }
 

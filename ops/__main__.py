@@ -200,7 +200,7 @@ def discard(selection: Selection, *, go: bool, project: str | None, database: st
     """Throw away dead letters or rejections that nobody needs any more.
 
     Only what at least one option names: a reason, a user, a job or an age. They are gone for good,
-    and no event of theirs is delivered again.
+    and no event of theirs is delivered again, unless its subscription is set back in time.
 
     \b
       python -m ops discard dead --job 7f0c5a52-8d4e-4b7a-9d6e-2f1f7a3a9c10 --go

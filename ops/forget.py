@@ -11,7 +11,7 @@ from ops.ledger_search import LedgerSearch, ledger_days, watch_collection
 from ops.secrets import delete_secret, full_name, secret_exists
 
 LIVES_ON = (
-    "What lives on: messages in subscriptions, with a producer's own fields, for up to 7 days;",
+    "What lives on: messages in topics and subscriptions, with a producer's own fields, for up to 7 days;",
     "python -m ops discard throws rejections and dead letters of a user away at once;",
     "an event that is under way leaves a new entry: run this once more on the next day;",
     "logs and traces, for about 30 days; an access token that the function holds, for up to an hour;",

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from handlers.domain.events import timestamp
 from ops.messages import UNREADABLE, PendingMessage
-from ops.redrive import ScanResult, Skipped
+from ops.redrive import MAX_SCANNED, ScanResult, Skipped
 from ops.report import Report
 from ops.story import span
 
@@ -26,7 +26,7 @@ def show_scan(report: Report, result: ScanResult, subscription: str, now: dateti
     matching = sum(count.matching for count in result.counts.values())
     more = "" if result.complete else ", and there are more"
     report.say(f"{subscription}: {result.scanned} messages, {matching} matching{more}", "bold")
-    if not result.complete:
+    if result.scanned >= MAX_SCANNED:
         report.say("Not all could be seen. Discard what nobody needs (--reason, --older-than), then look again.")
     if result.counts:
         _show_counts(report, result, now)

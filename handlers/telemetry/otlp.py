@@ -38,7 +38,7 @@ def install(project: str) -> None:
     try:
         tracing.start(_provider(project))
     except Exception as error:  # the SDK raises whatever it likes about its variables, and its text quotes them
-        log.error("Traces are off, some OTEL_* variable is wrong: %s", type(error).__name__)
+        log.warning("Traces are off, some OTEL_* variable is wrong: %s", type(error).__name__)
 
 
 def _provider(project: str) -> TracerProvider:

@@ -8,7 +8,7 @@ run "timeout_not_above_the_handler_deadline" {
   command = plan
 
   variables {
-    function_timeout_seconds = 90
+    function_timeout_seconds = 99
   }
 
   expect_failures = [var.function_timeout_seconds]
