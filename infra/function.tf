@@ -4,6 +4,11 @@ locals {
     # The buildpack compiles the source, and the image then gets new file times, so that bytecode which goes by the
     # time is stale in it, and compiled again at every cold start. With this, Python goes by the content instead.
     SOURCE_DATE_EPOCH = "315532801"
+
+    # In the service's environment it tells what runs (delivery/deploy.py). Google is sent the source with the build's
+    # settings, and these only where they differ: without it, an update that Google has refused would be made up for
+    # with the service's settings alone, and an earlier archive would run under this one's name.
+    SOURCE_OBJECT = var.source_object
   }
 
   # The credential of the smoke test's event; bootstrap/secrets.tf makes its secret
@@ -28,7 +33,7 @@ locals {
     RETRY_BUDGET                  = tostring(var.retry_budget)
     RETRY_LEDGER                  = "firestore"
     RETRY_LEDGER_COLLECTION       = "archiveJobRetries"
-    SOURCE_OBJECT                 = var.source_object # by which delivery/deploy.py tells what runs
+    SOURCE_OBJECT                 = var.source_object
     WATCH                         = var.watch ? "on" : "off"
   })
 

@@ -36,6 +36,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -56,7 +57,7 @@ _SMOKE_SECONDS = 600
 _GCLOUD_SECONDS = 120
 _LOOKS_SECONDS = 180  # what is deployed is asked again for as long as that
 _TESTS_SECONDS = 5400
-_DEPLOYMENT_SECONDS = 20400
+_DEPLOYMENT_SECONDS = 22800
 _PROBE_SECONDS = 600
 _LOCK = "-lock-timeout=600s"
 _NOTHING_THERE = "matched no objects"  # gcloud storage's words
@@ -110,30 +111,43 @@ class Target:
         """Wait for it; gives its status and the address of its log. Raises Failed."""
 
         def look() -> tuple[str, str]:
-            builds = self._builds(trigger, f" AND substitutions.COMMIT_SHA={commit}")
+            builds = self._builds(trigger, f"substitutions.COMMIT_SHA={commit}", 1)
             if not builds or builds[0]["status"] in _UNDER_WAY:
                 raise Failed(f"archive-job-retry-{trigger}: {builds[0]['status'] if builds else 'not there yet'}")
             return builds[0]["status"], builds[0].get("logUrl", "")
 
         return until(seconds, f"The build archive-job-retry-{trigger} of {commit} has not ended", look)
 
-    def _builds(self, trigger: str, more: str = "") -> Any:
-        """The last thousand builds of a trigger, the newest first. Raises Failed."""
-        line = ["gcloud", "builds", "list", f"--region={self.region}", f"--project={self.project}", "--limit=1000"]
-        line += ["--format=json(createTime,logUrl,status,substitutions.COMMIT_SHA)"]
-        return told([*line, f"--filter=substitutions.TRIGGER_NAME=archive-job-retry-{trigger}{more}"])
+    def _builds(self, trigger: str, which: str, limit: int = 1000) -> Any:
+        """The builds of a trigger in the last thirty days, the newest first. Raises Failed.
+
+        Of the filter, Cloud Build itself knows the time alone: gcloud reads page by page what is left.
+        """
+        since = (datetime.now(UTC) - timedelta(days=30)).isoformat(timespec="seconds")
+        line = ["gcloud", "builds", "list", f"--region={self.region}", f"--project={self.project}"]
+        line += [
+            f"--limit={limit}",
+            "--page-size=200",
+            "--format=json(createTime,logUrl,status,substitutions.COMMIT_SHA)",
+        ]
+        trigger = f"substitutions.TRIGGER_NAME=archive-job-retry-{trigger}"
+        return told([*line, f'--filter=createTime>="{since}" AND {trigger} AND {which}'])
 
     def _refuse_an_earlier_commit(self, commit: str) -> None:
-        """Raises Failed where a later push is deployed, or about to be: by this commit's first build, retries apart."""
-        given = " AND substitutions.COMMIT_SHA:*"
-        builds = until(
-            _LOOKS_SECONDS, "It has not been told which builds there are", lambda: self._builds("deploy", given)
+        """Raises Failed where a later push is deployed, or is to be since its tests have passed. Pushes count in the
+        order of their first builds, since a build can be tried again.
+        """
+        sentence = "It has not been told which builds there are"
+        builds, tested = (
+            until(_LOOKS_SECONDS, sentence, partial(self._builds, trigger, "substitutions.COMMIT_SHA:*"))
+            for trigger in ("deploy", "test")
         )
+        passed = {build["substitutions"]["COMMIT_SHA"] for build in tested if build["status"] == "SUCCESS"}
         builds.sort(key=lambda build: str(build["createTime"]))
         pushed = [build["substitutions"]["COMMIT_SHA"] for build in builds]
         for build, each in zip(builds, pushed, strict=True):
             later = commit in pushed and pushed.index(each) > pushed.index(commit)
-            if later and build["status"] in ("SUCCESS", *_UNDER_WAY):
+            if later and (build["status"] == "SUCCESS" or (build["status"] in _UNDER_WAY and each in passed)):
                 raise Failed(f"A later push would be undone by {commit}: {each} of {build.get('logUrl')}")
 
     def plan(self) -> None:

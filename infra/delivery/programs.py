@@ -95,7 +95,8 @@ def until(seconds: float, sentence: str, look: Callable[[], Found]) -> Found:
 def stop_on_signals() -> None:
     """Raise Stopped at the first signal to end, wherever the process is."""
     for number in _STOPS:
-        signal.signal(number, _stop)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # else nohup would be of no use
+            signal.signal(number, _stop)
 
 
 def _stop(*_: Any) -> None:

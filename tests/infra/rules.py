@@ -109,6 +109,10 @@ def attached_to_topics_that_are_made(plan: Plan) -> Problems:
         for account in (build["service_account"].rpartition("/")[2], service["service_account_email"]):
             if account.partition("@")[0] not in accounts:
                 yield f"{function.address} uses the account {account}, which is not made."
+        archive = build["source"][0]["storage_source"][0]["object"]
+        told = [one["environment_variables"].get("SOURCE_OBJECT") for one in (build, service)]
+        if told != [archive, archive]:  # with either, the other has to be sent
+            yield f"{function.address} does not name its archive in its build and in its service."
         images = plan.one("artifact_registry_repository")
         if build["docker_repository"].rpartition("/")[2] != images["repository_id"]:
             yield f"{function.address} has its image in a repository that is not made."

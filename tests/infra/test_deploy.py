@@ -518,10 +518,20 @@ def test_a_commit_that_was_pushed_before_one_that_is_deployed_is_not_planned(
     again: list[dict[str, object]], status: str, world: World
 ) -> None:
     builds = [*again, _build("second", 20, status), _build("first", 10, "FAILURE")]
-    done = world.packaged(GOOD).wrong("builds", json.dumps(builds)).deploy("plan", COMMIT_SHA="first")
+    tested = [_build("second", 20, "SUCCESS")]
+    world.packaged(GOOD).wrong("builds", json.dumps(builds), json.dumps(tested))
+    done = world.deploy("plan", COMMIT_SHA="first")
     assert done.returncode == 1
     assert "A later push would be undone by first: second of https://console/20" in done.stderr
     assert not (world.folder / "build" / "planned").exists()
+
+
+@pytest.mark.parametrize("tests", ["WORKING", "FAILURE"])
+def test_a_commit_is_planned_beside_a_later_one_whose_tests_have_not_passed(tests: str, world: World) -> None:
+    builds = [_build("second", 20, "WORKING"), _build("first", 10, "WORKING")]
+    world.packaged(GOOD).wrong("builds", json.dumps(builds), json.dumps([_build("second", 20, tests)]))
+    done = world.deploy("plan", COMMIT_SHA="first")
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("commit", ["second", "third"])
@@ -588,3 +598,17 @@ def test_a_deployment_that_is_stopped_gives_terraform_one_interrupt_and_waits_fo
     assert said.read_text() == "working interrupted unlocked "
     assert process.stderr
     assert "STOPPED" in process.stderr.read()
+
+
+def test_a_deployment_under_nohup_outlives_its_terminal(world: World) -> None:
+    world.planned(GOOD)
+    terraform = world.folder / "bin" / "terraform"
+    real = terraform.read_text()
+    first, _, rest = real.partition("\n")
+    terraform.write_text(f"{first}\nimport os, signal\nos.kill(os.getppid(), signal.SIGHUP)\n{rest}")
+    ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        done = world.deploy("apply")
+    finally:
+        signal.signal(signal.SIGHUP, ignored)
+    assert (done.returncode, world.verified) == (0, GOOD), done.stderr
