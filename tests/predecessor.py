@@ -29,7 +29,9 @@ def source() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="predecessor-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     with tarfile.open(_ARCHIVE) as files:
-        files.extractall(folder, filter="data")
+        # https://docs.python.org/3/library/tarfile.html#supporting-older-python-versions: Debian 12 has 3.11.2
+        files.extraction_filter = getattr(tarfile, "data_filter", lambda member, path: member)
+        files.extractall(folder)
     return folder
 
 
