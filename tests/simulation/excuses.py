@@ -103,11 +103,12 @@ class VersionsJudge(Judge):
         super()._sees_Written(effect)
         job, after, by = effect.job, effect.after, self._release(effect.delivery)
         self._written_by.setdefault(job, set()).add(by)
-        if after.state == "deferred":
+        before = self._before(effect)
+        if after.state == "deferred" and (before.state != "deferred" or before.kept != after.kept):  # with its event
             self._deferred_by[job] = by
         if after.state == "retried":
             self._retried_by.setdefault(job, by)
-            if by == RELEASE and self._before(effect).state != "retried":
+            if by == RELEASE and before.state != "retried":
                 self._unlinked[after.new_job] = effect.at
         if effect.before is None and self._unlinked.get(job) == effect.at:
             del self._unlinked[job]
