@@ -32,7 +32,17 @@ from handlers.domain.outcomes import (
 )
 from handlers.ledger import Claim, Claimable, LeaseLost, Ledger, NoCallNeeded, NotYet
 from handlers.ports import AccessToken, Portability, Publisher, Tokens, VersionedEntry
-from handlers.steps import ANSWERED, AT_LEAST, CLAIMED, PREPARED, PUBLISHED, RECORDED, SENT, Deadlines, send_with_token
+from handlers.steps import (
+    ANSWERED,
+    CLAIMED,
+    PREPARED,
+    PUBLISHED,
+    RECORDED,
+    SENT,
+    WRITE_SECONDS,
+    Deadlines,
+    send_with_token,
+)
 from handlers.telemetry.logging import LogLine, log
 
 
@@ -141,7 +151,7 @@ class _JobRetry:
         except Exception:
             with suppress(StepError):  # where that fails too, the claim lapses and counts as a call in doubt
                 withdrawn = ledger.withdraw(job, owner)
-                await self._step("withdraw", PUBLISHED, withdrawn, at_least=AT_LEAST, decides=False)
+                await self._step("withdraw", PUBLISHED, withdrawn, at_least=WRITE_SECONDS, decides=False)
             raise
         if isinstance(claim, Claim):
             self._line.bind(attempt=claim.entry.retries_used, rootArchiveJobId=claim.entry.root_job_id)
@@ -198,7 +208,7 @@ class _JobRetry:
         if entry.new_job_id:
             self._line.bind(newArchiveJobId=entry.new_job_id)  # logged even if recording fails
         try:
-            return await self._step("record", PUBLISHED, self._recorded(claim, entry), at_least=AT_LEAST)
+            return await self._step("record", PUBLISHED, self._recorded(claim, entry), at_least=WRITE_SECONDS)
         except LeaseLost:
             raise Transient("another delivery has taken the claim over: Google's answer is not recorded") from None
         except Transient:
@@ -223,7 +233,7 @@ class _JobRetry:
         """End the claim. Where that fails it lapses by itself, and counts as a call in doubt."""
         with suppress(LeaseLost, StepError):
             released = self._use_case.ledger.record(claim, entry)
-            await self._step("release", PUBLISHED, released, at_least=AT_LEAST, decides=False)
+            await self._step("release", PUBLISHED, released, at_least=WRITE_SECONDS, decides=False)
 
     async def _announce_first(self, recorded: VersionedEntry) -> Outcome:
         outcome = await self._announcer.announce(recorded)

@@ -19,7 +19,7 @@ PREPARED, CLAIMED, RECOVERED, SENT, ANSWERED, RECORDED, PUBLISHED = 3 / 9, 4 / 9
 
 # Seconds that a write to the ledger gets at least, where a claim lapses without it and counts as a call in doubt: an
 # instance that stood still is late before it begins.
-AT_LEAST = 10.0
+WRITE_SECONDS = 10.0
 
 
 class Deadlines:

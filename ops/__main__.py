@@ -6,7 +6,6 @@ import os
 import re
 import signal
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -187,7 +186,7 @@ def redrive(selection: Selection, *, go: bool, rate: float, project: str | None,
     of Google's. For the last two, the ledger's entry is reopened first.
     """
     if selection.source == "dead":
-        selection = replace(selection, wanted=replace(selection.wanted, only_by_name=frozenset()))
+        selection = selection.of_every_reason()
     settings = _settings(project, database)
     _exit(commands.redrive(settings, selection, go=go, rate=rate), settings)
 
@@ -208,9 +207,8 @@ def discard(selection: Selection, *, go: bool, project: str | None, database: st
     """
     if selection.wanted == Filter():
         raise click.UsageError("Name what is to go: --reason, --user, --job, --older-than or --newer-than.")
-    selection = replace(selection, wanted=replace(selection.wanted, only_by_name=frozenset()))
     settings = _settings(project, database)
-    _exit(commands.discard(settings, selection, go=go), settings)
+    _exit(commands.discard(settings, selection.of_every_reason(), go=go), settings)
 
 
 @main.command(short_help="What happened to a job, and what comes next.")

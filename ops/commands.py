@@ -5,7 +5,7 @@ All of them raise CliError, Transient or Misconfigured.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from handlers.bootstrap import WATCH_SUFFIX
@@ -40,6 +40,10 @@ class Selection:
     show: int
     wait: float
     as_json: bool
+
+    def of_every_reason(self) -> "Selection":
+        """With what matches only by name, too."""
+        return replace(self, wanted=replace(self.wanted, only_by_name=frozenset()))
 
 
 async def redrive(settings: Settings, selection: Selection, *, go: bool, rate: float) -> int:

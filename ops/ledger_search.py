@@ -73,7 +73,7 @@ class LedgerSearch:
         except GoogleAPIError as error:
             raise to_fault(error, "searching the ledger") from None
         documents = [answer.document for answer in answers if answer.HasField("document")]
-        return {one.name: one.fields["credentialId"].string_value if one.fields else "" for one in documents}
+        return {one.name: one.fields["credentialId"].string_value for one in documents}
 
     async def delete(self, names: list[str]) -> None:
         for start in range(0, len(names), _MAX_WRITES):

@@ -128,13 +128,12 @@ class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=
     def claimed(self, job: JobEvent, *, owner: str, lease_seconds: float) -> "LedgerEntry":
         """A claim whose lease is over counts as a call in doubt: whoever held it may have sent one."""
         return replace(
-            self.merged(job),
+            self.waited().merged(job),
             state="claimed",
             claim_count=self.claim_count + 1,
             lease_owner=owner,
             lease_seconds=lease_seconds,
             calls_made=self._calls_found,
-            doubts_waited_for=self._calls_found,
             decided_at=None,
         )
 

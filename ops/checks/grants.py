@@ -60,7 +60,7 @@ class GrantChecks:
         if client is None:
             return [failed(subject, "it is not there, or its latest version is disabled", remedy)]
         answer = await exchange(self._http, client, _NOBODYS)
-        if isinstance(answer, Rejection) and answer.cause == Cause.INVALID_GRANT:
+        if _knows_the_client(answer):
             return [ok(subject, "the token endpoint knows this client")]
         if isinstance(answer, RetryLater):
             return [failed(subject, answer.detail, _AGAIN)]
@@ -86,7 +86,7 @@ class GrantChecks:
         if client is None:
             return [not_checked(subject, "there is no client file")]
         answer = await exchange(self._http, client, token)
-        if isinstance(answer, Rejection) and answer.cause == Cause.INVALID_GRANT:
+        if _knows_the_client(answer):
             return [ok(subject)]
         said = _unless_granted(answer, "Google has accepted its refresh token, which has to be a made-up one")
         return [failed(subject, said, "Its token has to be refused as invalid_grant: look at the client file.")]
@@ -113,7 +113,7 @@ class GrantChecks:
         if client is None:
             return [not_checked(subject, "there is no client file")]
         answer = await exchange(self._http, client, token)
-        if isinstance(answer, UnauthorizedClient) and await self._is_known(client):
+        if isinstance(answer, UnauthorizedClient) and _knows_the_client(await exchange(self._http, client, _NOBODYS)):
             answer = OTHER_CLIENT
         if isinstance(answer, Rejection):
             return [failed(subject, answer.detail, _CONSENT)]
@@ -145,11 +145,6 @@ class GrantChecks:
         told = [f"{kind}: {' '.join(names)}" for kind, names in kinds.items() if names]
         return ok(subject, "; ".join(told) or "of no resource")
 
-    async def _is_known(self, client: OAuthClient) -> bool:
-        """Whether the token endpoint refuses a token that nobody has for the token's sake, and not for the client's."""
-        answer = await exchange(self._http, client, _NOBODYS)
-        return isinstance(answer, Rejection) and answer.cause == Cause.INVALID_GRANT
-
     async def _read_client(self) -> OAuthClient | None:
         secret = self._settings.oauth_client_secret
         found = await self._secrets.read(secret)
@@ -180,6 +175,11 @@ def grant_checks(cloud: Cloud, http: HttpClient, user: str) -> list[tuple[str, C
     if user:
         listed.append((f"grant {user}", lambda: checks.user(user)))
     return listed
+
+
+def _knows_the_client(answer: TokenAnswer) -> bool:
+    """Whether the token endpoint has refused a made-up token for the token's sake, and not for the client's."""
+    return isinstance(answer, Rejection) and answer.cause == Cause.INVALID_GRANT
 
 
 def _unless_granted(answer: TokenAnswer, granted: str) -> str:

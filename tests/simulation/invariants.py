@@ -40,7 +40,7 @@ from tests.simulation.record import (
     Written,
     is_run,
 )
-from tests.simulation.timeline import stop
+from tests.simulation.timeline import why_stopped
 
 _LATER_PAUSES = 30  # times the first
 _FELT_FOR = 600.0  # seconds after a fault of ours at which a frozen instance can still share what was fetched in it
@@ -97,7 +97,7 @@ def broken(effects: Sequence[Effect], terms: Terms, judges: "type[Judge] | None"
             judge.sees(effect)
         judge.sees_the_end()
     except Exception as error:  # it keeps its seed, and the other runs go on
-        judge.violations.append(stop(error))
+        judge.violations.append(why_stopped(error))
     said = {"interval": terms.watch_interval, "keep": terms.keep, "settled_at": terms.settled_at}
     of_the_watch = watch_invariants.broken(effects, **said)
     return judge.violations + of_the_watch
@@ -138,7 +138,7 @@ class Judge:
         self._takeovers: dict[str, int] = defaultdict(int)
         self._doubts_waited_for: dict[str, int] = defaultdict(int)
         self._pause_over: dict[str, float] = defaultdict(lambda: _NEVER)
-        self._last_claimed: dict[str, float] = defaultdict(lambda: _NEVER)  # when a claim of the job ended
+        self._claim_ended: dict[str, float] = defaultdict(lambda: _NEVER)  # when a claim of the job ended
         self._calls: dict[str, list[CallSent]] = defaultdict(list)  # by job
         self._claims_used: dict[tuple[str, int], list[str]] = defaultdict(list)
         self._meanings: dict[str, CallAnswered] = {}
@@ -179,7 +179,7 @@ class Judge:
             if self._at_work(self._owners[before.owner]):
                 self._breaks(at, f"{job}: the claim of {before.owner} lapsed while its owner was at work")
         if before.state == "claimed":
-            self._last_claimed[job] = at
+            self._claim_ended[job] = at
         if before.state == "deferred":
             self._deferred[job][-1][1] = at
         if after.state == "deferred":
@@ -479,7 +479,7 @@ class Judge:
         by_event = effect.reason == "EVENT_EXPIRED" or event.attempt >= self._terms.budget
         # by the event itself, it tells what its look has found: a claim counts as a call, though nobody took it over
         is_claimed = self._entries.get(job, Entry()).state == "claimed"
-        lapsed = by_event and (is_claimed or self._last_claimed[job] >= self._delivered[effect.delivery].at)
+        lapsed = by_event and (is_claimed or self._claim_ended[job] >= self._delivered[effect.delivery].at)
         most = max(self._used(job, self._at_most) - own, event.attempt) + own + lapsed
         if not least <= effect.attempt <= most:
             self._breaks(

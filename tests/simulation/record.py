@@ -130,12 +130,10 @@ class Written(Effect, frozen=True):
 
     def is_kept_for(self, seconds: float) -> bool:
         """From here on, or from when it is due; or until the same time as before."""
-        until, before = self.after.kept_until, self.before
-        is_as_before = before is not None and (until, True) == (
-            before.kept_until,
-            self.after.not_before <= before.not_before,
-        )
-        return is_as_before or until >= max(self.at, self.after.not_before) + seconds - _LATE
+        after, before = self.after, self.before
+        if before and after.kept_until == before.kept_until and after.not_before <= before.not_before:
+            return True
+        return after.kept_until >= max(self.at, after.not_before) + seconds - _LATE
 
 
 class CallSent(Effect, frozen=True):

@@ -29,7 +29,7 @@ class Endless(Exception):
     """The simulation did not come to rest, or could not go on."""
 
 
-def stop(error: Exception) -> str:
+def why_stopped(error: Exception) -> str:
     """Why a run could not go on, and the line that could not."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"the run stopped: {error!r} in {frame.name}, {frame.line}"
@@ -67,7 +67,7 @@ class Timeline:
             except Endless:
                 raise
             except Exception as error:
-                raise Endless(f"{stop(error)} (at {self.now:.3f})") from error
+                raise Endless(f"{why_stopped(error)} (at {self.now:.3f})") from error
 
     def _monotonic(self) -> float:
         return self.now

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from tests.simulation.record import Effect, Entry, EventPublished, FaultOfOurs, Verdict, Written, is_run
 from tests.simulation.states import ENDS
-from tests.simulation.timeline import stop
+from tests.simulation.timeline import why_stopped
 from tests.simulation.watch_record import (
     EndTold,
     FailureTold,
@@ -47,7 +47,7 @@ def broken(effects: Sequence[Effect], *, interval: float, keep: float, settled_a
             judge.sees(effect)
         judge.sees_the_end()
     except Exception as error:
-        judge.violations.append(stop(error))
+        judge.violations.append(why_stopped(error))
     return judge.violations
 
 
