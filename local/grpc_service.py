@@ -34,10 +34,12 @@ class EveryMethod(grpc.GenericRpcHandler):
 
 
 @asynccontextmanager
-async def serving(*handlers: grpc.GenericRpcHandler) -> AsyncIterator[str]:
-    """The address (`host:port`) where these answer meanwhile."""
-    server = grpc.aio.server(handlers=handlers)
-    port = server.add_insecure_port("127.0.0.1:0")
+async def serving(
+    *handlers: grpc.GenericRpcHandler, credentials: grpc.ServerCredentials | None = None
+) -> AsyncIterator[str]:
+    """The address (`host:port`) where these answer meanwhile: in the clear without credentials."""
+    server, anywhere = grpc.aio.server(handlers=handlers), "127.0.0.1:0"
+    port = server.add_secure_port(anywhere, credentials) if credentials else server.add_insecure_port(anywhere)
     await server.start()
     try:
         yield f"127.0.0.1:{port}"

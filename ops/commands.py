@@ -72,7 +72,7 @@ async def _work(
     is_dead = selection.source == "dead"
     read = dead_letter_reader(_now(), settings.event_max_age) if is_dead else read_rejection
     async with connected(settings) as cloud:
-        leases = Leases(await cloud.subscriber(), settings.google_cloud_project, selection.subscription)
+        leases = Leases(cloud.subscriber, settings.google_cloud_project, selection.subscription)
         work = make(leases, cloud)
         try:
             async with leases:

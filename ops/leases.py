@@ -10,7 +10,7 @@ nacks what no callback has begun on, and leaves what callbacks hold to the ack d
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +20,7 @@ from google.api_core.retry_async import AsyncRetry
 from google.pubsub_v1.types.pubsub import PubsubMessage, PullRequest
 
 from handlers.domain.outcomes import StepError
+from handlers.google.clients import Client
 from handlers.google.grpc_errors import is_transient, to_fault
 
 LEASE_SECONDS = 60
@@ -37,12 +38,15 @@ _RETRY: Any = AsyncRetry(predicate=_is_retryable, initial=0.2, maximum=2.0, time
 
 
 class Leases(AbstractAsyncContextManager["Leases"]):
-    """The messages of one subscription that are in hand. `client` is a SubscriberAsyncClient.
+    """The messages of one subscription that are in hand.
 
+    `client` gives a SubscriberAsyncClient before each call: the work may take longer than an access token lives.
     All methods raise Transient or Misconfigured.
     """
 
-    def __init__(self, client: Any, project: str, subscription: str, renewed_every: float = LEASE_SECONDS / 3) -> None:
+    def __init__(
+        self, client: Client, project: str, subscription: str, renewed_every: float = LEASE_SECONDS / 3
+    ) -> None:
         self._renewed_every = renewed_every  # seconds
         self._client = client
         self.subscription = subscription if "/" in subscription else f"projects/{project}/subscriptions/{subscription}"
@@ -90,7 +94,7 @@ class Leases(AbstractAsyncContextManager["Leases"]):
     async def acknowledge(self, message_ids: Collection[str]) -> None:
         """Be done with messages for good."""
         for some in _batches(list(message_ids)):
-            await self._call(self._client.acknowledge, ack_ids=[self._held[message_id] for message_id in some])
+            await self._call("acknowledge", ack_ids=[self._held[message_id] for message_id in some])
             for message_id in some:
                 del self._held[message_id]
             self._done.update(some)
@@ -107,8 +111,9 @@ class Leases(AbstractAsyncContextManager["Leases"]):
     async def _pull(self, seconds: float) -> list[PubsubMessage]:
         """Messages that are not in hand yet."""
         request = PullRequest(subscription=self.subscription, max_messages=MAX_ACK_IDS)
+        client = await self._client()
         try:
-            pulled = (await self._client.pull(request, retry=_RETRY, timeout=seconds)).received_messages
+            pulled = (await client.pull(request, retry=_RETRY, timeout=seconds)).received_messages
         except DeadlineExceeded:
             return []
         except GoogleAPIError as error:
@@ -117,7 +122,7 @@ class Leases(AbstractAsyncContextManager["Leases"]):
         ack_ids = {received.message.message_id: received.ack_id for received in pulled}
         again = ack_ids.keys() & self._done
         if again:  # an acknowledgement can be lost
-            await self._call(self._client.acknowledge, ack_ids=[ack_ids.pop(message_id) for message_id in again])
+            await self._call("acknowledge", ack_ids=[ack_ids.pop(message_id) for message_id in again])
         new = [messages[message_id] for message_id in ack_ids if message_id not in self._held]
         self._held |= ack_ids
         await self._lease(list(ack_ids.values()), LEASE_SECONDS)
@@ -134,11 +139,14 @@ class Leases(AbstractAsyncContextManager["Leases"]):
 
     async def _lease(self, ack_ids: list[str], seconds: int) -> None:
         if ack_ids:
-            await self._call(self._client.modify_ack_deadline, ack_ids=ack_ids, ack_deadline_seconds=seconds)
+            await self._call("modify_ack_deadline", ack_ids=ack_ids, ack_deadline_seconds=seconds)
 
-    async def _call(self, method: Callable[..., Awaitable[None]], **arguments: Any) -> None:
+    async def _call(self, method: str, **arguments: Any) -> None:
+        client = await self._client()
         try:
-            await method(subscription=self.subscription, **arguments, retry=_RETRY, timeout=_CALL_SECONDS)
+            await getattr(client, method)(
+                subscription=self.subscription, **arguments, retry=_RETRY, timeout=_CALL_SECONDS
+            )
         except GoogleAPIError as error:
             raise to_fault(error, f"giving an answer to {self.subscription}") from None
 

@@ -46,7 +46,7 @@ class Account:
     def _refresh(self) -> None:
         request = partial(Request(), timeout=_REQUEST_TIMEOUT)
         try:
-            credentials = self._credentials or _used_while_stale(self._lookup(scopes=[_SCOPE], request=request)[0])
+            credentials = self._credentials or self._lookup(scopes=[_SCOPE], request=request)[0]
             credentials.refresh(request)
             # compute_engine.Credentials asks the metadata server for it, once: not at the first call of a client
             _ = credentials.universe_domain
@@ -60,23 +60,6 @@ def _is_good_for_a_call(credentials: Any) -> bool:
         return credentials.token_state is TokenState.FRESH
     left: timedelta = credentials.expiry - datetime.now(UTC).replace(tzinfo=None)  # google-auth's times say no zone
     return left > _RESERVE
-
-
-def _used_while_stale(credentials: Any) -> Any:
-    """gRPC asks google-auth before each call, which refreshes what is stale (225 seconds before it expires) and waits.
-
-    `Account.credentials` refreshes it meanwhile, once for all.
-    """
-    before_request = credentials.before_request
-
-    def apply(request: Any, method: str, url: str, headers: Any) -> None:
-        if _is_good_for_a_call(credentials):
-            credentials.apply(headers)
-        else:
-            before_request(request, method, url, headers)
-
-    credentials.before_request = apply
-    return credentials
 
 
 def _to_fault(error: GoogleAuthError) -> Transient | Misconfigured:

@@ -55,6 +55,9 @@ class Desk:
             request = types.Subscription(name=self.subscription(name), topic=self.topic(name), ack_deadline_seconds=60)
             await self.subscriber.create_subscription(request=request, timeout=SECONDS)
 
+    async def connected(self) -> SubscriberAsyncClient:
+        return self.subscriber
+
     def topic(self, name: str) -> str:
         return f"projects/{self.project}/topics/{name}"
 

@@ -46,7 +46,10 @@ class FakeSubscriber:
 
 
 def leases(client: Any, **settings: Any) -> Leases:
-    return Leases(client, "a-project", "a-subscription", **settings)
+    async def connected() -> Any:
+        return client
+
+    return Leases(connected, "a-project", "a-subscription", **settings)
 
 
 async def pulled(held: Leases) -> list[str]:

@@ -57,7 +57,7 @@ async def redrive(
     budget: int = 3,
     grace: float = 10,
 ) -> AsyncIterator[Redrive]:
-    async with Leases(desk.subscriber, desk.project, name) as leases:
+    async with Leases(desk.connected, desk.project, name) as leases:
         yield Redrive(leases, topic, store, lambda: datetime.now(UTC), rate, budget, grace=grace)
 
 
@@ -177,7 +177,7 @@ async def test_scan_that_is_cancelled_releases_what_its_last_pull_brings(desk: D
 async def test_discard_acknowledges_what_matches_and_nothing_else(desk: Desk) -> None:
     await desk.publish(DEAD, *(failed(f"job-{number}", "alice") for number in range(5)))
     bobs = await desk.publish(DEAD, failed("bobs", "bob"))
-    async with Leases(desk.subscriber, desk.project, DEAD) as leases:
+    async with Leases(desk.connected, desk.project, DEAD) as leases:
         work = Discard(leases)
         await work.run((await look(desk, leases, 6, of_users("alice"))).messages, lambda _: None)
     assert 5 == len(work.handled)

@@ -8,9 +8,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(code: str, said: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """`said` is its standard input."""
     return subprocess.run(
         [sys.executable, "-c", code],
+        input=said,
         cwd=ROOT,
         env={"PATH": os.environ["PATH"], **environment},
         capture_output=True,

@@ -5,6 +5,7 @@ import logging
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -21,6 +22,7 @@ from handlers.google.grpc_errors import is_rejection, is_transient, to_fault
 from handlers.google.pubsub import TopicPublisher
 from handlers.google.secret_manager import SecretStore, SecretVersion
 from handlers.settings import Settings, from_environment
+from local.authority import Authority
 from local.google_apis import MARK
 from local.grpc_service import serving
 from tests.e2e.wires import Wire
@@ -59,7 +61,7 @@ class Service:
         return PublishResponse.pb()(message_ids=["1"] * len(request.messages))
 
     @asynccontextmanager
-    async def listening(self) -> AsyncIterator[int]:
+    async def listening(self, credentials: grpc.ServerCredentials | None = None) -> AsyncIterator[int]:
         handlers = []
         for name, method, call, asked, answered in (
             (
@@ -73,7 +75,7 @@ class Service:
         ):
             handler = grpc.unary_unary_rpc_method_handler(call, asked.pb().FromString, answered.pb().SerializeToString)
             handlers.append(grpc.method_handlers_generic_handler(name, {method: handler}))
-        async with serving(*handlers) as address:
+        async with serving(*handlers, credentials=credentials) as address:
             yield int(address.rpartition(":")[2])
 
 
@@ -172,6 +174,45 @@ async def test_keepalive_gives_up_a_dead_connection(google: Fixture) -> None:
             await secrets.access_secret_version(request, retry=None, timeout=80)
         assert 50 > asyncio.get_running_loop().time() - begun
         await clients.close()
+
+
+async def test_call_carries_the_token_of_its_time_and_the_quota_project_without_a_thread(tmp_path: Path) -> None:
+    service, authority = Service(), Authority()
+    code = """
+import asyncio, sys, threading
+from datetime import UTC, datetime, timedelta
+from google.oauth2.credentials import Credentials
+from google.pubsub_v1.services.publisher.async_client import PublisherAsyncClient
+from handlers.google.account import Account
+from handlers.google.clients import GoogleClients
+from handlers.google.pubsub import TopicPublisher
+from handlers.settings import from_environment
+class Known(Credentials):
+    refreshed = 0
+    def refresh(self, request):
+        self.refreshed += 1
+        self.token = f"token-{self.refreshed}"
+        self.expiry = datetime.now(UTC).replace(tzinfo=None) + timedelta(hours=1)
+    def apply(self, headers, token=None):
+        print(threading.current_thread().name)
+        super().apply(headers, token)
+async def main(address):
+    known = Known(None, quota_project_id="payer")
+    clients = GoogleClients(Account(lambda **_: (known, "p")), from_environment({"GOOGLE_CLOUD_PROJECT": "p"}))
+    topic = TopicPublisher(lambda: clients.client(PublisherAsyncClient, "", address), "p", "t")
+    for _ in range(2):
+        await topic.publish(b"{}", {})
+        known.expiry -= timedelta(hours=1)
+    await clients.close()
+asyncio.run(main(input()))
+"""
+    async with service.listening(authority.grpc_credentials()) as port:
+        ended = await asyncio.to_thread(run, code, f"localhost:{port}", **authority.environment(tmp_path))
+    assert ["MainThread"] * 2 == ended.stdout.split(), ended.stderr
+    assert [("Bearer token-1", "payer"), ("Bearer token-2", "payer")] == [
+        (metadata["authorization"], metadata["x-goog-user-project"]) for metadata in service.metadata
+    ]
+    assert {"topic=projects/p/topics/t"} == {metadata["x-goog-request-params"] for metadata in service.metadata}
 
 
 async def test_grpc_goes_by_https_proxy_in_capitals() -> None:
