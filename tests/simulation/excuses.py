@@ -5,7 +5,7 @@ for what 1.0 has written or left out, and nothing else: the fields that it drops
 in doubt are told, without `cause` none is published, without `decidedAt` a rejection counts as decided when 1.0 wrote
 it last; without `doubtsWaitedFor` a pause is due once more, so a 503 in it is right), the time of the failure in an
 event that it keeps, the entry of a new job where its first try to record the answer met a fault, an adopted job that
-it does not count as one retry, and an EVENT_EXPIRED that it records.
+it does not count as one retry, or takes for a rejection, and an EVENT_EXPIRED that it records.
 """
 
 import re
@@ -125,6 +125,15 @@ class VersionsJudge(Judge):
     def _counts_as_one(self, job: str) -> bool:
         """To 1.0 an adopted job is one more call beside those in doubt."""
         return self._retried_by.get(job) != RELEASE and super()._counts_as_one(job)
+
+    def _maybe_carried_out(self, job: str) -> int:
+        """A 409 that names a running job, with a reason that 1.0 does not know, is a rejection to it: no retry."""
+        if self._counts_as_one(job):
+            return 1
+        rejecting = {decided.delivery for decided in self._decided[job]}
+        own = [sent for sent in self._calls[job] if self._release(sent.delivery) == RELEASE]
+        rejected = sum(sent.delivery in rejecting and self._meaning(sent.call) == "adopted" for sent in own)
+        return super()._maybe_carried_out(job) - rejected
 
     def _is_new_question(self, event: EventPublished, decided: Decided) -> bool:
         """What 1.0 recorded for the age of another event answers for none."""
