@@ -26,7 +26,7 @@ from tests.bench.contenders import IN_FLIGHT, Contender, alone, cold_start, cont
 BUILD = Path("build")
 # Seconds that the services take, and what of it one event cannot do at the same time as something else.
 SECRET, TOKEN, RETRY = 0.010, 0.100, 0.300
-DEPLOYED = ("this", "sample")  # whose start is measured as deployed, too
+DEPLOYED = ("this", "before", "sample", "pooled")  # whose CPU and start are measured as deployed, too
 
 
 def main() -> None:
@@ -94,12 +94,9 @@ async def bench(pubsub: str, firestore: str, options: argparse.Namespace) -> dic
         for contender in all_of_them:
             await count_calls(stage, session, contender, single)
         await bare.close()
-        await start_as_deployed(all_of_them, rounds, session, pubsub=pubsub, firestore=firestore, **latencies)
-        result = {**summary(all_of_them, busy, events), "bare_calls_ms": bare_ms, "where": where(options)}
-        result["start_deployed_s"] = {each.name: each.start_deployed_s for each in all_of_them if each.start_deployed_s}
-        if options.soak:
-            result["soak"] = await soaked(stage, session, all_of_them[0], options.soak)
-        return result
+        soak = {"soak": await soaked(stage, session, all_of_them[0], options.soak)} if options.soak else {}
+        await as_deployed(all_of_them, rounds, events, session, pubsub=pubsub, firestore=firestore, **latencies)
+        return {**summary(all_of_them, busy, events), "bare_calls_ms": bare_ms, "where": where(options), **soak}
 
 
 async def bench_parts(pubsub: str, firestore: str) -> None:
@@ -115,13 +112,23 @@ async def bench_parts(pubsub: str, firestore: str) -> None:
     report.renew_table("make bench BENCH=--parts", table)
 
 
-async def start_as_deployed(
-    all_of_them: list[Contender], rounds: int, session: aiohttp.ClientSession, **stage: Any
+async def as_deployed(
+    all_of_them: list[Contender], rounds: int, events: int, session: aiohttp.ClientSession, **stage: Any
 ) -> None:
-    """Starts with no emulator variable: TLS to all services, and the account from the metadata server."""
-    async with DeployedStage(proxy_variable="https_proxy", **stage) as deployed:  # the one that all libraries read
-        for contender in [each for each in all_of_them if each.name in DEPLOYED] * rounds:
-            contender.start_deployed_s.append(await cold_start(deployed, session, contender))
+    """With no emulator variable: TLS to all services, and the account from the metadata server."""
+    measured = [each for each in all_of_them if each.name in DEPLOYED]
+    # the variable that all libraries read, and the database that all can reach
+    async with DeployedStage(proxy_variable="https_proxy", database="(default)", **stage) as deployed:
+        for contender in measured:
+            contender.server = contender.start(deployed)
+            contender.deployed = {"cpu_ms": [], "start_s": []}
+            await load(deployed, session, contender, events // 2)
+        for contender in measured * rounds:
+            await load(deployed, session, contender, IN_FLIGHT)
+            cpu_ms, _ = await load(deployed, session, contender, events)
+            contender.deployed["cpu_ms"].append(cpu_ms)
+        for contender in measured * rounds:
+            contender.deployed["start_s"].append(await cold_start(deployed, session, contender))
 
 
 def where(options: argparse.Namespace) -> str:
@@ -160,6 +167,7 @@ def summary(all_of_them: list[Contender], busy: list[float], events: int) -> dic
         "contenders": {each.name: each.says for each in all_of_them},
         "calls_an_event": {each.name: each.calls for each in all_of_them},
         "rounds": rounds,
+        "as_deployed": {each.name: each.deployed for each in all_of_them if each.deployed},
     }
 
 

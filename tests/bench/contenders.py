@@ -55,7 +55,7 @@ class Contender:
     alone_ms: list[float] = field(default_factory=list)  # one event alone, the round's median
     loaded_ms: list[float] = field(default_factory=list)  # one event of 80 in flight, the round's median
     start_s: list[float] = field(default_factory=list)  # from the process's start to the answer to its first event
-    start_deployed_s: list[float] = field(default_factory=list)  # the same as deployed: TLS, its own account
+    deployed: dict[str, list[float]] = field(default_factory=dict)  # CPU and start over TLS, with its own account
     memory_mb: list[float] = field(default_factory=list)  # after a round
     calls: dict[str, float] = field(default_factory=dict)  # an event
     server: FunctionServer | None = None

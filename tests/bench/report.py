@@ -37,7 +37,7 @@ def told(result: dict[str, Any]) -> str:
         f"One event alone takes {over:.1f} ms more than the stand-ins wait, "
         f"and {bare:.1f} ms more than its calls, made bare one after the other."
     )
-    lines.append(start_as_deployed(result))
+    lines.append(as_deployed(result))
     lines.append(f"Python {machine['python']}, {machine['openssl']}, {machine['authorities']} authorities")
     for name, calls in result["calls_an_event"].items():
         lines.append(f"Calls of one event, {name}: {', '.join(f'{kind} {calls[kind]:g}' for kind in sorted(calls))}")
@@ -55,15 +55,20 @@ def over_the_wait(result: dict[str, Any]) -> tuple[float, float]:
     return median(alone) - waits, median(bare)
 
 
-def start_as_deployed(result: dict[str, Any]) -> str:
-    """This function's start over TLS with its own account, beside the others that were started so."""
-    starts = result["start_deployed_s"]
-    said = [f"this {median(starts['this']):.2f} s"]
-    for name, found in starts.items():
+def as_deployed(result: dict[str, Any]) -> str:
+    """This function over TLS with its own account, beside the others that were measured so."""
+    found: dict[str, dict[str, list[float]]] = result["as_deployed"]
+    return f"As deployed: {_beside(found, 'cpu_ms', 'CPU an event', 'ms')}; {_beside(found, 'start_s', 'start', 's')}."
+
+
+def _beside(found: dict[str, dict[str, list[float]]], measure: str, says: str, unit: str) -> str:
+    ours = found["this"][measure]
+    said = [f"{says} this {median(ours):.2f} {unit}"]
+    for name, theirs in found.items():
         if name != "this":
-            share = median(ours / theirs for ours, theirs in zip(starts["this"], found, strict=True))
-            said.append(f"{name} {median(found):.2f} s ({share:.2f})")
-    return f"Start to first answer as deployed: {', '.join(said)}."
+            share = median(our / their for our, their in zip(ours, theirs[measure], strict=True))
+            said.append(f"{name} {median(theirs[measure]):.2f} {unit} ({share:.2f})")
+    return ", ".join(said)
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -80,7 +85,7 @@ def markdown(result: dict[str, Any]) -> str:
     over, bare = over_the_wait(result)
     load = median(result["machine"]["load_average"])
     note = f"One event alone: {over:.0f} ms above what the stand-ins wait, {bare:.1f} ms above its own calls made bare."
-    return "\n".join([*lines, "", f"{note} {start_as_deployed(result)} Load average {load:.0f}.", ""])
+    return "\n".join([*lines, "", f"{note} {as_deployed(result)} Load average {load:.0f}.", ""])
 
 
 def keep(result: dict[str, Any]) -> None:
