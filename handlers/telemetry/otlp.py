@@ -35,6 +35,9 @@ def install(project: str) -> None:
     """
     logging.getLogger("opentelemetry").handlers[:] = [RedactingHandler(logging.WARNING)]
     logging.getLogger("opentelemetry").propagate = False
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.startswith("opentelemetry.") and isinstance(logger, logging.Logger):
+            logger.disabled = False  # where the framework has configured logging since they were made: see logging.py
     try:
         tracing.start(_provider(project))
     except Exception as error:  # the SDK raises whatever it likes about its variables, and its text quotes them

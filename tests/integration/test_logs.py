@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from local.collector import Collector
 from local.every_kind import KINDS
 from local.function_server import ROOT
 from local.google_apis import MARK
@@ -49,6 +50,17 @@ async def test_each_delivery_is_one_line_of_its_severity_and_a_fault_is_one_that
     assert {REPORTED: 1, None: len(told) - 1} == Counter(line.get("@type") for line in told)
     assert "retry" == fault["failedStep"] == fault["context"]["reportLocation"]["functionName"]
     assert {"filePath", "lineNumber", "functionName"} == set(fault["context"]["reportLocation"])
+
+
+async def test_spans_that_are_refused_are_told_as_deployed() -> None:
+    """Under LOG_EXECUTION_ID the framework disables the loggers that are there when it configures logging."""
+    async with Collector(status=403) as collector:
+        exporting = {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
+        settings = {"LOG_EXECUTION_ID": "true", "OTEL_BSP_SCHEDULE_DELAY": "50", **exporting}
+        async with Stage(settings=settings) as stage:
+            server = await stage.start_function()
+            await stage.publish(KINDS["plain"].prepare(stage, "plain"))
+            await stage.until(lambda: "traces: Failed to export spans batch code: 403" in server.printed(), seconds=10)
 
 
 async def test_a_bug_is_one_line_with_its_stack_trace_beside_a_short_message(tmp_path: Path) -> None:
