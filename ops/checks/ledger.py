@@ -14,7 +14,7 @@ from handlers.google.grpc_errors import to_fault
 from handlers.ports import Store, VersionedEntry
 from ops.checks import BOOTSTRAP, Check, Line, failed, not_checked, ok
 from ops.cloud import Cloud
-from ops.ledger_search import LedgerSearch
+from ops.ledger_search import LedgerSearch, watch_collection
 from ops.story import span
 
 _PATIENCE = timedelta(hours=1)  # a run of the schedule may be missed, two may not
@@ -96,11 +96,13 @@ async def _expiry(cloud: Cloud) -> list[Line]:
     subject, settings = "ledger's expiry", cloud.settings
     client = await cloud.clients.client(FirestoreAdminAsyncClient, settings.firestore_emulator_host)
     database = f"projects/{settings.google_cloud_project}/databases/{settings.firestore_database}"
-    name = f"{database}/collectionGroups/{settings.retry_ledger_collection}/fields/expireAt"
-    try:
-        field = await client.get_field(name=name, **_CALL)
-    except GoogleAPIError as error:
-        raise to_fault(error, "reading the ledger's expiry") from None
-    if field.ttl_config.state == Field.TtlConfig.State.ACTIVE:
-        return [ok(subject, "entries are deleted when their time has passed")]
-    return [failed(subject, "no TTL policy is active: entries are kept for ever", BOOTSTRAP)]
+    lines = []
+    for collection in (settings.retry_ledger_collection, watch_collection(settings)):
+        try:
+            field = await client.get_field(name=f"{database}/collectionGroups/{collection}/fields/expireAt", **_CALL)
+        except GoogleAPIError as error:
+            raise to_fault(error, "reading the ledger's expiry") from None
+        if field.ttl_config.state != Field.TtlConfig.State.ACTIVE:
+            said = f"no TTL policy is active for {collection}: entries are kept for ever"
+            lines.append(failed(subject, said, BOOTSTRAP))
+    return lines or [ok(subject, "entries are deleted when their time has passed")]

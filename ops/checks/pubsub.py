@@ -53,6 +53,19 @@ class PubSubChecks:
         lines = [await self._schema(topic, found, sample)]
         return lines + await self._heard(topic, "what is published there is lost")
 
+    async def followed(self, topic: str, started: str) -> list[Line]:
+        """Follow-ups, which Pub/Sub pushes to the watch from a topic that others read too. Where it is deployed, what
+        the started topic is pushed to tells its address.
+        """
+        if await self._topic(topic) is None or await self._topic(started) is None:
+            return []
+        watch = {subscription.push_config.push_endpoint for subscription in await self._pushes(started)}
+        pushes = [one for one in await self._pushes(topic) if one.push_config.push_endpoint in watch]
+        if watch and not pushes:
+            said = "no subscription pushes it: nobody is told how a retried job ends"
+            return [failed(f"push from {topic} to the watch", said, DEPLOY)]
+        return [line for subscription in pushes for line in await self._push(subscription)]
+
     async def _push(self, subscription: Any) -> list[Line]:
         """https://cloud.google.com/pubsub/docs/authenticate-push-subscriptions"""
         subject = f"subscription {_short(subscription.name)}"
@@ -138,10 +151,10 @@ class PubSubChecks:
 
     async def _pushes(self, topic: str) -> list[Any]:
         """The project's own subscriptions that push."""
-        names, subscriber = await self._subscriptions(topic), await self._cloud.subscriber()
+        names, subscriber = await self._subscriptions(topic), self._cloud.subscriber
         own = [name for name in names if name.startswith(f"projects/{self._project}/")]
         try:
-            found = [await subscriber.get_subscription(subscription=name, **_CALL) for name in own]
+            found = [await (await subscriber()).get_subscription(subscription=name, **_CALL) for name in own]
         except GoogleAPIError as error:
             raise to_fault(error, f"reading the subscriptions of {topic}") from None
         return [one for one in found if one.push_config.push_endpoint]
@@ -159,6 +172,7 @@ def pubsub_checks(cloud: Cloud, get: Get | None) -> list[tuple[str, Check]]:
         (f"topic {retried}", lambda: checks.published(retried, encode(_RETRIED))),
         (f"topic {rejected}", lambda: checks.published(rejected, encode(_REJECTED))),
         (f"topic {started}", lambda: checks.pushed(started, optional=True)),
+        (f"push from {retried} to the watch", lambda: checks.followed(retried, started)),
         (f"topic {ended}", lambda: checks.published(ended, encode(_ENDED), optional=True)),
     ]
 

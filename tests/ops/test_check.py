@@ -112,7 +112,10 @@ class Admin:
 
     async def push_again(self, endpoint: str, account: str = "", **settings: Any) -> None:
         await self.delete_subscription(PUSH)
-        names = {"name": f"{self._project}/subscriptions/{PUSH}", "topic": f"{self._project}/topics/{FAILED}"}
+        await self.push(PUSH, FAILED, endpoint, account, **settings)
+
+    async def push(self, name: str, topic: str, endpoint: str, account: str = "", **settings: Any) -> None:
+        names = {"name": f"{self._project}/subscriptions/{name}", "topic": f"{self._project}/topics/{topic}"}
         oidc = types.PushConfig.OidcToken(service_account_email=account) if account else None
         push = types.PushConfig(push_endpoint=endpoint, oidc_token=oidc)
         request = types.Subscription(**names, push_config=push, **settings)
@@ -208,6 +211,14 @@ async def test_watch_that_nobody_is_told_of_is_named(google_cloud: Any) -> None:
         await admin.make_topic(started)
         await admin.make_topic(ended)
         assert {f"push from {started}", f"subscriptions of {ended}"} == set(failures(await lines_of(stage)))
+        dead = types.DeadLetterPolicy(dead_letter_topic=f"projects/{stage.project}/topics/{DEAD}")
+        await admin.push("watch", started, "http://127.0.0.1:9/", dead_letter_policy=dead)
+        await admin.push("others", RETRIED, "http://127.0.0.1:8/")
+        assert {f"push from {RETRIED} to the watch", f"subscriptions of {ended}"} == set(
+            failures(await lines_of(stage))
+        )
+        await admin.push("follow-ups", RETRIED, "http://127.0.0.1:9/")
+        assert {"subscription follow-ups", f"subscriptions of {ended}"} == set(failures(await lines_of(stage)))
 
 
 async def test_schemas_of_the_functions_own_fields_fit(google_cloud: Any) -> None:
@@ -247,17 +258,19 @@ async def test_overdue_entry_tells_that_the_schedule_does_not_run(google_cloud: 
 
 
 @pytest.mark.parametrize(
-    ("ttl", "state", "said"),
+    ("without", "state", "said"),
     [
-        (Field.TtlConfig(state=Field.TtlConfig.State.ACTIVE), State.OK, "entries are deleted"),
-        (None, State.FAILED, "no TTL policy is active: entries are kept for ever → Apply infra/bootstrap again"),
+        ("nothing", State.OK, "entries are deleted"),
+        ("archiveJobRetries", State.FAILED, "entries are kept for ever → Apply infra/bootstrap again"),
+        ("archiveJobRetriesWatch", State.FAILED, "for archiveJobRetriesWatch: entries are kept for ever"),
     ],
 )
-async def test_expiry_that_is_missing_is_named(google_cloud: Any, ttl: Any, state: State, said: str) -> None:
-    admin = service(
-        "google.firestore.admin.v1.FirestoreAdmin",
-        {"GetField": (GetFieldRequest, lambda _: Field.pb(Field(ttl_config=ttl)))},
-    )
+async def test_expiry_that_is_missing_is_named(google_cloud: Any, without: str, state: State, said: str) -> None:
+    def get_field(request: GetFieldRequest) -> Any:
+        is_kept = f"/collectionGroups/{without}/" in request.name
+        return Field.pb(Field(ttl_config=None if is_kept else Field.TtlConfig(state=Field.TtlConfig.State.ACTIVE)))
+
+    admin = service("google.firestore.admin.v1.FirestoreAdmin", {"GetField": (GetFieldRequest, get_field)})
     async with stage_and_api(google_cloud) as (stage, _), serving(admin) as address:
         lines = {line.subject: line for line in await lines_of(stage, {"FIRESTORE_EMULATOR_HOST": address})}
     expiry = lines["ledger's expiry"]
