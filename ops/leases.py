@@ -40,7 +40,7 @@ _RETRY: Any = AsyncRetry(predicate=_is_retryable, initial=0.2, maximum=2.0, time
 class Leases(AbstractAsyncContextManager["Leases"]):
     """The messages of one subscription that are in hand.
 
-    `client` gives a SubscriberAsyncClient before each call: the work may take longer than an access token lives.
+    `client` is asked for a SubscriberAsyncClient before each call: the work may take longer than an access token lives.
     All methods raise Transient or Misconfigured.
     """
 

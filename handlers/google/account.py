@@ -1,7 +1,6 @@
 """The program's own credentials (https://google.aip.dev/auth/4110), looked up and refreshed in a thread.
 
-google-auth does both with blocking requests: on Cloud Run, to the metadata server. Google's clients would make them in
-the event loop, while each delivery waits.
+google-auth does both with blocking requests: on Cloud Run, to the metadata server.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """Google's generated clients: for each service one, built at its first call, in the worker.
 
 They are built as Google builds them (endpoint, mTLS, universe domain, client headers), with channel options that find
-dead connections, with the access token as metadata of each call, and without the interceptor that logs payloads; for an
-emulator in the clear.
+dead connections, with the access token as metadata of each call, and without the interceptor that logs payloads. For an
+emulator: in the clear, without a token.
 """
 
 import asyncio
@@ -52,12 +52,13 @@ class GoogleClients:
         return await self.client(SecretManagerServiceAsyncClient, self._settings.secret_manager_emulator_host, endpoint)
 
     async def client(self, kind: Any, emulator: str, endpoint: str = "") -> Any:
-        """One client of this kind for each endpoint."""
+        """One client of this kind for each endpoint. Ask before each call: nothing else refreshes the access token."""
         credentials = None if emulator else await self._account.credentials()
         built = self._built.get((kind, endpoint))
         if built is None:
             built = self._built[kind, endpoint] = _build(kind, emulator, credentials, endpoint)
-            # Google's interceptor, which logs payloads at DEBUG, refresh tokens among them: a tenth of an event's CPU
+            # Google's interceptor logs metadata and payloads at DEBUG: the account's token, and users' refresh tokens.
+            # It takes a tenth of an event's CPU
             built.transport.grpc_channel._unary_unary_interceptors.clear()
             built.transport.grpc_channel.get_state(try_to_connect=True)
         return built
@@ -82,10 +83,11 @@ def _build(kind: Any, emulator: str, credentials: Any, endpoint: str) -> Any:
 
 
 class _AuthorizedChannel:
-    """A channel whose calls carry the access token as metadata: what `credentials` hold when the call begins.
+    """A channel whose calls carry the access token as metadata, the one that `credentials` hold when the call begins.
 
-    Call credentials, gRPC's own way, start a thread for each call, which doubles the call's CPU
-    (https://github.com/grpc/grpc/blob/master/src/python/grpcio/grpc/_cython/_cygrpc/credentials.pyx.pxi).
+    With call credentials, gRPC's own way, each call starts a thread, which more than doubles its CPU
+    (https://github.com/grpc/grpc/blob/master/src/python/grpcio/grpc/_cython/_cygrpc/credentials.pyx.pxi). Calls that
+    send a stream go without a token: nobody here makes any.
     """
 
     def __init__(self, channel: grpc.aio.Channel, credentials: Any) -> None:
@@ -96,10 +98,10 @@ class _AuthorizedChannel:
         return getattr(self._channel, name)
 
     def unary_unary(self, *arguments: Any, **named: Any) -> Any:
-        return _UnaryUnary(self._channel.unary_unary(*arguments, **named), self._credentials)
+        return _Authorized(self._channel.unary_unary(*arguments, **named), self._credentials)
 
     def unary_stream(self, *arguments: Any, **named: Any) -> Any:
-        return _UnaryStream(self._channel.unary_stream(*arguments, **named), self._credentials)
+        return _AuthorizedStream(self._channel.unary_stream(*arguments, **named), self._credentials)
 
 
 class _Authorized:
@@ -113,11 +115,8 @@ class _Authorized:
         return self._call(request, metadata=[*metadata, *headers.items()], **others)
 
 
-# google-api-core tells by the type whether a call answers with a stream
-class _UnaryUnary(_Authorized, grpc.aio.UnaryUnaryMultiCallable[Any, Any]): ...
-
-
-class _UnaryStream(_Authorized, grpc.aio.UnaryStreamMultiCallable[Any, Any]): ...
+# google-api-core tells by the type that a call is answered with a stream
+class _AuthorizedStream(_Authorized, grpc.aio.UnaryStreamMultiCallable[Any, Any]): ...
 
 
 Client = Callable[[], Awaitable[Any]]  # one of the methods above

@@ -179,7 +179,7 @@ async def test_keepalive_gives_up_a_dead_connection(google: Fixture) -> None:
 async def test_call_carries_the_token_of_its_time_and_the_quota_project_without_a_thread(tmp_path: Path) -> None:
     service, authority = Service(), Authority()
     code = """
-import asyncio, sys, threading
+import asyncio, logging, threading
 from datetime import UTC, datetime, timedelta
 from google.oauth2.credentials import Credentials
 from google.pubsub_v1.services.publisher.async_client import PublisherAsyncClient
@@ -196,6 +196,8 @@ class Known(Credentials):
     def apply(self, headers, token=None):
         print(threading.current_thread().name)
         super().apply(headers, token)
+logging.basicConfig(level=logging.DEBUG)
+logging.getLogger("google").setLevel(logging.DEBUG)
 async def main(address):
     known = Known(None, quota_project_id="payer")
     clients = GoogleClients(Account(lambda **_: (known, "p")), from_environment({"GOOGLE_CLOUD_PROJECT": "p"}))
@@ -206,9 +208,12 @@ async def main(address):
     await clients.close()
 asyncio.run(main(input()))
 """
+    logged = {"GOOGLE_SDK_PYTHON_LOGGING_SCOPE": "google"}
     async with service.listening(authority.grpc_credentials()) as port:
-        ended = await asyncio.to_thread(run, code, f"localhost:{port}", **authority.environment(tmp_path))
+        ended = await asyncio.to_thread(run, code, f"localhost:{port}", **logged, **authority.environment(tmp_path))
     assert ["MainThread"] * 2 == ended.stdout.split(), ended.stderr
+    assert "Created client" in ended.stderr
+    assert "Sending request" not in ended.stderr  # with its metadata, and so the token
     assert [("Bearer token-1", "payer"), ("Bearer token-2", "payer")] == [
         (metadata["authorization"], metadata["x-goog-user-project"]) for metadata in service.metadata
     ]
