@@ -287,7 +287,7 @@ resource "google_monitoring_alert_policy" "this" {
 
   display_name          = "archive-job-retry: ${each.key}"
   combiner              = "OR"
-  notification_channels = var.notification_channels
+  notification_channels = concat(var.notification_channels, each.value.severity == "CRITICAL" ? var.pager_channels : [])
   severity              = each.value.severity
 
   conditions {

@@ -196,6 +196,17 @@ variable "oauth_client_secret" {
   }
 }
 
+variable "pager_channels" {
+  description = "Who is woken: told of CRITICAL alerts, beside notification_channels, and of no other."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for channel in var.pager_channels : can(regex("^projects/[^/]+/notificationChannels/[^/]+$", channel))])
+    error_message = "pager_channels must look like projects/P/notificationChannels/N: gcloud beta monitoring channels list shows them."
+  }
+}
+
 variable "project_id" {
   description = "The project that everything is made in."
   type        = string

@@ -72,6 +72,7 @@ run "values_out_of_bounds" {
     max_delivery_attempts       = 5
     min_instances               = 11 # more than the ten at most
     notification_channels       = ["ops@example.com"]
+    pager_channels              = ["+1 555 0100"]
     refresh_token_secret_prefix = "data"         # would open other secrets
     retry_budget                = 4              # Google allows three
     source_object               = "function.zip" # no hash: a changed source would not be deployed
@@ -87,6 +88,7 @@ run "values_out_of_bounds" {
     var.max_delivery_attempts,
     var.min_instances,
     var.notification_channels,
+    var.pager_channels,
     var.refresh_token_secret_prefix,
     var.retry_budget,
     var.source_object,
