@@ -15,7 +15,8 @@ LIVES_ON = (
     "python -m ops discard throws rejections and dead letters of a user away at once;",
     "an event that is under way leaves a new entry: run this once more on the next day;",
     "logs and traces, for about 30 days; an access token that the function holds, for up to an hour;",
-    "backups of the ledger's database, if there are any, for as long as they are kept.",
+    "the names of secrets in audit logs of who made and deleted them, for 400 days;",
+    "earlier states of the ledger's database, for 7 days, and backups, if there are any, for as long as they are kept.",
     "At Google, the grant lives on until the user or the product revokes it, and an export that runs goes on.",
 )
 
