@@ -6,7 +6,8 @@ plan      upload the archive that `make package` made, write what Terraform woul
           archive to build/planned
 apply     commit revisions of schemas, carry that plan out and verify; on failure put the last verified archive back,
           verify that, and exit with 1
-rollback  put the last verified archive back, or the one that is named
+rollback  put the last verified archive back, or the one that is named; where none is named and the last verified one is
+          deployed, say which were verified before
 
 Only what was built is deployed: the object in the bucket is read back, has to have the content that its name says, and
 Terraform is given its generation. Which archive was verified last is written beside the archives, in `verified`. Only
@@ -59,6 +60,8 @@ _LOOKS_SECONDS = 180  # what is deployed is asked again for as long as that
 _TESTS_SECONDS = 5400
 _DEPLOYMENT_SECONDS = 22800
 _PROBE_SECONDS = 600
+_VERSIONS = 50  # of `verified`, at most: each is read by a request of its own
+_NAMED = 5  # archives to choose from
 _LOCK = "-lock-timeout=600s"
 _NOTHING_THERE = "matched no objects"  # gcloud storage's words
 _CANARY = "deployment-smoke-test"  # no subscription shows messages of this user, but the smoke test's
@@ -191,7 +194,7 @@ class Target:
         plan = self._planned(_BACK)
         if not (plan["applyable"] or name):
             self._runs(archive)
-            raise Failed(f"{archive} is what is deployed. Name another: gcloud storage ls -l gs://{self.source_bucket}")
+            raise Failed(f"{archive} is what is deployed. {self._others(archive)}")
         if others := [line for change in plan["resource_changes"] for line in _beside_the_source(change)]:
             raise Failed(
                 "Only the source is put back, and from here this would change, too:\n  " + "\n  ".join(others) + "\n"
@@ -319,6 +322,26 @@ class Target:
         if not found and _NOTHING_THERE not in text:
             raise Failed(f"It cannot be told which archive was verified last: {text}")
         return self._looked_at(*text.split("#")) if found else None
+
+    def _others(self, archive: Archive) -> str:
+        """Which archives to put back in the place of the one that was verified last, for the person who chooses."""
+        line = ["gcloud", "storage", "ls", self._verified, "--all-versions", "--json", f"--project={self.project}"]
+        found: dict[str, str] = {}
+        try:
+            versions = [version["metadata"] for version in told(line)]
+            versions = sorted(versions, key=lambda version: int(version["generation"]), reverse=True)[:_VERSIONS]
+            addresses = [f"{self._verified}#{version['generation']}" for version in versions]
+            content = said(["gcloud", "storage", "cat", *addresses, f"--project={self.project}"])
+            for version, verified in zip(versions, content.splitlines(), strict=True):
+                found.setdefault(verified.partition("#")[0], f"{version['timeCreated'][:19]}Z")
+        except (Failed, ValueError):
+            found = {}
+        names = [name for name in found if name != archive.name][:_NAMED]
+        if not names:
+            return f"Name another: gcloud storage ls -l gs://{self.source_bucket}"
+        lines = ["Verified before, the newest first:", *(f"  {name} at {found[name]}" for name in names)]
+        command = f"make rollback PROJECT_ID={self.project} REGION={self.region} OBJECT={names[0]}"
+        return "\n".join([*lines, f"To put the first of them back: {command}"])
 
     @property
     def _verified(self) -> str:

@@ -3,20 +3,22 @@
 
 They keep a world in the folder $DOUBLES: `calls` (a JSON list a line), `deployed` (the archive in Terraform's state),
 `running` (the one that runs, where it is another), `serial` (a line for each change of the state), `initialised` (the
-bucket of that state), `bucket/`, `revisions/` (of each schema, the definitions that Pub/Sub knows), and what is wrong
-with it: `broken` (archives that do not pass the smoke test, a line each), `unbuilt` (archives that no image can be made
-of: their update fails, and Terraform's state has it), `unready` (archives whose revision does not get ready), `pending`
-(there is an alert that fails in each apply of the whole), `fails` (commands that fail, by how they begin, a line each;
-`terraform apply!` fails after it has changed what is deployed, `terraform show?` fails once), `meanwhile` (after which
-command another deployment puts which archive in place: `archive: smoke`; `: smoke` lets one pass), `changes` (the
-resources that a plan changes beside the source, as JSON), `builds` (what `gcloud builds list` prints, a line for each
-time), and `refused` (whether a topic refuses a message: yes or no, a line for each time). Where there is a file
-`facts`, it lists what has been done in the cloud, and a command fails that comes before what it needs.
+bucket of that state), `bucket/` (an object that was replaced is `NAME#GENERATION`), `revisions/` (of each schema, the
+definitions that Pub/Sub knows), and what is wrong with it: `broken` (archives that do not pass the smoke test, a line
+each), `unbuilt` (archives that no image can be made of: their update fails, and Terraform's state has it), `unready`
+(archives whose revision does not get ready), `pending` (there is an alert that fails in each apply of the whole),
+`fails` (commands that fail, by how they begin, a line each; `terraform apply!` fails after it has changed what is
+deployed, `terraform show?` fails once), `meanwhile` (after which command another deployment puts which archive in
+place: `archive: smoke`; `: smoke` lets one pass), `changes` (the resources that a plan changes beside the source, as
+JSON), `builds` (what `gcloud builds list` prints, a line for each time), and `refused` (whether a topic refuses a
+message: yes or no, a line for each time). Where there is a file `facts`, it lists what has been done in the cloud, and
+a command fails that comes before what it needs.
 """
 
 import json
 import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 WORLD = Path(os.environ["DOUBLES"])
@@ -164,8 +166,10 @@ def gcloud(arguments: list[str]) -> int:
     match words[:3]:
         case ["storage", "cp", source]:
             _copy(source, WORLD / "bucket" / words[3].rpartition("/")[2], "--no-clobber" in arguments)
-        case ["storage", "cat", address]:
-            return _print_object(address.rpartition("/")[2])
+        case ["storage", "cat", _]:
+            return max([_print_object(address.rpartition("/")[2]) for address in words[2:]])
+        case ["storage", "ls", address]:
+            return _list(address, arguments)
         case ["storage", "objects", "describe"]:
             found = WORLD / "bucket" / words[3].rpartition("/")[2]
             print(GENERATION if found.exists() else "", end="")
@@ -215,14 +219,40 @@ def _service() -> dict[str, object]:
 
 
 def _copy(source: str, target: Path, no_clobber: bool) -> None:
-    if not (no_clobber and target.exists()):
+    if target.exists() and not no_clobber:
+        target.rename(f"{target}#{1_600_000_000_000_000 + len(_replaced(target.name)) * 3_600_000_000}")
+    if not target.exists():
         target.write_bytes(sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes())
+
+
+def _replaced(name: str) -> list[str]:
+    """The generations of an object that are kept beside the live one, the oldest first."""
+    return sorted(path.name.partition("#")[2] for path in (WORLD / "bucket").glob(f"{name}#*"))
+
+
+def _list(address: str, arguments: list[str]) -> int:
+    name = address.rpartition("/")[2]
+    found = _replaced(name) if "--all-versions" in arguments else []
+    found += [GENERATION] if (WORLD / "bucket" / name).exists() else []
+    if not found:
+        print("ERROR: (gcloud.storage.ls) One or more URLs matched no objects.", file=sys.stderr)
+        return 1
+    metadata = [{"generation": each, "name": name, "timeCreated": _made(each)} for each in found]
+    urls = [f"{address}#{each}" for each in found]
+    objects = [{"url": url, "type": "cloud_object", "metadata": each} for url, each in zip(urls, metadata, strict=True)]
+    print(json.dumps(objects, indent=2) if "--json" in arguments else "\n".join(urls))
+    return 0
+
+
+def _made(generation: str) -> str:
+    """When: a generation is microseconds since 1970."""
+    return datetime.fromtimestamp(int(generation) / 1e6, UTC).isoformat(timespec="microseconds")
 
 
 def _print_object(name: str) -> int:
     name, _, generation = name.partition("#")
-    found = WORLD / "bucket" / name
-    if not found.exists() or generation not in ("", GENERATION):
+    found = WORLD / "bucket" / (name if generation in ("", GENERATION) else f"{name}#{generation}")
+    if not found.exists():
         print("ERROR: (gcloud.storage.cat) The following URLs matched no objects or files", file=sys.stderr)
         return 1
     sys.stdout.buffer.write(found.read_bytes())

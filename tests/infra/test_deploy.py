@@ -191,6 +191,37 @@ def test_a_rollback_by_hand_of_what_is_deployed_asks_for_another(world: World) -
     assert "is what is deployed. Name another" in done.stderr
 
 
+def test_a_rollback_by_hand_of_what_is_deployed_names_what_was_verified_before(world: World) -> None:
+    world.put(OLD).put(GOOD).put(BAD)
+    for archive in (OLD, GOOD, OLD, BAD):
+        assert world.deploy("rollback", archive).returncode == 0
+    done = world.deploy("rollback")
+    assert (done.returncode, world.deployed) == (1, BAD)
+    refused, first, second, command = done.stderr.splitlines()
+    assert refused == f"FAILED: {BAD}#{GENERATION} is what is deployed. Verified before, the newest first:"
+    assert (first, second) == (f"  {OLD} at 2020-09-13T14:26:40Z", f"  {GOOD} at 2020-09-13T13:26:40Z")
+    line = f"make rollback PROJECT_ID=my-portability-project REGION=europe-west1 OBJECT={OLD}"
+    assert command == f"To put the first of them back: {line}"
+
+
+def test_a_rollback_by_hand_of_what_is_deployed_names_five_archives_at_most(world: World) -> None:
+    world.deployed_before(OLD)
+    for number in range(7):
+        world.wrong(f"bucket/verified#160000000000000{number}", f"archive-job-retry-{number}.zip#{GENERATION}\n")
+    named = re.findall(r"^  archive-job-retry-(\d)", world.deploy("rollback").stderr, re.MULTILINE)
+    assert named == ["6", "5", "4", "3", "2"]
+
+
+@pytest.mark.parametrize("look", ["ls", "cat gs://my-portability-project-archive-job-retry-source/verified#"])
+def test_a_rollback_by_hand_where_it_cannot_be_told_what_was_verified_before_asks_for_another(
+    look: str, world: World
+) -> None:
+    world.deployed_before(OLD).wrong("bucket/verified#1600000000000000", f"{GOOD}#{GENERATION}\n")
+    done = world.wrong("fails", f"gcloud storage {look}").deploy("rollback")
+    assert done.returncode == 1
+    assert "is what is deployed. Name another: gcloud storage ls -l gs://my-portability-project" in done.stderr
+
+
 def _change(address: str, *actions: str, before: object = None, after: object = None) -> dict[str, object]:
     """A resource's part of a plan."""
     change = {"actions": actions, "before": before, "after": after, "after_unknown": {}}
