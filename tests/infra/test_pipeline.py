@@ -129,6 +129,14 @@ def test_every_image_is_pinned_to_an_exact_version(build: Build) -> None:
         assert re.search(r":\d+\.\d+\.\d+(-[a-z-]+)?(@sha256:[0-9a-f]{64})?$", step["name"]), step["name"]
 
 
+def test_the_builds_use_one_version_of_the_cloud_cli(deploys: Build, tests: Build, checks: Build) -> None:
+    builds = [
+        [step["name"] for step in build["steps"] if "cloud-cli" in step["name"]] for build in (deploys, tests, checks)
+    ]
+    assert all(builds)
+    assert len({image for images in builds for image in images}) == 1
+
+
 def test_uv_is_installed_as_it_is_pinned_with_its_hashes(build: Build) -> None:
     script = (INFRA / "delivery" / "python.sh").read_text()
     assert any(step["args"] == ["infra/delivery/python.sh"] for step in build["steps"])
