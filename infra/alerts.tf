@@ -222,7 +222,7 @@ locals {
             gcloud pubsub subscriptions describe archive-job-failed-push --project=${var.project_id}
             .venv/bin/python -m ops check
 
-        If it came with a deployment: `make rollback PROJECT_ID=${var.project_id} REGION=${var.region}` (without `OBJECT=`, it only names earlier archives where the last verified one is deployed).
+        If it came with a deployment: `make rollback PROJECT_ID=${var.project_id} REGION=${var.region}` (it may ask for `OBJECT=`, and names the archives).
       EOT
     }
     unknown-calls = {
