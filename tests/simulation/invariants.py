@@ -501,7 +501,8 @@ class Judge:
         entry = self._entries.get(job, Entry())
         if effect.bug:
             self._breaks(at, f"{delivery}: raised {effect.bug}")
-        elif effect.status == 500 and not self._was_ours(begun, job):
+        # the answer to an earlier delivery's request is read, and shared, when their instance goes on
+        elif effect.status == 500 and not self._was_ours(_NEVER if self._stood_still(delivery) else begun, job):
             self._breaks(at, f"{delivery}: was answered with 500, though no fault was ours: {effect.outcome}")
         if effect.status == 503 and begun > max(self._terms.settled_at, self._pause_over[job]):
             self._put_off.append((effect, self._lease_over[job] if entry.state == "claimed" else _NEVER))

@@ -9,7 +9,7 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 
-from tests.simulation.record import Effect, Entry, EventPublished, FaultOfOurs, Verdict, Written, is_run
+from tests.simulation.record import Effect, Entry, EventPublished, FaultOfOurs, Froze, Verdict, Written, is_run
 from tests.simulation.states import ENDS
 from tests.simulation.timeline import why_stopped
 from tests.simulation.watch_record import (
@@ -93,6 +93,7 @@ class _Judge:
         self._kept_at: dict[str, float] = defaultdict(lambda: _NEVER)  # when a job was last deferred
         self._known_again: dict[str, float] = {}  # jobs of which that is so no more, and since when
         self._wrong: dict[str, list[float]] = {}  # faults of ours → since when, and until when
+        self._thawed_at: dict[str, float] = defaultdict(lambda: _NEVER)  # by instance
 
     def sees(self, effect: Effect) -> None:
         getattr(self, f"_sees_{type(effect).__name__}", _ignore)(effect)
@@ -266,11 +267,13 @@ class _Judge:
     # --- answers: what is acknowledged is durable, and faults are ours where they are ---
 
     def _sees_WatchAnswered(self, effect: WatchAnswered) -> None:
-        at, begun = effect.at, self._delivered[effect.delivery].at
-        job = self._event(effect.delivery).job
+        at, delivered = effect.at, self._delivered[effect.delivery]
+        begun, job = delivered.at, self._event(effect.delivery).job
+        stood_still = self._thawed_at[delivered.instance] >= begun
         if effect.bug:
             self._breaks(at, f"{effect.delivery}: raised {effect.bug}")
-        elif effect.status == 500 and not self._was_ours(job, begun):
+        # the answer to an earlier delivery's request is read, and shared, when their instance goes on
+        elif effect.status == 500 and not self._was_ours(job, _NEVER if stood_still else begun):
             self._breaks(at, f"{effect.delivery}: was answered with 500, though no fault was ours: {effect.outcome}")
         elif effect.status == 503 and begun > self._settled_at:
             self._breaks(at, f"{effect.delivery}: was put off, though nothing was wrong: {effect.outcome}")
@@ -281,6 +284,9 @@ class _Judge:
             for what, (_, until) in self._wrong.items()
             if not what.startswith("job-") or what == f"{job} of the watch"
         )
+
+    def _sees_Froze(self, effect: Froze) -> None:
+        self._thawed_at[effect.name] = max(effect.at + effect.seconds, self._thawed_at[effect.name])
 
     def _sees_FaultOfOurs(self, effect: FaultOfOurs) -> None:
         self._wrong[effect.what] = [effect.at, float("inf") if effect.wrong else effect.at]
