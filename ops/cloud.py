@@ -76,10 +76,10 @@ async def connected(settings: Settings) -> AsyncIterator[Cloud]:
 def explain(fault: StepError, settings: Settings) -> str:
     """A fault in words for the person at the terminal."""
     said = str(fault).rstrip(".")
-    if "Google credentials" in said or "program's own credentials" in said:
-        return said if LOG_IN in said else f"{said}. On a machine of your own: {LOG_IN}"
     if not isinstance(fault, Misconfigured):
         return f"Google Cloud did not answer as it should ({said}). Try again: nothing is lost by it."
+    if "Google credentials" in said or "program's own credentials" in said:
+        return said if LOG_IN in said else f"{said}. On a machine of your own: {LOG_IN}"
     project = settings.google_cloud_project
     code = re.search(r": ([A-Z_]+)(?:: |$)", said)
     ledger, secrets = re.search("ledger|what is due", said) is not None, "secret" in said

@@ -11,7 +11,7 @@ from typing import Any
 
 import google.auth
 from google.auth.credentials import TokenState
-from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
+from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, TransportError
 from google.auth.transport.requests import Request
 
 from handlers.domain.outcomes import Misconfigured, Transient
@@ -72,7 +72,7 @@ def _to_fault(error: GoogleAuthError) -> Transient | Misconfigured:
     statuses = [getattr(arg, "status", None) for cause in _causes(error) for arg in cause.args]
     if 404 in statuses:
         return Misconfigured("the metadata server knows no such service account: is it deleted or disabled?")
-    if any(map(os.environ.get, _ON_GOOGLE_CLOUD)) or error.retryable:
+    if any(map(os.environ.get, _ON_GOOGLE_CLOUD)) or error.retryable or isinstance(error, TransportError):
         return Transient(f"the program's own credentials could not be refreshed: {kind}")
     return Misconfigured(f"the program's own credentials are refused: {kind}")
 

@@ -334,6 +334,8 @@ async def test_missing_subscription_is_named(desk: Desk) -> None:
             "apply infra/bootstrap again",
         ),
         (Misconfigured("reading the ledger: UNAUTHENTICATED: who"), "gcloud auth application-default login"),
+        (Misconfigured("the program's own credentials are refused: RefreshError"), "application-default login"),
+        (Transient("the program's own credentials could not be refreshed: TransportError"), "Try again"),
         (Transient("reading the ledger: UNAVAILABLE"), "Try again: nothing is lost by it."),
     ],
 )

@@ -101,6 +101,7 @@ NOT_FOUND = TransportError("404", SimpleNamespace(status=404))  # type: ignore[n
         (DefaultCredentialsError("none"), "", Misconfigured),  # type: ignore[no-untyped-call]
         (DefaultCredentialsError("none"), "a-service", Transient),  # type: ignore[no-untyped-call]
         (TransportError("503"), "a-service", Transient),  # type: ignore[no-untyped-call]
+        (TransportError("no network"), "", Transient),  # type: ignore[no-untyped-call]
         (RefreshError("503"), "a-service", Transient),  # type: ignore[no-untyped-call]
         (NOT_FOUND, "a-service", Misconfigured),
         (RefreshError("revoked", retryable=False), "", Misconfigured),  # type: ignore[no-untyped-call]
