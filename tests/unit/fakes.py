@@ -174,11 +174,11 @@ class FakePublisher:
     def __init__(self) -> None:
         self.messages: list[tuple[str, Any]] = []
         self.failures: dict[str, Exception] = {}
-        self.calls = 0
+        self.names: list[str] = []
 
     async def publish(self, request: PublishRequest, **options: Any) -> PublishResponse:
         await asyncio.sleep(0)
-        self.calls += 1
+        self.names.append(request.topic)
         topic = request.topic.rpartition("/")[2]
         if topic in self.failures:
             raise self.failures[topic]

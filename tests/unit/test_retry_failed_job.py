@@ -193,10 +193,10 @@ async def test_slow_token_ends_the_delivery_without_claim(stored: Stored) -> Non
     assert [] == store.calls
 
 
-async def test_answer_is_recorded_before_the_follow_up_is_published(instance: Instance) -> None:
-    instance.topics.failures["archive-job-retried"] = grpc_error("UNAVAILABLE")
-    assert isinstance(await instance.deliver(), Fault | RetryLater)
-    assert ("retried", 1) == await instance.state()
+async def test_follow_up_is_published_to_the_topic_of_another_project() -> None:
+    instance = Instance(RETRIED_TOPIC="projects/another/topics/a-topic")
+    assert isinstance(await instance.deliver(), Retried)
+    assert ["projects/another/topics/a-topic"] == instance.topics.names
 
 
 @pytest.mark.parametrize(("failure", "outcome"), [("UNAVAILABLE", RetryLater), ("PERMISSION_DENIED", Fault)])
@@ -234,6 +234,11 @@ async def test_age_and_attempt_of_the_event(
     assert reason == await instance.reason(failed(**event), attempt=attempt, **delivery)
     if reason != "not":
         assert (None, []) == (await instance.entry(), instance.http.requests)  # no trace, no token
+
+
+async def test_event_above_the_settings_age_is_expired() -> None:
+    instance = Instance(EVENT_MAX_AGE_DAYS="1")
+    assert "EVENT_EXPIRED" == await instance.reason(published_at=START - timedelta(days=1.1))
 
 
 async def test_event_with_a_false_attempt_poisons_no_job(instance: Instance) -> None:
@@ -537,7 +542,7 @@ async def test_cached_token_is_told(instance: Instance) -> None:
 def test_step_times_are_rounded() -> None:
     log = LogLine()
     for _ in range(50):
-        log.took("claim", time.perf_counter())
+        log.took("claim", time.perf_counter() - 0.0001)
     log.write(10, "words")
     assert all(round(value, 1) == value for value in (*log.fields["stepsMs"].values(), log.fields["latencyMs"]))
 

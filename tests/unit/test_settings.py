@@ -43,33 +43,47 @@ def test_defaults_are_the_contracts(empty: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("variable", "value", "read"),
+    [
+        ("RETRY_BUDGET", "0", 0),
+        ("EVENT_MAX_AGE_DAYS", "0.5", 0.5),
+        ("HANDLER_DEADLINE_SECONDS", "2.5", 2.5),
+        ("DOUBT_PAUSE_SECONDS", "0.1", 0.1),
+        ("WATCH_INTERVAL_SECONDS", "0.1", 0.1),
+        *[
+            (variable, value, value)
+            for variable, value in (
+                ("RETRIED_TOPIC", "projects/another/topics/a-topic"),
+                ("DATA_PORTABILITY_API_ENDPOINT", "http://127.0.0.1:8080"),
+                ("DATA_PORTABILITY_API_ENDPOINT", "https://private.example:8443/"),
+                ("DATA_PORTABILITY_API_ENDPOINT", "http://localhost:65535"),
+                ("PUBSUB_EMULATOR_HOST", "[::1]:8085"),
+                ("FIRESTORE_DATABASE", "retry-ledger"),
+                ("OAUTH_CLIENT_SECRET", "projects/p/secrets/s"),
+                ("OAUTH_CLIENT_SECRET", "projects/p/locations/europe-west3/secrets/s"),
+                ("REFRESH_TOKEN_SECRET_PREFIX", "projects/p/locations/europe-west3/secrets/token-"),
+                ("CANARY_CREDENTIAL", "the-canary_1"),
+                ("TOKEN_HOSTS", "oauth.example, login.example other.example"),
+                ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318"),
+                ("OTEL_SDK_DISABLED", "TRUE"),
+                ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),  # of no consequence while traces are off
+            )
+        ],
+    ],
+)
+def test_sound_value_is_read(variable: str, value: str, read: Any) -> None:
+    assert read == getattr(from_environment(LEAST | {variable: value}), variable.lower())
+
+
+@pytest.mark.parametrize(
     ("variable", "value"),
     [
-        ("RETRIED_TOPIC", "projects/another/topics/a-topic"),
-        ("RETRY_BUDGET", "0"),
-        ("EVENT_MAX_AGE_DAYS", "0.5"),
-        ("HANDLER_DEADLINE_SECONDS", "2.5"),
-        ("DOUBT_PAUSE_SECONDS", "0.1"),
-        ("WATCH_INTERVAL_SECONDS", "0.1"),
-        ("DATA_PORTABILITY_API_ENDPOINT", "http://127.0.0.1:8080"),
-        ("DATA_PORTABILITY_API_ENDPOINT", "https://private.example:8443/"),
-        ("DATA_PORTABILITY_API_ENDPOINT", "http://localhost:65535"),
-        ("PUBSUB_EMULATOR_HOST", "[::1]:8085"),
-        ("FIRESTORE_DATABASE", "retry-ledger"),
-        ("OAUTH_CLIENT_SECRET", "projects/p/secrets/s"),
-        ("OAUTH_CLIENT_SECRET", "projects/p/locations/europe-west3/secrets/s"),
-        ("REFRESH_TOKEN_SECRET_PREFIX", "projects/p/locations/europe-west3/secrets/token-"),
-        ("CANARY_CREDENTIAL", "the-canary_1"),
-        ("TOKEN_HOSTS", "oauth.example, login.example other.example"),
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318"),
-        ("OTEL_SDK_DISABLED", "TRUE"),
         ("HTTPS_PROXY", "http://user:pass@proxy.example:3128"),
         ("HTTPS_PROXY", "http://[::1]:3128/"),
         ("https_proxy", "proxy.example:3128"),
-        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),  # of no consequence while traces are off
     ],
 )
-def test_sound_value_is_taken(variable: str, value: str) -> None:
+def test_sound_proxy_is_no_problem(variable: str, value: str) -> None:
     from_environment(LEAST | {variable: value})
 
 
