@@ -280,7 +280,7 @@ def _entry(now: datetime, **fields: Any) -> LedgerEntry:
     return LedgerEntry(**known, credential_id="user", **times, **fields)
 
 
-def _claimed(calls: int) -> Callable[[datetime], LedgerEntry]:
+def claimed(calls: int) -> Callable[[datetime], LedgerEntry]:
     """An instance died in its claim, after calls in doubt."""
     return lambda now: _entry(now, state="claimed", lease_owner="dead", lease_seconds=150, calls_made=calls)
 
@@ -570,14 +570,14 @@ STAGES: tuple[Broken, ...] = (
     ),
     Broken("token endpoint answers 503", "not_now", "token", "", _WAITS, _token_answer(bodies(503)["html"])),
     Broken("certificate not trusted", "not_now", "token", "Certificate", _WAITS, tls=True),
-    Broken("instances die in each call", "retried", "", "", frozenset({"unknown-calls"}), ledger=_claimed(0)),
+    Broken("instances die in each call", "retried", "", "", frozenset({"unknown-calls"}), ledger=claimed(0)),
     Broken(
         "outages used the chains up",
         "rejected",
         "",
         "RETRY_BUDGET_EXHAUSTED",
         _REJECTS | {"unknown-calls"},
-        ledger=_claimed(2),
+        ledger=claimed(2),
     ),
     Broken(
         "a call without an answer is parked",

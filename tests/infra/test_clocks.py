@@ -3,9 +3,10 @@
 from datetime import datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from local import google_errors
-from tests.infra.broken import EVENT, Broken, running
+from tests.infra.broken import EVENT, Broken, claimed, running
 from tests.infra.terraform import Plan
 from tests.monitoring.product import HEALTHY, HOUR, LARGE, SMALL, Alerts, broken_by
 
@@ -59,12 +60,14 @@ async def test_a_cooldown_that_google_names_in_seconds_counts_from_the_ledgers_t
 @OFF
 async def test_a_clock_that_is_off_takes_no_claim_over_and_ends_no_pause_early(ahead: timedelta) -> None:
     async with running(with_clock(ahead)) as (stage, function):
+        await function.store.write(replace(claimed(0)(function.now), job_id="held"), None)
         stage.google.script_retry("job", [google_errors.unavailable(), google_errors.unavailable()])
         assert "not_now" == (await function.deliver(EVENT))["outcome"]
         function.later(seconds=1)  # the stage's first pause is a tenth of a second, and the second one three seconds
         assert "not_now" == (await function.deliver(EVENT, attempt=2))["outcome"]
         function.later(seconds=2)
         assert "not_now" == (await function.deliver(EVENT, attempt=3))["outcome"]
-        assert 2 == len(stage.google.retries("job"))
+        assert "not_now" == (await function.deliver({**EVENT, "archiveJobId": "held"}, attempt=2))["outcome"]
+        assert ["job", "job"] == [call.key for call in stage.google.retries()]
         function.later(seconds=2)
         assert "retried" == (await function.deliver(EVENT, attempt=4))["outcome"]
