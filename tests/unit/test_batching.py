@@ -82,11 +82,13 @@ async def test_batch_gives_each_item_its_answer(service: Service) -> None:
 async def test_hanging_call_keeps_nobody_waiting(service: Service) -> None:
     call = batcher(service)
     service.may.clear()
-    hanging = [asyncio.create_task(call(item)) for item in "ab"]
+    calls = [asyncio.create_task(call(item)) for item in "ab"]
     await asyncio.sleep(WINDOW * 4)
+    calls.append(asyncio.create_task(call("c")))
+    await asyncio.sleep(0)
+    assert [["a"], ["b"], ["c"]] == service.sent
     service.may.set()
-    assert "C" == await call("c")
-    await asyncio.gather(*hanging)
+    assert ["A", "B", "C"] == await asyncio.gather(*calls)
 
 
 async def test_rejected_batch_is_sent_again_item_by_item(service: Service) -> None:
@@ -123,8 +125,10 @@ async def test_batch_answered_in_part_has_failed() -> None:
     async def first_alone(items: list[str]) -> list[str]:
         return [items[0].upper()]
 
-    for answer in await together(batcher(first_alone), "a", "b"):
-        assert isinstance(answer, ValueError) or answer in ("A", "B")
+    call = Batcher(first_alone, size=len, is_rejection=lambda error: False, max_latency=WINDOW)
+    async with asyncio.timeout(1):
+        answers = await together(call, "a", "b")
+    assert [ValueError] * 2 == [type(answer) for answer in answers]
 
 
 async def test_batch_runs_in_no_deliverys_context() -> None:
