@@ -57,13 +57,25 @@ def test_the_oauth_clients_secret_is_protected_and_accesses_to_secrets_are_logge
 def test_whatever_needs_a_service_waits_for_it() -> None:
     """On an empty project, what is made beside the enabling of its service is refused."""
     waiting = re.compile(r"depends_on += \[[^\]]*google_project_service\.this")
-    first = ("service_account", "project_iam_custom_role", "pubsub_schema", "storage_bucket", "secret_manager_secret")
+    first = {
+        "artifact_registry_repository",
+        "firestore_database",
+        "project_iam_audit_config",
+        "project_iam_custom_role",
+        "pubsub_schema",
+        "pubsub_topic",
+        "secret_manager_secret",
+        "service_account",
+        "storage_bucket",
+    }
+    seen = set()
     for path in (INFRA / "bootstrap").glob("*.tf"):
         for kind, body in re.findall(
             r'^resource "google_(\w+)" .*?\n(.*?)^}', path.read_text(), re.DOTALL | re.MULTILINE
         ):
-            if kind in first:
-                assert waiting.search(body), f"{path.name}: {kind}"
+            seen.add(kind)
+            assert kind not in first or waiting.search(body), f"{path.name}: {kind}"
+    assert first <= seen
 
 
 def _variables(folder: str) -> dict[str, str]:

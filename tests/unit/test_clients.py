@@ -267,6 +267,7 @@ from handlers.google.clients import GoogleClients
 from handlers.google.secret_manager import SecretStore
 from handlers.settings import from_environment
 logging.basicConfig(level=logging.DEBUG)
+logging.getLogger("google").addHandler(logging.StreamHandler())
 configure_logs("DEBUG")
 async def main():
     emulator = {{"GOOGLE_CLOUD_PROJECT": "p", "SECRET_MANAGER_EMULATOR_HOST": "127.0.0.1:{google.port}"}}
