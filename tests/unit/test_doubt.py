@@ -53,14 +53,6 @@ async def test_doubt_pause_grows_thirtyfold(pause: int) -> None:
         assert calls == len(instance.http.retries)
 
 
-async def test_outage_of_a_minute_costs_one_retry(instance: Instance) -> None:
-    instance.script("job", BAD_GATEWAY)
-    for _ in range(4):
-        assert isinstance(await instance.deliver(), RetryLater)
-        instance.clock.wait(15)
-    assert ("open", 1) == await instance.state()
-
-
 @pytest.mark.parametrize("event", [{}, {"attempt": 2}])
 async def test_outage_shorter_than_an_hour_rejects_nothing(instance: Instance, event: dict[str, Any]) -> None:
     instance.script("job", BAD_GATEWAY)
@@ -170,12 +162,6 @@ async def test_answer_after_the_lease_is_not_recorded(instance: Instance) -> Non
 # adoption
 
 
-async def test_adopted_job_is_the_answer(instance: Instance) -> None:
-    instance.script("job", adoption("running"))
-    assert Retried("running") == await instance.deliver()
-    assert 1 == instance.retried[0]["attempt"]
-
-
 async def test_adoption_counts_once_with_all_doubts(instance: Instance) -> None:
     instance.script("job", BAD_GATEWAY, BAD_GATEWAY, adoption("running"))
     instance.script("running", google_error(404, "NOT_FOUND"))
@@ -186,10 +172,3 @@ async def test_adoption_counts_once_with_all_doubts(instance: Instance) -> None:
     assert 1 == instance.retried[0]["attempt"]
     await instance.deliver(instance.retried[0])
     assert (1, 0) == (instance.rejected[0]["attempt"], instance.rejected[0]["callsInDoubt"])
-
-
-@pytest.mark.parametrize("answer", [adoption("job"), (200, {"archiveJobId": "archiveJobs/job"})])
-async def test_job_is_never_its_own_follow_up(instance: Instance, answer: Answer) -> None:
-    instance.script("job", answer)
-    assert "JOB_NOT_RETRYABLE" == await instance.reason()
-    assert [] == instance.retried

@@ -21,7 +21,7 @@ from handlers.domain.outcomes import (
 from handlers.settings import from_environment
 from handlers.web.endpoints import Endpoints
 from local.google_apis import MARK
-from tests.unit.fakes import START, grpc_error
+from tests.unit.fakes import START
 from tests.unit.instance import ENVIRONMENT, Instance, LogLines, failed, push, request
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -124,12 +124,6 @@ async def test_line_of_a_delivery(instance: Instance, logged: LogLines) -> None:
     }
     assert expected == {name: line.get(name) for name in expected}
     assert {"look", "token", "claim", "retry", "record", "publish"} == set(line["stepsMs"])
-
-
-async def test_line_of_a_fault_names_its_step(instance: Instance, logged: LogLines) -> None:
-    instance.topics.failures["archive-job-retried"] = grpc_error("PERMISSION_DENIED")
-    assert 500 == (await instance.post(push(failed()))).status_code
-    assert ("ERROR", "publish") == (logged.lines[0]["severity"], logged.lines[0]["failedStep"])
 
 
 # what is in hand

@@ -153,7 +153,6 @@ def test_entry_answers_a_later_event(found: LedgerEntry, final: bool) -> None:
         (entry(calls_made=1, doubts_waited_for=1), 4, 0),  # waited for, and released since
         (claimed(), 4, 120),
         (claimed(1), 5, 3600),
-        (entry(calls_made=1, doubts_waited_for=0, retries_before=0), 100, 120),
     ],
 )
 def test_doubt_pause(found: LedgerEntry, budget: int, pause: float) -> None:

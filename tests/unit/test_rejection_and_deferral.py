@@ -9,7 +9,7 @@ import pytest
 
 from handlers.domain.outcomes import Deferred, Outcome, Rejected, Resumed, Retried, RetryLater
 from local.google_apis import MARK
-from tests.unit.fakes import SECRET_PREFIX, START, Answer, cooldown, error_info, google_error, grpc_error
+from tests.unit.fakes import SECRET_PREFIX, START, Answer, cooldown, google_error, grpc_error
 from tests.unit.instance import Instance, failed, later
 
 NEW: Answer = (200, {"archiveJobId": "new"})
@@ -286,21 +286,6 @@ async def test_daily_deferral_expires(instance: Instance) -> None:
         if put_back := instance.published("archive-job-failed"):
             event, published = put_back[-1], instance.clock()
     assert ("EVENT_EXPIRED", 15) == (instance.rejected[-1]["reason"], len(instance.http.retries))
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        cooldown(START),
-        cooldown(later(-1)),
-        google_error(400, "FAILED_PRECONDITION", error_info("X", timestamp_after_24hrs=START.isoformat())),
-    ],
-)
-async def test_cooldown_that_has_passed_is_transient(instance: Instance, answer: Answer) -> None:
-    instance.script("job", answer, NEW)
-    assert isinstance(await instance.deliver(), RetryLater)
-    assert ("open", 0) == await instance.state()
-    assert Retried("new") == await instance.deliver()
 
 
 # grants

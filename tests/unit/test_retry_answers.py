@@ -163,7 +163,7 @@ async def test_answer_of_googles_own(answer: Answer, expected: str) -> None:
         (NotSent("ClientConnectorError"), "transient"),
         ((200, {"archiveJobId": "new"}), "retried as new"),
         ((200, {"archiveJobId": "archiveJobs/new", "more": 1}), "retried as new"),
-        ((200, {"archiveJobId": "job"}), "JOB_NOT_RETRYABLE"),
+        ((200, {"archiveJobId": "archiveJobs/job"}), "JOB_NOT_RETRYABLE"),
         ((200, {"archiveJobId": ""}), "fault, in doubt"),
         ((200, {"archiveJobId": "a/b"}), "fault, in doubt"),
         ((200, {"archiveJobId": 5}), "fault, in doubt"),
