@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -49,7 +49,7 @@ class Report:
     def facts(self, facts: Iterable[tuple[str, str]]) -> None:
         grid = Table.grid(padding=(0, 2))
         grid.add_column(style="dim")
-        grid.add_column()
+        grid.add_column(overflow="fold")
         for name, value in facts:
             grid.add_row(f"  {name}", Text(printable(value)))
         self._out.print(grid)
@@ -57,7 +57,8 @@ class Report:
     def table(self, heads: list[str], rows: Iterable[list[str]]) -> None:
         table = Table(box=box.SIMPLE_HEAD if self._out.is_terminal else None, pad_edge=False, header_style="dim")
         for head in heads:
-            table.add_column(head.lstrip(">").upper(), justify="right" if head.startswith(">") else "left")
+            justify: JustifyMethod = "right" if head.startswith(">") else "left"
+            table.add_column(head.lstrip(">").upper(), justify=justify, overflow="fold")  # an id is shown whole
         for row in rows:
             table.add_row(*(Text(printable(cell)) for cell in row))
         self._out.print(table)

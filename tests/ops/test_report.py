@@ -1,0 +1,16 @@
+"""What a person sees on a terminal."""
+
+import pytest
+
+from ops.report import Report
+
+
+def test_narrow_terminal_shows_every_id_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    report = Report()
+    report.table(["job", "detail"], [["~" * 100, "words " * 30]])
+    report.facts([("new job", "~" * 100)])
+    assert 200 == capsys.readouterr().out.count("~")
