@@ -23,9 +23,10 @@ class Work(Protocol):
 
 def show_scan(report: Report, result: ScanResult, subscription: str, now: datetime, show: int) -> None:
     """What a scan brought: counted, and the first of what matches one by one."""
-    matching = sum(count.matching for count in result.counts.values())
-    more = "" if result.complete else ", and there are more"
-    report.say(f"{subscription}: {result.scanned} messages, {matching} matching{more}", "bold")
+    more = "" if result.seen_all else ", and there are more"
+    report.say(f"{subscription}: {result.scanned} messages, {result.matching} matching{more}", "bold")
+    if len(result.messages) < result.matching:
+        report.say(f"This run takes {len(result.messages)} of these, by --limit and their size: the others stay.")
     if result.scanned >= MAX_SCANNED:
         report.say("Not all could be seen. Discard what nobody needs (--reason, --older-than), then look again.")
     if result.counts:
@@ -34,7 +35,7 @@ def show_scan(report: Report, result: ScanResult, subscription: str, now: dateti
         report.say("What another run or program has in hand right now does not show.")
     would = {reason: count.by_name for (reason, _), count in result.counts.items() if reason != UNREADABLE}
     named = [f"--reason {reason} ({number})" for reason, number in sorted(would.items()) if number]
-    if named and not matching:
+    if named and not result.matching:
         report.say(f"Would match: {', '.join(named)}")
     if result.messages and show:
         report.say("")

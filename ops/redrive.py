@@ -53,12 +53,22 @@ class Count:
 
 @dataclass(slots=True)
 class ScanResult:
-    """What a scan brought. `complete` is False where there was too much to see it all."""
+    """What a scan brought. `seen_all` is False where there was too much to see it all."""
 
     messages: list[PendingMessage] = field(default_factory=list)  # what matches, up to the limit, the oldest first
     counts: dict[tuple[str, str], Count] = field(default_factory=lambda: defaultdict(Count))  # by reason and source
     scanned: int = 0
-    complete: bool = True
+    seen_all: bool = True
+
+    @property
+    def matching(self) -> int:
+        """How many match, those beyond the limit included."""
+        return sum(count.matching for count in self.counts.values())
+
+    @property
+    def complete(self) -> bool:
+        """Whether `messages` are all that match."""
+        return self.seen_all and self.matching == len(self.messages)
 
 
 async def scan(
@@ -93,7 +103,7 @@ async def scan(
         result.scanned += len(pulled)
         seen(result.scanned)
         if result.scanned >= MAX_SCANNED or clock() >= until:
-            result.complete = False
+            result.seen_all = False
             break
     result.messages.sort(key=lambda message: message.arrived_at)
     await leases.release(leases.held - {message.message_id for message in result.messages})

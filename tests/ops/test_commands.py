@@ -201,6 +201,18 @@ async def test_where_none_matches_the_reasons_that_would_are_named(desk: Desk) -
 
 
 @only_embedded
+async def test_look_that_its_limit_cuts_is_said_to_be_incomplete(desk: Desk) -> None:
+    await desk.publish(DEAD, *map(failed, "abc"))
+    cut = ("redrive", "dead", "--limit", "2", *QUICK)
+    shown = await ops(*cut, **of(desk))
+    assert "archive-job-dead: 3 messages, 3 matching\nThis run takes 2 of these" in shown.out
+    told = json.loads((await ops(*cut, "--json", **of(desk))).out)
+    assert (False, 2) == (told["complete"], len(told["messages"]))
+    told = json.loads((await ops("redrive", "dead", "--limit", "3", "--json", *QUICK, **of(desk))).out)
+    assert (True, 3) == (told["complete"], len(told["messages"]))
+
+
+@only_embedded
 async def test_rejections_of_one_cause_are_put_back(desk: Desk) -> None:
     for cause in ("NO_SECRET", "INVALID_GRANT"):
         told = json.loads(rejection(failed(cause), datetime.now(UTC), "REAUTHORIZATION_REQUIRED", job=cause))
