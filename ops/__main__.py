@@ -180,10 +180,10 @@ def redrive(selection: Selection, *, go: bool, rate: float, project: str | None,
       python -m ops redrive rejected --user user-4711 --go
       python -m ops redrive dead --go --rate 5
 
-    Three reasons of rejections are matched only by name: MALFORMED_EVENT, since such an event is
-    malformed still; OUTCOME_UNKNOWN, since a person has to find out first whether a retry is running;
-    and RETRY_BUDGET_EXHAUSTED, since a job's calls in doubt are forgiven with it, as after an outage
-    of Google's. For the last two, the ledger's entry is reopened first.
+    Four reasons of rejections are matched only by name: MALFORMED_EVENT and EVENT_EXPIRED, since such
+    an event is rejected again; OUTCOME_UNKNOWN, since a person has to find out first whether a retry
+    is running; and RETRY_BUDGET_EXHAUSTED, since a job's calls in doubt are forgiven with it, as after
+    an outage of Google's. For the last two, the ledger's entry is reopened first.
     """
     if selection.source == "dead":
         selection = selection.of_every_reason()

@@ -18,9 +18,9 @@ UNREADABLE = "UNREADABLE"  # not a rejection, so it holds no event
 
 # The ledger repeats these until a person reopens the job.
 _REOPENED = (Reason.OUTCOME_UNKNOWN, Reason.RETRY_BUDGET_EXHAUSTED)
-# Of the rejections: a malformed event stays malformed; of the others a person has to find out first whether a retry is
-# running. A malformed dead letter is another case: nobody has been told of it yet.
-ONLY_BY_NAME = frozenset({Reason.MALFORMED_EVENT, UNREADABLE, *_REOPENED})
+# Of the rejections: a malformed event stays malformed, and an expired one expired; of the others a person has to find
+# out first whether a retry is running. Such a dead letter is another case: nobody has been told of it yet.
+ONLY_BY_NAME = frozenset({Reason.MALFORMED_EVENT, Reason.EVENT_EXPIRED, UNREADABLE, *_REOPENED})
 
 # What Pub/Sub adds: https://cloud.google.com/pubsub/docs/handling-failures#attributes-added and its own use
 _DEAD_LETTER = "CloudPubSubDeadLetterSource"

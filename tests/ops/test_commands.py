@@ -233,9 +233,10 @@ async def test_dead_letter_that_is_malformed_goes_back_to_be_rejected(desk: Desk
 @only_embedded
 async def test_look_says_what_redrive_would_skip(desk: Desk) -> None:
     await desk.publish(REJECTED, rejection(failed(), datetime.now(UTC)))
-    the_watchs = rejection(failed(), datetime.now(UTC), "EVENT_EXPIRED")
+    the_watchs = rejection(failed(), datetime.now(UTC), "MALFORMED_EVENT")
     await desk.publish(REJECTED, the_watchs, attributes={"source": "archive-job-started"})
-    shown = await ops("redrive", "rejected", *QUICK, **of(desk))
+    named = ("--reason", "ACCESS_DENIED", "--reason", "MALFORMED_EVENT")
+    shown = await ops("redrive", "rejected", *named, *QUICK, **of(desk))
     assert (0, True) == (shown.code, "With --go, 1 of these are put back" in shown.out)
     assert "it came from archive-job-started" in shown.out
 

@@ -150,7 +150,8 @@ def test_rejection_with_a_field_of_wrong_form_is_unreadable(fields: dict[str, An
 
 @pytest.mark.parametrize("reason", [UNDELIVERED, UNREADABLE, *Reason])
 def test_default_filter_matches_all_but_what_needs_a_name(reason: str) -> None:
-    by_name = {UNREADABLE, Reason.MALFORMED_EVENT, Reason.OUTCOME_UNKNOWN, Reason.RETRY_BUDGET_EXHAUSTED}
+    futile = {UNREADABLE, Reason.MALFORMED_EVENT, Reason.EVENT_EXPIRED}
+    by_name = futile | {Reason.OUTCOME_UNKNOWN, Reason.RETRY_BUDGET_EXHAUSTED}
     pending = PendingMessage(message_id="1", arrived_at=NOW, reason=reason)
     assert (reason not in by_name) == Filter().matches(pending, NOW)
     assert Filter().fits(pending, NOW)
