@@ -10,10 +10,10 @@ nacks what no callback has begun on, and leaves what callbacks hold to the ack d
 """
 
 import asyncio
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from google.api_core.exceptions import DeadlineExceeded, GoogleAPIError
 from google.api_core.retry_async import AsyncRetry
@@ -28,6 +28,8 @@ MAX_ACK_IDS = 1000  # in one request; it may have 512 KiB, and an ack id takes a
 _CALL_SECONDS = 10.0
 _PAUSE_SECONDS = 0.1
 _RELEASE_SECONDS = 20.0
+
+_T = TypeVar("_T")
 
 
 def _is_retryable(error: Exception) -> bool:
@@ -81,23 +83,18 @@ class Leases(AbstractAsyncContextManager["Leases"]):
         until = clock() + seconds
         while (left := until - clock()) > 0:
             # No short pull at the end: something might be handed out just when nobody waits for it any more.
-            pulling = asyncio.create_task(self._pull(max(left, seconds / 2)))
-            try:
-                if messages := await asyncio.shield(pulling):
-                    return messages
-            except asyncio.CancelledError:
-                await asyncio.gather(pulling, return_exceptions=True)
-                raise
+            if messages := await _whole(self._pull(max(left, seconds / 2))):
+                return messages
             await asyncio.sleep(_PAUSE_SECONDS)  # the service may find nothing at once, and something a moment later
         return []
 
     async def acknowledge(self, message_ids: Collection[str]) -> None:
-        """Be done with messages for good."""
+        """Be done with messages for good.
+
+        An acknowledgement under way is waited for even when this is cancelled: `held` tells then what is left.
+        """
         for some in _batches(list(message_ids)):
-            await self._call("acknowledge", ack_ids=[self._held[message_id] for message_id in some])
-            for message_id in some:
-                del self._held[message_id]
-            self._done.update(some)
+            await _whole(self._acknowledge(some))
 
     async def release(self, message_ids: Collection[str]) -> None:
         """Make messages available again, to everybody and at once."""
@@ -107,6 +104,12 @@ class Leases(AbstractAsyncContextManager["Leases"]):
                 await self._lease([self._held[message_id] for message_id in some], 0)
                 for message_id in some:
                     del self._held[message_id]
+
+    async def _acknowledge(self, some: list[str]) -> None:
+        await self._call("acknowledge", ack_ids=[self._held[message_id] for message_id in some])
+        for message_id in some:
+            del self._held[message_id]
+        self._done.update(some)
 
     async def _pull(self, seconds: float) -> list[PubsubMessage]:
         """Messages that are not in hand yet."""
@@ -149,6 +152,16 @@ class Leases(AbstractAsyncContextManager["Leases"]):
             )
         except GoogleAPIError as error:
             raise to_fault(error, f"giving an answer to {self.subscription}") from None
+
+
+async def _whole(work: Coroutine[Any, Any, _T]) -> _T:
+    """Done to its end, even when this is cancelled."""
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise
 
 
 def _batches(ids: list[str]) -> Iterator[list[str]]:

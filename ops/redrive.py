@@ -133,8 +133,11 @@ class Discard:
         """Raises Transient or Misconfigured."""
         for start in range(0, len(messages), MAX_ACK_IDS):
             some = messages[start : start + MAX_ACK_IDS]
-            await self.leases.acknowledge([message.message_id for message in some])
-            self.handled += some
+            try:
+                await self.leases.acknowledge([message.message_id for message in some])
+            finally:  # it may be stopped with this done
+                held = self.leases.held
+                self.handled += [message for message in some if message.message_id not in held]
             done(len(self.handled))
 
 

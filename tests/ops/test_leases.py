@@ -1,6 +1,7 @@
 """What a real Pub/Sub may do at any time and an emulator hardly ever does, by a client that does it on purpose."""
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -9,8 +10,11 @@ from google.pubsub_v1.types import PubsubMessage, PullResponse, ReceivedMessage
 
 from handlers.domain.outcomes import Misconfigured, Transient
 from ops.leases import LEASE_SECONDS, Leases
+from ops.messages import PendingMessage
+from ops.redrive import Discard
 
 Delivery = tuple[str, str]  # message id and ack id
+NOW = datetime(2026, 11, 23, 18, 0, tzinfo=UTC)
 PATIENCE = 0.3
 LATE: Exception = DeadlineExceeded("nothing")  # type: ignore[no-untyped-call]
 DENIED: Exception = PermissionDenied("no")  # type: ignore[no-untyped-call]
@@ -25,6 +29,9 @@ class FakeSubscriber:
         self.acknowledged: list[str] = []
         self.deadlines: list[tuple[int, list[str]]] = []
         self.failure: Exception | None = None
+        self.acknowledging = asyncio.Event()  # it has begun
+        self.answering = asyncio.Event()  # it may end
+        self.answering.set()
 
     async def pull(self, request: Any, *, timeout: float, **_: Any) -> PullResponse:  # noqa: ASYNC109 Google's own
         if not self.pulls:
@@ -37,6 +44,8 @@ class FakeSubscriber:
         return PullResponse(received_messages=received)
 
     async def acknowledge(self, *, ack_ids: list[str], **_: Any) -> None:
+        self.acknowledging.set()
+        await self.answering.wait()
         self.acknowledged += ack_ids
 
     async def modify_ack_deadline(self, *, ack_ids: list[str], ack_deadline_seconds: int, **_: Any) -> None:
@@ -84,6 +93,22 @@ async def test_redelivery_after_acknowledgement_is_acknowledged_again() -> None:
         client.pulls.append([("1", "again")])
         assert [] == await pulled(held)
     assert ["first", "again"] == client.acknowledged
+
+
+async def test_discard_that_is_stopped_counts_the_acknowledgement_under_way() -> None:
+    client = FakeSubscriber([("1", "ack")])
+    client.answering.clear()
+    async with leases(client) as held:
+        work = Discard(held)
+        messages = [PendingMessage(message_id=name, arrived_at=NOW, reason="") for name in await pulled(held)]
+        running = asyncio.create_task(work.run(messages, lambda _: None))
+        await client.acknowledging.wait()
+        running.cancel()
+        asyncio.get_running_loop().call_soon(client.answering.set)
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    assert (["ack"], messages) == (client.acknowledged, work.handled)
+    assert [] == [answer for answer in client.deadlines if answer[0] == 0]
 
 
 async def test_pulled_message_is_leased_and_its_lease_renewed() -> None:
