@@ -17,7 +17,7 @@ from ops.cloud import CliError, Cloud, connected
 from ops.forget import find_traces, forget
 from ops.leases import Leases
 from ops.ledger_report import show_checks, show_listing, show_story, show_traces, show_watches
-from ops.ledger_search import ledger_days
+from ops.ledger_search import ledger_days, ledger_name
 from ops.listing import list_ledger
 from ops.message_report import Work, run_as_json, show_end, show_scan
 from ops.messages import Filter, dead_letter_reader, read_rejection
@@ -137,6 +137,7 @@ async def list_jobs(
     if as_json:
         report.json(listing.as_json())
     else:
+        report.say(f"Ledger {ledger_name(settings)}")
         show_listing(report, listing, _now())
     return 0
 
@@ -169,9 +170,8 @@ async def forget_user(settings: Settings, user: str, credentials: tuple[str, ...
 
 
 def _unknown(job_id: str, settings: Settings) -> str:
-    ledger = f"{settings.retry_ledger_collection} in database {settings.firestore_database}"
     return (
-        f"The ledger of {settings.google_cloud_project} ({ledger}) knows no job {job_id}.\n"
+        f"The ledger of {settings.google_cloud_project} ({ledger_name(settings)}) knows no job {job_id}.\n"
         "Its event never came, or no delivery of it got as far as its claim, or it was forgotten since "
         f"({ledger_days(settings):g} days after the last delivery); or this is another function's ledger.\n"
         f"  python -m ops redrive dead --job {job_id}\n"

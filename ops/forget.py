@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ops.cloud import Cloud
-from ops.ledger_search import LedgerSearch, ledger_days, watch_collection
+from ops.ledger_search import LedgerSearch, ledger_days, ledger_name, watch_collection
 from ops.secrets import delete_secret, full_name, secret_exists
 
 LIVES_ON = (
@@ -26,6 +26,7 @@ class Traces:
     """What there is of a user. `others` are credentials that the user's events name and that may be somebody else's."""
 
     user: str
+    ledger: str  # its collection and database
     kept_days: float  # how long an entry stays in the ledger after its last write
     secrets: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)  # secrets that are not there
@@ -38,6 +39,7 @@ class Traces:
             "userId": self.user,
             "secrets": self.secrets,
             "secretsNotFound": self.missing,
+            "ledger": self.ledger,
             "ledgerEntries": len(self.entries),
             "ledgerEntriesKeptDays": self.kept_days,
             "waitingLooks": len(self.looks),
@@ -53,7 +55,7 @@ async def find_traces(cloud: Cloud, user: str, credentials: tuple[str, ...]) -> 
     An event may name any credential, so what the ledger has of them is no proof that they are this user's.
     """
     settings, search, theirs = cloud.settings, LedgerSearch(cloud), {"userId": user}
-    traces = Traces(user, ledger_days(settings))
+    traces = Traces(user, ledger_name(settings), ledger_days(settings))
     own = sorted({user, *credentials})
     for credential in own:
         secret = full_name(settings, settings.refresh_token_secret_prefix + credential)

@@ -68,6 +68,7 @@ def show_traces(report: Report, traces: Traces, *, gone: bool) -> None:
         report.say(f"Secret: {name}")
     for name in traces.missing:
         report.say(f"No secret {name}: is REFRESH_TOKEN_SECRET_PREFIX that of the function?")
+    report.say(f"Ledger {traces.ledger}")
     kept = f"kept for {traces.kept_days:g} days after the last delivery"
     report.say(f"Ledger entries: {len(traces.entries)} ({kept}); waiting looks: {len(traces.looks)}")
     if traces.others:

@@ -14,6 +14,7 @@ from google.cloud.firestore_v1.types import (
     StructuredQuery,
 )
 
+from handlers.bootstrap import WATCH_SUFFIX
 from handlers.domain.ledger_entry import LedgerEntry
 from handlers.google.firestore import FirestoreStore
 from handlers.google.grpc_errors import to_fault
@@ -93,9 +94,14 @@ def ledger_days(settings: Settings) -> float:
     return settings.event_max_age_days + 31
 
 
+def ledger_name(settings: Settings) -> str:
+    """For people: an empty one may be another than the function's."""
+    return f"{settings.retry_ledger_collection} in database {settings.firestore_database}"
+
+
 def watch_collection(settings: Settings) -> str:
     """Where the watch keeps the running jobs that it looks at again."""
-    return f"{settings.retry_ledger_collection}Watch"
+    return f"{settings.retry_ledger_collection}{WATCH_SUFFIX}"
 
 
 def _filter(where: Where) -> dict[str, Any]:

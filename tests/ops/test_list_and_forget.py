@@ -100,6 +100,7 @@ async def test_list_counts_by_state_and_names_broken_entries(firestore_emulator:
     }  # fmt: skip
     assert ["broken"] == [one["job_id"] for one in told["unreadable"]]
     assert "ledger entry 'broken' cannot be read" in shown.out
+    assert "Ledger archiveJobRetries in database (default)" in shown.out
     assert (0, True) == (shown.code, "2 open, 1 in-doubt, 3 claimed, 1 deferred" in shown.out)
 
 
@@ -127,6 +128,7 @@ async def test_forget_deletes_secrets_entries_and_looks_of_no_other_user(firesto
 
         dry = await ops(*arguments, **environment)
         assert 0 == dry.code, dry.err
+        assert "Ledger archiveJobRetries in database (default)" in dry.out
         assert "Ledger entries: 4 (kept for 45 days after the last delivery); waiting looks: 1" in dry.out
         assert "Nothing was changed." in dry.out
         assert "No secret" not in dry.out
@@ -141,6 +143,7 @@ async def test_forget_deletes_secrets_entries_and_looks_of_no_other_user(firesto
             assert said in dry.out
 
         gone = json.loads((await ops(*arguments, "--go", "--json", **environment)).out)
+        assert "archiveJobRetries in database (default)" == gone["ledger"]
         assert (True, 4, 1, 2) == (gone["deleted"], gone["ledgerEntries"], gone["waitingLooks"], len(gone["secrets"]))
         left = await find_traces(cloud, "alice", ("alice-work",))
         assert ([], [], []) == (left.secrets, left.entries, left.looks)
