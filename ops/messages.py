@@ -17,10 +17,10 @@ UNDELIVERED = "UNDELIVERED"  # a sound event that Pub/Sub gave up on: what stopp
 UNREADABLE = "UNREADABLE"  # not a rejection, so it holds no event
 
 # The ledger repeats these until a person reopens the job.
-_REOPENED = (Reason.OUTCOME_UNKNOWN, Reason.RETRY_BUDGET_EXHAUSTED)
+REOPENED = (Reason.OUTCOME_UNKNOWN, Reason.RETRY_BUDGET_EXHAUSTED)
 # Of the rejections: a malformed event stays malformed, and an expired one expired; of the others a person has to find
 # out first whether a retry is running. Such a dead letter is another case: nobody has been told of it yet.
-ONLY_BY_NAME = frozenset({Reason.MALFORMED_EVENT, Reason.EVENT_EXPIRED, UNREADABLE, *_REOPENED})
+ONLY_BY_NAME = frozenset({Reason.MALFORMED_EVENT, Reason.EVENT_EXPIRED, UNREADABLE, *REOPENED})
 
 # What Pub/Sub adds: https://cloud.google.com/pubsub/docs/handling-failures#attributes-added and its own use
 _DEAD_LETTER = "CloudPubSubDeadLetterSource"
@@ -52,7 +52,7 @@ class PendingMessage:
     @property
     def reopens(self) -> bool:
         """Whether the ledger would only repeat the rejection. Any other one leaves a later event its own answer."""
-        return bool(self.rejected_at) and self.reason in _REOPENED
+        return bool(self.rejected_at) and self.reason in REOPENED
 
 
 Read = Callable[[PubsubMessage], PendingMessage]

@@ -16,6 +16,7 @@ from handlers.domain.events import JobId, timestamp
 from handlers.domain.ledger_entry import LedgerEntry
 from handlers.domain.outcomes import Reason, Transient
 from handlers.ports import Store, Unreadable, UnreadableEntry, VersionedEntry
+from ops.messages import REOPENED
 
 _LONGEST_CHAIN = 100  # the largest RETRY_BUDGET
 _SECONDS = 30.0  # for the whole chain, tries again included
@@ -133,11 +134,14 @@ def tell(found: VersionedEntry, policy: RetryPolicy, now: datetime) -> Told:
     entry, lease = found.entry, min(found.entry.lease_seconds, _LONGEST_LEASE)
     left = timedelta(seconds=lease - found.age)
     ends_at = now + left if entry.state == "claimed" else None
-    following = _next(found, policy, now, left)
     unheld = left < timedelta() if entry.state == "claimed" else entry.state == "open" and entry.claim_count
     pause = policy.pause_before(entry)
+    ways = []
+    if entry.state == "open" and entry.reason in REOPENED and not (entry.calls_made or entry.not_before):
+        ways.append(f"It was reopened; if its event was not put back: {_redrive(entry.job_id, entry.reason)}")
     if unheld and not entry.not_before and found.age > _LONGEST_BACK_OFF + pause:
-        following += f" If Pub/Sub has given it up: python -m ops redrive dead --job {entry.job_id}"
+        ways.append(f"If Pub/Sub has given it up: python -m ops redrive dead --job {entry.job_id}")
+    following = f"{_next(found, policy, now, left)} {'; '.join(ways)}".rstrip()
     return Told(entry=entry, lease_ends_at=ends_at, next=following)
 
 
@@ -190,8 +194,7 @@ def _claims(found: VersionedEntry, lapsed: int, policy: RetryPolicy, now: dateti
 
 
 def _after_rejection(entry: LedgerEntry) -> str:
-    redrive = f"python -m ops redrive rejected --job {entry.job_id} --go"
-    by_name = redrive.replace("--job", f"--reason {entry.reason} --job")
+    redrive, by_name = _redrive(entry.job_id), _redrive(entry.job_id, entry.reason)
     match entry.reason:
         case Reason.OUTCOME_UNKNOWN:
             return f"Waits for a person: an export may be running. If none is: {by_name}"
@@ -204,6 +207,11 @@ def _after_rejection(entry: LedgerEntry) -> str:
         case Reason.REAUTHORIZATION_REQUIRED:
             return f"Done, until the user has consented again and the new token is stored; then: {redrive}"
     return f"Done, until its event is published again. If you have fixed the cause: {redrive}"
+
+
+def _redrive(job_id: str, reason: str = "") -> str:
+    named = f" --reason {reason}" if reason else ""
+    return f"python -m ops redrive rejected{named} --job {job_id} --go"
 
 
 def clock(moment: datetime) -> str:

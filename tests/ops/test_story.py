@@ -23,7 +23,11 @@ def entry(job_id: str = "job", root: str = "job", **fields: Any) -> LedgerEntry:
 
 
 def told(age: float = 0.0, policy: RetryPolicy = POLICY, **fields: Any) -> Told:
-    return tell(VersionedEntry(entry(**fields), None, NOW - timedelta(seconds=age), NOW), policy, NOW)
+    return told_of(entry(**fields), age, policy)
+
+
+def told_of(found: LedgerEntry, age: float, policy: RetryPolicy = POLICY) -> Told:
+    return tell(VersionedEntry(found, None, NOW - timedelta(seconds=age), NOW), policy, NOW)
 
 
 async def chain_ids(store: MemoryStore, job_id: str) -> list[str]:
@@ -218,6 +222,17 @@ def test_dead_letters_are_pointed_to_where_deliveries_did_not_come(
     age: float, fields: dict[str, Any], pointed: bool
 ) -> None:
     assert pointed == ("python -m ops redrive dead --job job" in told(age, **fields).next)
+
+
+@pytest.mark.parametrize("age", [0, 601])
+@pytest.mark.parametrize("reason", ["OUTCOME_UNKNOWN", "RETRY_BUDGET_EXHAUSTED"])
+def test_reopened_job_points_to_its_rejection_until_it_is_called_for(reason: str, age: float) -> None:
+    """The redrive that reopened it may have died before its event was put back."""
+    reopened = entry(state="rejected", reason=reason, calls_made=3).reopened()
+    redrive = f"It was reopened; if its event was not put back: {by_name(reason)}"
+    assert redrive in told_of(reopened, age).next
+    assert (age > 600) == ("If Pub/Sub has given it up: python -m ops redrive dead" in told_of(reopened, age).next)
+    assert redrive not in told_of(reopened.in_doubt("no answer"), age).next
 
 
 @pytest.mark.parametrize(
