@@ -172,9 +172,11 @@ async def forget_user(settings: Settings, user: str, credentials: tuple[str, ...
 def _unknown(job_id: str, settings: Settings) -> str:
     return (
         f"The ledger of {settings.google_cloud_project} ({ledger_name(settings)}) knows no job {job_id}.\n"
-        "Its event never came, or no delivery of it got as far as its claim, or it was forgotten since "
+        "Its event never came, or no delivery of it got as far as its claim, or it was rejected for its own age or "
+        "`attempt`, which leaves no entry, or it was forgotten since "
         f"({ledger_days(settings):g} days after the last delivery); or this is another function's ledger.\n"
         f"  python -m ops redrive dead --job {job_id}\n"
+        f"  python -m ops redrive rejected --job {job_id}\n"
         f"  {_logs(job_id, settings)}"
     )
 

@@ -277,7 +277,8 @@ def test_unknown_job_is_told_where_else_to_look(firestore_emulator: str, project
     told = here("story", "job-1", "--project", project, FIRESTORE_EMULATOR_HOST=firestore_emulator)
     assert (1, "") == (told.code, told.out)
     assert f"The ledger of {project} (archiveJobRetries in database (default)) knows no job job-1." in told.err
-    assert "python -m ops redrive dead --job job-1" in told.err
+    for source in ("dead", "rejected"):
+        assert f"python -m ops redrive {source} --job job-1" in told.err
 
 
 async def test_story_of_a_watched_job_tells_its_next_look(firestore_emulator: str) -> None:
