@@ -152,6 +152,7 @@ class Judge:
         self._dead_instances: set[str] = set()
         self._ending: set[str] = set()  # instances
         self._thawed_at: dict[str, float] = defaultdict(lambda: _NEVER)  # by instance
+        self._froze_at: dict[str, float] = {}  # by instance, when the latest stretch began
         self._faults: dict[str, list[list[float]]] = defaultdict(list)  # of ours, from and to
         self._troubled_at: dict[tuple[str, str], float] = defaultdict(lambda: _NEVER)  # by instance and service
 
@@ -210,7 +211,8 @@ class Judge:
             yield f"the ledger may forget it {after.kept_until - effect.at:.0f} s later"
         if before.state == "deferred" and after.state != "deferred" and effect.at < before.not_before:
             yield "a deferral ended before its time"
-        if after.state == "rejected" and not by_schedule and before.kept not in (after.kept, after.credential):
+        is_kept = before.kept in ("", after.kept, after.credential)
+        if after.state == "rejected" and not by_schedule and not is_kept:
             yield f"the event of {before.kept} that was kept is gone, and {after.credential} was rejected"
         if _is_no_longer_due(before, after) and (by_schedule or before.state != "claimed"):
             if by_schedule and before.state in ("open", "claimed"):
@@ -288,6 +290,11 @@ class Judge:
         """Whether its instance has, since it had this delivery in hand."""
         delivered = self._delivered[delivery]
         return self._thawed_at[delivered.instance] >= delivered.at
+
+    def _fetched_since(self, delivery: str) -> float:
+        """How old what it reads can be: an earlier delivery's answer is shared when their instance goes on."""
+        delivered = self._delivered[delivery]
+        return min(delivered.at, self._froze_at[delivered.instance]) if self._stood_still(delivery) else delivered.at
 
     # --- calls: one for each claim, a claim for each call, at once after it, and never more than the budget ---
 
@@ -440,8 +447,7 @@ class Judge:
             return self._is_expired(event, effect.at)
         if event.attempt >= self._terms.budget:  # by the event itself, which leaves no trace
             said = Decided(effect.at, effect.delivery, effect.reason, effect.cause, event.user, event.credential)
-            lapsed = self._entries.get(event.job, Entry()).state == "claimed"  # in doubt, though nobody took it over
-            parked = lapsed and self._terms.park and effect.reason == "OUTCOME_UNKNOWN"
+            parked = self._found_claimed(effect, event.job) and self._terms.park and effect.reason == "OUTCOME_UNKNOWN"
             if effect.reason == "RETRY_BUDGET_EXHAUSTED" or parked or self._is_justified(said, event.job):
                 return True
         return any(
@@ -449,6 +455,11 @@ class Judge:
             and (decided.delivery == effect.delivery or not self._is_new_question(event, decided))
             for decided in self._decided[event.job]
         )
+
+    def _found_claimed(self, effect: Rejection, job: str) -> bool:
+        """Whether its look can have found a claim that lapsed: in doubt, though nobody has taken it over."""
+        is_claimed = self._entries.get(job, Entry()).state == "claimed"
+        return is_claimed or self._claim_ended[job] >= self._delivered[effect.delivery].at
 
     def _is_justified(self, decided: Decided, job: str) -> bool:
         begun, word = self._delivered[decided.delivery].at, decided.cause or decided.reason
@@ -478,8 +489,7 @@ class Judge:
         event, own = self._event(effect.delivery), self._at_most(job)
         by_event = effect.reason == "EVENT_EXPIRED" or event.attempt >= self._terms.budget
         # by the event itself, it tells what its look has found: a claim counts as a call, though nobody took it over
-        is_claimed = self._entries.get(job, Entry()).state == "claimed"
-        lapsed = by_event and (is_claimed or self._claim_ended[job] >= self._delivered[effect.delivery].at)
+        lapsed = by_event and self._found_claimed(effect, job)
         most = max(self._used(job, self._at_most) - own, event.attempt) + own + lapsed
         if not least <= effect.attempt <= most:
             self._breaks(
@@ -501,8 +511,7 @@ class Judge:
         entry = self._entries.get(job, Entry())
         if effect.bug:
             self._breaks(at, f"{delivery}: raised {effect.bug}")
-        # the answer to an earlier delivery's request is read, and shared, when their instance goes on
-        elif effect.status == 500 and not self._was_ours(_NEVER if self._stood_still(delivery) else begun, job):
+        elif effect.status == 500 and not self._was_ours(self._fetched_since(delivery), job):
             self._breaks(at, f"{delivery}: was answered with 500, though no fault was ours: {effect.outcome}")
         if effect.status == 503 and begun > max(self._terms.settled_at, self._pause_over[job]):
             self._put_off.append((effect, self._lease_over[job] if entry.state == "claimed" else _NEVER))
@@ -642,6 +651,8 @@ class Judge:
         self._troubled_at[effect.instance, effect.service] = effect.at
 
     def _sees_Froze(self, effect: Froze) -> None:
+        if effect.at > self._thawed_at[effect.name] + _AT_WORK:  # else it had no time to end what was under way
+            self._froze_at[effect.name] = effect.at
         self._thawed_at[effect.name] = max(effect.at + effect.seconds, self._thawed_at[effect.name])
 
     def _sees_Instance(self, effect: Instance) -> None:
