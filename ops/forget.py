@@ -16,7 +16,7 @@ LIVES_ON = (
     "an event that is under way leaves a new entry: run this once more on the next day;",
     "logs and traces, for about 30 days; an access token that the function holds, for up to an hour;",
     "the names of secrets in audit logs of who made and deleted them, for 400 days;",
-    "earlier states of the ledger's database, for 7 days, and backups, if there are any, for as long as they are kept.",
+    "earlier states of the ledger's database for up to 7 days, and backups for as long as they are kept.",
     "At Google, the grant lives on until the user or the product revokes it, and an export that runs goes on.",
 )
 

@@ -35,7 +35,7 @@ def install(project: str) -> None:
     """
     logging.getLogger("opentelemetry").handlers[:] = [RedactingHandler(logging.WARNING)]
     logging.getLogger("opentelemetry").propagate = False
-    for name, logger in logging.root.manager.loggerDict.items():
+    for name, logger in list(logging.root.manager.loggerDict.items()):
         if name.startswith("opentelemetry.") and isinstance(logger, logging.Logger):
             logger.disabled = False  # where the framework has configured logging since they were made: see logging.py
     try:

@@ -334,7 +334,7 @@ class Target:
             content = said(["gcloud", "storage", "cat", *addresses, f"--project={self.project}"])
             for version, verified in zip(versions, content.splitlines(), strict=True):
                 found.setdefault(verified.partition("#")[0], f"{version['timeCreated'][:19]}Z")
-        except (Failed, ValueError):
+        except (Failed, KeyError, ValueError):  # whatever gcloud prints, the refusal is told
             found = {}
         names = [name for name in found if name != archive.name][:_NAMED]
         if not names:

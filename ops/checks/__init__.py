@@ -48,9 +48,9 @@ Check = Callable[[], Awaitable[list[Line]]]
 
 
 async def run(cloud: Cloud, checks: list[tuple[str, Check]]) -> list[Line]:
-    """The lines of these checks, each with its subject, in their order."""
+    """The lines of these checks, each with its subject, in their order; what two of them say is told once."""
     found = await asyncio.gather(*(_one(cloud, subject, check) for subject, check in checks))
-    return [line for lines in found for line in lines]
+    return list(dict.fromkeys(line for lines in found for line in lines))
 
 
 async def _one(cloud: Cloud, subject: str, check: Check) -> list[Line]:
