@@ -28,6 +28,23 @@ run "traces_to_google_cloud" {
   }
 }
 
+run "who_is_told_of_alerts" {
+  command = plan
+
+  variables {
+    notification_channels = ["projects/p/notificationChannels/1"]
+    pager_channels        = ["projects/p/notificationChannels/2"]
+  }
+
+  assert {
+    condition = alltrue([
+      for alert in google_monitoring_alert_policy.this :
+      alert.notification_channels == concat(var.notification_channels, alert.severity == "CRITICAL" ? var.pager_channels : [])
+    ])
+    error_message = "CRITICAL alerts alone must go to the pager."
+  }
+}
+
 run "other_values" {
   command = plan
 
