@@ -12,6 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from tests.simulation import watch_invariants
+from tests.simulation.freezes import AT_WORK, Freezes
 from tests.simulation.record import (
     Acked,
     Answered,
@@ -44,7 +45,6 @@ from tests.simulation.timeline import why_stopped
 
 _LATER_PAUSES = 30  # times the first
 _FELT_FOR = 600.0  # seconds after a fault of ours at which a frozen instance can still share what was fetched in it
-_AT_WORK = 90.0  # seconds that a delivery may take
 _SECRET_IN_HAND = 60.0  # seconds for which the refresh token of one look may be in use: two tries at the endpoint
 _SERVICES = ("firestore", "secrets", "oauth", "pubsub", "account")  # beside the API
 _TIME_TO_GIVE_BACK = 30.0  # seconds: a call that times out, a pause, and another call
@@ -151,8 +151,7 @@ class Judge:
         self._secret_asked: dict[tuple[str, str], float] = defaultdict(lambda: _NEVER)  # by instance and credential
         self._dead_instances: set[str] = set()
         self._ending: set[str] = set()  # instances
-        self._thawed_at: dict[str, float] = defaultdict(lambda: _NEVER)  # by instance
-        self._froze_at: dict[str, float] = {}  # by instance, when the latest stretch began
+        self._freezes = Freezes()
         self._faults: dict[str, list[list[float]]] = defaultdict(list)  # of ours, from and to
         self._troubled_at: dict[tuple[str, str], float] = defaultdict(lambda: _NEVER)  # by instance and service
 
@@ -289,12 +288,7 @@ class Judge:
     def _stood_still(self, delivery: str) -> bool:
         """Whether its instance has, since it had this delivery in hand."""
         delivered = self._delivered[delivery]
-        return self._thawed_at[delivered.instance] >= delivered.at
-
-    def _fetched_since(self, delivery: str) -> float:
-        """How old what it reads can be: an earlier delivery's answer is shared when their instance goes on."""
-        delivered = self._delivered[delivery]
-        return min(delivered.at, self._froze_at[delivered.instance]) if self._stood_still(delivery) else delivered.at
+        return self._freezes.stood_still(delivered.instance, delivered.at)
 
     # --- calls: one for each claim, a claim for each call, at once after it, and never more than the budget ---
 
@@ -313,7 +307,7 @@ class Judge:
             self._breaks(at, f"{job}: {effect.delivery} called Google after SIGTERM")
         if effect.credential != (named := self._event(effect.delivery).credential):
             self._breaks(at, f"{job}: a call carried a token of {effect.credential}, and its event names {named}")
-        if effect.expired > 0 and at > self._thawed_at[instance] + _AT_WORK:
+        if effect.expired > 0 and at > self._freezes.thawed_at[instance] + AT_WORK:
             # one that came before its instance stood still may be old
             self._breaks(at, f"{job}: the access token had ended {effect.expired:.0f} s before it was sent")
         used = self._used(job, self._maybe_carried_out)
@@ -333,7 +327,7 @@ class Judge:
 
     def _sees_TokenAsked(self, effect: TokenAsked) -> None:
         asked_at = self._secret_asked[effect.instance, effect.credential]
-        if effect.at > asked_at + _SECRET_IN_HAND and self._thawed_at[effect.instance] < asked_at:
+        if effect.at > asked_at + _SECRET_IN_HAND and self._freezes.thawed_at[effect.instance] < asked_at:
             self._breaks(effect.at, f"{effect.credential}: a refresh token was remembered")
         self._sees_delay(effect)
 
@@ -507,11 +501,12 @@ class Judge:
     def _sees_Answered(self, effect: Answered) -> None:
         at, delivery = effect.at, effect.delivery
         self._answered[delivery] = effect
-        begun, job = self._delivered[delivery].at, self._event(delivery).job
+        delivered, job = self._delivered[delivery], self._event(delivery).job
+        begun, fetched_since = delivered.at, self._freezes.fetched_since(delivered.instance, delivered.at)
         entry = self._entries.get(job, Entry())
         if effect.bug:
             self._breaks(at, f"{delivery}: raised {effect.bug}")
-        elif effect.status == 500 and not self._was_ours(self._fetched_since(delivery), job):
+        elif effect.status == 500 and not self._was_ours(fetched_since, job):
             self._breaks(at, f"{delivery}: was answered with 500, though no fault was ours: {effect.outcome}")
         if effect.status == 503 and begun > max(self._terms.settled_at, self._pause_over[job]):
             self._put_off.append((effect, self._lease_over[job] if entry.state == "claimed" else _NEVER))
@@ -523,7 +518,7 @@ class Judge:
     def _sees_Resumed(self, effect: Resumed) -> None:
         if effect.bug:
             self._breaks(effect.at, f"{effect.run}: raised {effect.bug}")
-        elif effect.status == 500 and not self._was_ours(effect.at - _AT_WORK, ""):
+        elif effect.status == 500 and not self._was_ours(effect.at - AT_WORK, ""):
             self._breaks(effect.at, f"{effect.run}: ended with 500, though no fault was ours: {effect.outcome}")
 
     def _was_ours(self, begun: float, job: str) -> bool:
@@ -651,9 +646,7 @@ class Judge:
         self._troubled_at[effect.instance, effect.service] = effect.at
 
     def _sees_Froze(self, effect: Froze) -> None:
-        if effect.at > self._thawed_at[effect.name] + _AT_WORK:  # else it had no time to end what was under way
-            self._froze_at[effect.name] = effect.at
-        self._thawed_at[effect.name] = max(effect.at + effect.seconds, self._thawed_at[effect.name])
+        self._freezes.add(effect)
 
     def _sees_Instance(self, effect: Instance) -> None:
         if effect.what == "dies":

@@ -9,6 +9,7 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 
+from tests.simulation.freezes import Freezes
 from tests.simulation.record import Effect, Entry, EventPublished, FaultOfOurs, Froze, Verdict, Written, is_run
 from tests.simulation.states import ENDS
 from tests.simulation.timeline import why_stopped
@@ -33,7 +34,6 @@ _NEW = 3600.0  # a job's age up to which nobody can be sure that it is not there
 _GIVEN_UP = 15 * 86_400.0
 _TOLD_WITHIN = _LONGEST_WAIT + 1200.0  # an hour and ten minutes: the wait, a run of the schedule, and the look
 _FELT_FOR = 600.0  # seconds after a fault of ours
-_AT_WORK = 90.0  # seconds that a delivery may take
 _ABOUT = 0.01  # seconds: events tell milliseconds
 _NEVER = float("-inf")
 _KEPT = ("deferred", "ended", "rejected")  # states in which an entry outlives its message
@@ -94,8 +94,7 @@ class _Judge:
         self._kept_at: dict[str, float] = defaultdict(lambda: _NEVER)  # when a job was last deferred
         self._known_again: dict[str, float] = {}  # jobs of which that is so no more, and since when
         self._wrong: dict[str, list[float]] = {}  # faults of ours → since when, and until when
-        self._thawed_at: dict[str, float] = defaultdict(lambda: _NEVER)  # by instance
-        self._froze_at: dict[str, float] = {}  # by instance, when the latest stretch began
+        self._freezes = Freezes()
 
     def sees(self, effect: Effect) -> None:
         getattr(self, f"_sees_{type(effect).__name__}", _ignore)(effect)
@@ -273,15 +272,10 @@ class _Judge:
         begun, job = delivered.at, self._event(effect.delivery).job
         if effect.bug:
             self._breaks(at, f"{effect.delivery}: raised {effect.bug}")
-        elif effect.status == 500 and not self._was_ours(job, self._fetched_since(delivered)):
+        elif effect.status == 500 and not self._was_ours(job, self._freezes.fetched_since(delivered.instance, begun)):
             self._breaks(at, f"{effect.delivery}: was answered with 500, though no fault was ours: {effect.outcome}")
         elif effect.status == 503 and begun > self._settled_at:
             self._breaks(at, f"{effect.delivery}: was put off, though nothing was wrong: {effect.outcome}")
-
-    def _fetched_since(self, delivered: WatchDelivered) -> float:
-        """How old what it reads can be: an earlier delivery's answer is shared when their instance goes on."""
-        stood_still = self._thawed_at[delivered.instance] >= delivered.at
-        return min(delivered.at, self._froze_at[delivered.instance]) if stood_still else delivered.at
 
     def _was_ours(self, job: str, begun: float) -> bool:
         return any(
@@ -291,9 +285,7 @@ class _Judge:
         )
 
     def _sees_Froze(self, effect: Froze) -> None:
-        if effect.at > self._thawed_at[effect.name] + _AT_WORK:  # else it had no time to end what was under way
-            self._froze_at[effect.name] = effect.at
-        self._thawed_at[effect.name] = max(effect.at + effect.seconds, self._thawed_at[effect.name])
+        self._freezes.add(effect)
 
     def _sees_FaultOfOurs(self, effect: FaultOfOurs) -> None:
         self._wrong[effect.what] = [effect.at, float("inf") if effect.wrong else effect.at]
