@@ -177,6 +177,8 @@ class Ledger:
             if not found or found.entry.lease_owner != claim.entry.lease_owner:
                 raise LeaseLost
             version = found.version
+            if entry.state != "deferred":  # what was kept before may be put back meanwhile
+                entry = entry.with_event_of(found.entry)
             if link and await self._is_known(link.job_id):
                 link = None
 

@@ -165,6 +165,10 @@ class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=
         kept = replace(self, event=event, attributes=attributes)
         return replace(kept, state="deferred", reason=COOLDOWN, cause="", not_before=until)
 
+    def with_event_of(self, stored: "LedgerEntry") -> "LedgerEntry":
+        """Due for what `stored` is due for, or no longer."""
+        return replace(self, not_before=stored.not_before, event=stored.event, attributes=stored.attributes)
+
     def ended(self, state: str, cause: str) -> "LedgerEntry":
         """Of the watch: the job's end is told. UNKNOWN is stored as a rejection, so that a later event is looked at."""
         stored: Literal["rejected", "ended"] = "rejected" if state == "UNKNOWN" else "ended"

@@ -213,6 +213,8 @@ class Judge:
         is_kept = before.kept in ("", after.kept, after.credential)
         if after.state == "rejected" and not by_schedule and not is_kept:
             yield f"the event of {before.kept} that was kept is gone, and {after.credential} was rejected"
+        if effect.before and after.kept and not before.kept and after.state != "deferred":
+            yield f"the event of {after.kept} is due once more, though it was put back"
         if _is_no_longer_due(before, after) and (by_schedule or before.state != "claimed"):
             if by_schedule and before.state in ("open", "claimed"):
                 yield from self._illegal_wait(effect, before)

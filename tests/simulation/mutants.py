@@ -409,6 +409,24 @@ class PutBackBeginsTheLeaseAnew(_WithStore):
             return await self.part.write(held, version, link)
 
 
+class DueAfterThePutBack(_WithStore):
+    """Whoever holds the claim writes the event that was kept when it was claimed, though it may be put back since."""
+
+    class Change(_OnLoad):
+        def __init__(self, part: Any, container: Container) -> None:
+            super().__init__(part, container)
+            self.claims: dict[str, LedgerEntry] = {}
+
+        async def write(self, entry: LedgerEntry, version: Any, link: LedgerEntry | None = None) -> Any:
+            if entry.state == "claimed":
+                self.claims[entry.lease_owner] = entry
+            return await self.part.write(entry, version, link)
+
+        def change(self, found: VersionedEntry) -> VersionedEntry:
+            claimed = self.claims.get(found.entry.lease_owner, found.entry)
+            return replace(found, entry=found.entry.with_event_of(claimed))
+
+
 class DeferralWithoutItsEvent(_WithLedger):
     """A deferred job is acknowledged, and nothing is kept to put back."""
 
@@ -813,6 +831,7 @@ MUTANTS: Mapping[type[Container], str] = {
     DeferralEndsWithAnothersRejection: "that was kept is gone",
     DeferralForgetsRetries: "which tells more retries",
     PutBackBeginsTheLeaseAnew: "was put off, though nothing was wrong",
+    DueAfterThePutBack: "is due once more, though it was put back",
     DeferralWithoutItsEvent: "vanished",
     DeferralWithoutItsTime: "without the time of the failure",
     StopsAtWhatItCannotRead: "raised ValueError",
@@ -852,6 +871,7 @@ HINTS: Mapping[type[Container], int] = {
     DeferralEndsWithAnothersRejection: 202_933,
     DeferralForgetsRetries: 314,
     PutBackBeginsTheLeaseAnew: 3_042_771,
+    DueAfterThePutBack: 11_926,
     DeferralEndsWithItsClaim: 91,
     DeferralEndsWithItsOutcome: 886,
     IgnoresSigterm: 76,

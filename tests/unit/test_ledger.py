@@ -232,6 +232,26 @@ async def test_deferral_stays_due_until_its_event_is_put_back(store: Store, end:
     assert (end != "is released") == claim.entry.calls_in_doubt
 
 
+@pytest.mark.parametrize("end", ["retried", "rejected", "in doubt", "deferred"])
+async def test_answer_recorded_after_the_put_back_keeps_only_its_own_event(store: Store, end: str) -> None:
+    """Its delivery stood still for longer than its lease, and the schedule has put the kept event back meanwhile."""
+    await deferred(store, "job", -1, event=b"the event")
+    claim = await claimed(ledger(store, lease_seconds=0.05))
+    await asyncio.sleep(0.1)
+    [found] = await due(store)
+    assert await ledger(store).put_back(found, nothing)
+    ends = {
+        "retried": claim.entry.retried("new"),
+        "rejected": claim.entry.rejected(DENIED),
+        "in doubt": claim.entry.in_doubt("words"),
+        "deferred": claim.entry.deferred(START, b"another event", "{}"),
+    }
+    recorded = (await ledger(store).record(claim, ends[end])).entry
+    kept = (START, b"another event", "{}") if end == "deferred" else (None, b"", "")
+    assert kept == (recorded.not_before, recorded.event, recorded.attributes)
+    assert (end == "deferred") == bool(await due(store))
+
+
 async def test_reopened_rejection_can_be_claimed(store: Store) -> None:
     claim = await claimed(ledger(store), failed(retries_before=1))
     kept = await ledger(store).record(claim, claim.entry.in_doubt("x").rejected(DENIED))
