@@ -81,7 +81,7 @@ def _job(fields: Mapping[str, Any], published_at: datetime | None) -> JobEvent:
     return JobEvent(
         job_id=fields["archiveJobId"],
         user_id=fields["userId"],
-        credential_id=fields.get("credentialId") or fields["userId"],
+        credential_id=fields["credentialId"],
         root_job_id=fields.get("rootArchiveJobId") or "",
         retries_before=fields.get("attempt") or 0,
         published_at=published_at,
@@ -160,6 +160,8 @@ def _read(data: bytes, known: _Fields) -> dict[str, Any]:
         value = raw.get(name)
         if value is None or (not required and bytes(value) == b"null"):
             problems += [f"the field {name} is missing"] * required
+            if name == "credentialId" and "userId" in read:
+                read[name] = read["userId"]
             continue
         try:
             read[name] = decode(value)

@@ -52,6 +52,8 @@ async def test_rejection_says_all_that_is_known(instance: Instance) -> None:
         ({"userId": "a/b"}, {"archiveJobId": "", "userId": ""}, "message-1"),
         ({"archiveJobId": "archiveJobs/job", "userId": 5}, {"archiveJobId": "job", "userId": ""}, "job"),
         (failed(attempt="one", credentialId="c"), {"userId": "alice", "credentialId": "c", "attempt": 0}, "job"),
+        (failed(failedAt="yesterday", credentialId=None), {"userId": "alice", "credentialId": "alice"}, "job"),
+        (failed(credentialId="a/b"), {"userId": "alice", "credentialId": ""}, "job"),
         (failed("", attempt=10**30, rootArchiveJobId="archiveJobs/r"), {"rootArchiveJobId": "r"}, "message-1"),
     ],
 )
