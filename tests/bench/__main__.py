@@ -50,7 +50,7 @@ def main() -> None:
             return
         result = uvloop.run(bench(pubsub, firestore, arguments))
     BUILD.mkdir(exist_ok=True)
-    kinds = [kind for kind in ("plain", "one_file", "against", "quick") if getattr(arguments, kind)]
+    kinds = [kind for kind in ("plain", "one_file", "against", "quick", "soak") if getattr(arguments, kind)]
     file = BUILD / f"{'-'.join(['bench', *kinds]).replace('_', '-')}.json"
     file.write_text(json.dumps(result, indent=2) + "\n")
     print(f"{report.told(result)}\nAll values are in {file}.")
@@ -86,6 +86,7 @@ async def bench(pubsub: str, firestore: str, options: argparse.Namespace) -> dic
                 contender.loaded_ms.append(loaded_ms)
                 assert contender.server is not None
                 contender.memory_mb.append(process_tree.memory_mb(contender.server.pid))
+                contender.own_mb.append(process_tree.own_memory_mb(contender.server.pid))
                 await alone(stage, session, contender, single)
             bare_ms.append(await bare.milliseconds(single))
         # Last, when the emulators have long been warm: what they take at first is not a function's start.
@@ -95,7 +96,8 @@ async def bench(pubsub: str, firestore: str, options: argparse.Namespace) -> dic
             await count_calls(stage, session, contender, single)
         await bare.close()
         soak = {"soak": await soaked(stage, session, all_of_them[0], options.soak)} if options.soak else {}
-        await as_deployed(all_of_them, rounds, events, session, pubsub=pubsub, firestore=firestore, **latencies)
+        if not options.plain:
+            await as_deployed(all_of_them, rounds, events, session, pubsub=pubsub, firestore=firestore, **latencies)
         return {**summary(all_of_them, busy, events), "bare_calls_ms": bare_ms, "where": where(options), **soak}
 
 

@@ -57,6 +57,7 @@ class Contender:
     start_s: list[float] = field(default_factory=list)  # from the process's start to the answer to its first event
     deployed: dict[str, list[float]] = field(default_factory=dict)  # CPU and start over TLS, with its own account
     memory_mb: list[float] = field(default_factory=list)  # after a round
+    own_mb: list[float] = field(default_factory=list)  # of it, without mapped files
     calls: dict[str, float] = field(default_factory=dict)  # an event
     server: FunctionServer | None = None
 

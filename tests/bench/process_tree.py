@@ -17,8 +17,13 @@ def memory_mb(pid: int) -> float:
 
     Not their proportional set size: of a file it counts less, the more other programs on this machine use it too.
     """
-    used = [_memory_kb(each) for each in _tree(pid)]
-    return (sum(each["Pss_Anon"] for each in used) + max(each["Rss"] - each["Anonymous"] for each in used)) / 1024
+    mapped = max(each["Rss"] - each["Anonymous"] for each in map(_memory_kb, _tree(pid)))
+    return own_memory_mb(pid) + mapped / 1024
+
+
+def own_memory_mb(pid: int) -> float:
+    """Without mapped files: how many of their pages are mapped depends on how the kernel has cached them, too."""
+    return sum(_memory_kb(each)["Pss_Anon"] for each in _tree(pid)) / 1024
 
 
 def _tree(pid: int) -> Iterator[int]:

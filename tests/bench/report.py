@@ -14,6 +14,7 @@ MEASURES = {
     "loaded_ms": "80 in flight, p50 (ms)",
     "start_s": "start to first answer (s)",
     "memory_mb": "memory after load (MB)",
+    "own_mb": "of it without mapped files (MB)",
 }
 
 
@@ -35,9 +36,9 @@ def told(result: dict[str, Any]) -> str:
     over, bare = over_the_wait(result)
     lines.append(
         f"One event alone takes {over:.1f} ms more than the stand-ins wait, "
-        f"and {bare:.1f} ms more than its calls, made bare one after the other."
+        f"and {bare:.1f} ms more than the same calls by the same clients, one after the other."
     )
-    lines.append(as_deployed(result))
+    lines += [as_deployed(result)] if result["as_deployed"] else []
     lines.append(f"Python {machine['python']}, {machine['openssl']}, {machine['authorities']} authorities")
     for name, calls in result["calls_an_event"].items():
         lines.append(f"Calls of one event, {name}: {', '.join(f'{kind} {calls[kind]:g}' for kind in sorted(calls))}")
@@ -48,7 +49,7 @@ def told(result: dict[str, Any]) -> str:
 
 
 def over_the_wait(result: dict[str, Any]) -> tuple[float, float]:
-    """Milliseconds of one event alone beyond what the stand-ins are told to wait, and beyond its calls made bare."""
+    """Milliseconds of one event alone beyond what the stand-ins are told to wait, and beyond its calls alone."""
     alone, setting = result["rounds"]["this"]["alone_ms"], result["setting"]
     waits = sum(setting[name] for name in ("secret_s", "token_s", "retry_s")) * 1000
     bare = [ours - calls for ours, calls in zip(alone, result["bare_calls_ms"], strict=True)]
@@ -84,7 +85,10 @@ def markdown(result: dict[str, Any]) -> str:
         lines.append(f"| {name} | {' | '.join(cells)} |")
     over, bare = over_the_wait(result)
     load = median(result["machine"]["load_average"])
-    note = f"One event alone: {over:.0f} ms above what the stand-ins wait, {bare:.1f} ms above its own calls made bare."
+    note = (
+        f"One event alone: {over:.0f} ms above what the stand-ins wait, {bare:.1f} ms above the same calls by the same "
+        f"clients, without server, use case and the ledger's protocol."
+    )
     return "\n".join([*lines, "", f"{note} {as_deployed(result)} Load average {load:.0f}.", ""])
 
 

@@ -32,7 +32,7 @@ PARTS = {
     ),
     "use case and the rest of handlers/": ("/handlers/",),
 }
-_REST = "event loop"
+_REST = "event loop, reading of TLS, the rest"
 _THREADS = "gRPC, in threads of its own"
 
 

@@ -12,7 +12,7 @@ import pytest
 def wrong_commands(commands: list[str], folder: Path) -> dict[str, str]:
     """What is wrong with each command that gcloud would not take. Skips without gcloud; on CI that is a failure."""
     if shutil.which("gcloud") is None:
-        sentence = "gcloud is not on the path: nothing can be said about its commands"
+        sentence = "needs gcloud on the path, to say something about its commands"
         if os.environ.get("CI") == "true":
             pytest.fail(f"{sentence}. On CI nothing may be left out.")
         pytest.skip(sentence)

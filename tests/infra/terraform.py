@@ -149,7 +149,7 @@ def make_doubles(folder: Path, *names: str) -> None:
 def prepare(folder: Path) -> Module:
     """Copy infra/ and initialise it. Skips where that is not possible; on CI that is a failure."""
     if shutil.which("terraform") is None:
-        _leave_out("terraform is not on the path")
+        _leave_out("needs terraform on the path")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "GOOGLE_"))}
     environment |= {"CHECKPOINT_DISABLE": "1", "TF_IN_AUTOMATION": "1", "NO_COLOR": "1"}
     if STANDIN.exists():
@@ -168,7 +168,7 @@ def prepare(folder: Path) -> Module:
     for within in (".", "bootstrap"):
         done = module.run("init", "-input=false", "-backend=false", "-no-color", within=within)
         if done.returncode:
-            _leave_out("terraform init reached neither the stand-in provider nor the network", done.stderr)
+            _leave_out("needs the provider, and terraform init did not reach it", done.stderr)
     return module
 
 
