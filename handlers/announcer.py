@@ -53,7 +53,7 @@ class Announcer(Struct, frozen=True):
             self._bind(entry)
             return Deferred(entry.not_before)
         outcome = await (self._follow_up(entry) if entry.state == "retried" else self.reject(entry))
-        # No longer due, unless the kept event is another credential's. Where this fails, it is put back once more
+        # The deferral ends, unless the kept event is another credential's. Where this fails, the event is put back
         if entry.not_before and entry.answers_kept_event():
             with suppress(StepError):
                 await self.deadlines.step("announced", PUBLISHED, self.ledger.no_longer_due(found), decides=False)

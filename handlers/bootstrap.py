@@ -89,8 +89,8 @@ class Container:
         return await outcome_of(self.watch_use_case(delivery, line))
 
     async def resume_deferred(self, line: LogLine) -> Outcome:
-        """Both collections at the same time: many looks that are due delay no cooldown. Deferrals have a limit, since
-        each is a call that counts at Google. Looks go on until the time is over: every job is due once in 50 minutes.
+        """Both collections at the same time, so that many due looks delay no deferral. Deferrals have a limit for each
+        run, since each becomes a call that Google counts. Looks have none: every job is due once in 50 minutes.
         """
         put_back, not_resumed = 0, []
         for run in await asyncio.gather(
@@ -116,6 +116,7 @@ class Container:
             retried=self.topic(settings.retried_topic),
             rejected=self.topic(settings.rejected_topic),
             now=self.now,
+            new_owner=self._new_owner,
             shutting_down=self.shutdown.is_set,
         )
 
@@ -174,7 +175,6 @@ class Container:
             lease_seconds=settings.claim_lease_seconds,
             keep=settings.event_max_age + _LONGEST_RETENTION,
             now=self.now,
-            new_owner=self._new_owner,
         )
 
     @cached_property

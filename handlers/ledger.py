@@ -11,7 +11,6 @@ A lease, a pause and a deferral are measured on the store's own clock, never by 
 """
 
 import asyncio
-import secrets
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -86,14 +85,12 @@ class Ledger:
         lease_seconds: float,
         keep: timedelta,
         now: Callable[[], datetime],
-        new_owner: Callable[[], str] = lambda: secrets.token_hex(8),
     ) -> None:
         self._store = store
         self._policy = policy
         self._lease_seconds = lease_seconds
         self._keep = keep
         self._now = now
-        self.new_owner = new_owner
 
     async def look(self, job: JobEvent) -> Claimable | NotYet | NoCallNeeded:
         """What a claim would meet. Raises Throttled."""
@@ -238,7 +235,7 @@ class Ledger:
         return True
 
     async def no_longer_due(self, found: VersionedEntry) -> None:
-        """What was deferred once is no longer due: its outcome is published, or its event since this was stored."""
+        """End a deferral: its outcome, or its event, is published since `found` was read."""
         with suppress(Conflict):
             await self._store.write(found.entry.done(found.written_at), found.version)
 

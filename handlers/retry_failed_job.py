@@ -57,6 +57,7 @@ class RetryFailedJob(Struct, frozen=True, kw_only=True):
     retried: Publisher
     rejected: Publisher
     now: Callable[[], datetime]
+    new_owner: Callable[[], str]
     shutting_down: Callable[[], bool]
 
     async def __call__(self, delivery: Delivery, line: LogLine) -> Outcome:
@@ -143,7 +144,7 @@ class _JobRetry:
         ledger, job = self._use_case.ledger, self._job
         if self._use_case.shutting_down():
             raise Transient("the instance is shutting down: no job is claimed any more")
-        owner = ledger.new_owner()
+        owner = self._use_case.new_owner()
         try:
             claim = await self._step("claim", CLAIMED, ledger.claim(job, owner, looked))
         except Throttled:
@@ -171,7 +172,7 @@ class _JobRetry:
         try:
             answer = await self._call(claim, token)
         except Exception:  # nothing was carried out
-            await self._give_back(claim, entry.released())
+            await self._release_claim(claim, entry.released())
             raise
         return decide(answer, entry, policy, self._job, self._delivery)
 
@@ -216,7 +217,7 @@ class _JobRetry:
         except Exception:  # perhaps this very entry cannot be stored
             counts = entry.new_job_id or entry.calls_made > claim.entry.calls_made
             in_doubt = claim.entry.in_doubt("Google's answer could not be recorded")
-            await self._give_back(claim, in_doubt if counts else claim.entry.released())
+            await self._release_claim(claim, in_doubt if counts else claim.entry.released())
             raise
 
     async def _recorded(self, claim: Claim, entry: LedgerEntry) -> VersionedEntry:
@@ -229,7 +230,7 @@ class _JobRetry:
                     raise
             await asyncio.sleep(0.5)
 
-    async def _give_back(self, claim: Claim, entry: LedgerEntry) -> None:
+    async def _release_claim(self, claim: Claim, entry: LedgerEntry) -> None:
         """End the claim. Where that fails it lapses by itself, and counts as a call in doubt."""
         with suppress(LeaseLost, StepError):
             released = self._use_case.ledger.record(claim, entry)

@@ -13,9 +13,14 @@ from handlers.telemetry.logging import LogLine
 
 _T = TypeVar("_T")
 
-# By which share of a delivery's time something has to be over: the access token; the claim; another token; sending the
-# call; its answer; further tries to record a new job after a fault of ours; recording and publishing.
-PREPARED, CLAIMED, RECOVERED, SENT, ANSWERED, RECORDED, PUBLISHED = 3 / 9, 4 / 9, 5 / 9, 6 / 9, 7 / 9, 8 / 9, 1.0
+# The shares of a delivery's time by which its steps have to be over
+PREPARED = 3 / 9  # the look and the access token
+CLAIMED = 4 / 9
+TOKEN_REPLACED = 5 / 9  # another access token, after a 401 or 403
+SENT = 6 / 9  # from then on no call is begun
+ANSWERED = 7 / 9
+RECORDED = 8 / 9  # from then on the record of a new job is not tried again after a fault of ours
+PUBLISHED = 1.0
 
 # Seconds that a write to the ledger gets at least, where a claim lapses without it and counts as a call in doubt: an
 # instance that stood still is late before it begins.
@@ -75,7 +80,7 @@ async def send_with_token(
             replacing = tokens.replace_if_newer(credential_id, token)
         case _:
             return answer
-    other = await deadlines.step("token", RECOVERED, replacing)
+    other = await deadlines.step("token", TOKEN_REPLACED, replacing)
     if isinstance(other, Rejection):
         deadlines.line.failed("token")
         return other

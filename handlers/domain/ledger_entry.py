@@ -183,8 +183,8 @@ class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=
         return replace(self, state="open")
 
     def done(self, written_at: datetime) -> "LedgerEntry":
-        """No longer due: the outcome of what was deferred is published, or its event. It counts as decided when it was:
-        at `written_at`, or before.
+        """No longer due: its outcome is published, or its event. The write moves the update time, so `decided_at` keeps
+        the time of the decision.
         """
         decided_at = self.decided_at or (written_at if self.state in ("retried", "rejected") else None)
         return replace(self, not_before=None, event=b"", attributes="", decided_at=decided_at)

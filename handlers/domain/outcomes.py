@@ -20,7 +20,7 @@ All texts are logged and published. They name codes and resources, never a token
 from collections.abc import Awaitable
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from msgspec import Struct
 
@@ -163,12 +163,9 @@ async def outcome_of(run: Awaitable[Outcome]) -> Outcome:
 
 
 class RedactedRepr:
-    """Redacts its fields in `repr()`, and so in tracebacks, in asyncio's debug messages and in rich."""
+    """Redacts its fields in `repr()`, and so in tracebacks and in asyncio's debug messages."""
 
     __slots__ = ()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(…)"
-
-    def __rich_repr__(self) -> list[tuple[str, Any]]:  # rich prefers it, and msgspec would fill it in
-        return []

@@ -24,7 +24,6 @@ class _Batch(Generic[_T]):
     def __init__(self) -> None:
         self.items: list[tuple[_T, asyncio.Future[Any]]] = []
         self.sending: asyncio.Task[None] | None = None
-        self.sent = 0  # how many went together
         self.bytes = 0
         self.keys: set[str] = set()
 
@@ -68,7 +67,7 @@ class Batcher(Generic[_T]):
                         batch.sending.cancel()
                     raise
                 except Exception as error:
-                    if batch.sent == 1 or not self._is_rejection(error):
+                    if len(batch.items) == 1 or not self._is_rejection(error):
                         raise
         else:
             self._open_window()
@@ -89,7 +88,6 @@ class Batcher(Generic[_T]):
             batch.sending = asyncio.create_task(self._send(batch))
 
     async def _send(self, batch: _Batch[_T]) -> None:
-        batch.sent = len(batch.items)
         waiting = [answer for _, answer in batch.items]
         try:
             found = await self._call([item for item, _ in batch.items])

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import grpc.aio
-from google.api_core.client_options import ClientOptions
 from google.cloud.firestore_v1.services.firestore.async_client import FirestoreAsyncClient
 from google.cloud.secretmanager_v1.services.secret_manager_service.async_client import SecretManagerServiceAsyncClient
 from google.pubsub_v1.services.publisher.async_client import PublisherAsyncClient
@@ -60,7 +59,6 @@ class GoogleClients:
             # Google's interceptor logs metadata and payloads at DEBUG: the account's token, and users' refresh tokens.
             # It takes a tenth of an event's CPU
             built.transport.grpc_channel._unary_unary_interceptors.clear()
-            built.transport.grpc_channel.get_state(try_to_connect=True)
         return built
 
     async def close(self) -> None:
@@ -78,7 +76,7 @@ def _build(kind: Any, emulator: str, credentials: Any, endpoint: str) -> Any:
         options = [*(dict(options) | _CHANNEL_OPTIONS).items()]
         return _AuthorizedChannel(grpc.aio.secure_channel(host, tls, options=options), credentials)
 
-    where = ClientOptions(api_endpoint=endpoint or None)
+    where = {"api_endpoint": endpoint or None}
     return kind(credentials=credentials, transport=partial(transport, channel=channel), client_options=where)
 
 

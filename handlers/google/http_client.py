@@ -41,8 +41,8 @@ class _CleanConnector(aiohttp.TCPConnector):
     """Drops a pooled connection on which an answer waits that nobody has asked for, or that the server has closed.
 
     It would be taken for the answer to the next request, another user's (https://github.com/aio-libs/aiohttp/issues/13656).
-    The next thing to happen on what it returns is the first byte of the request. (A TraceConfig tells that too, for an
-    eighth of a request's instructions.)
+    aiohttp writes the first byte of the request right after `connect` returns, so the request counts as sent from here.
+    (A TraceConfig tells that too, for an eighth of a request's instructions.)
     """
 
     async def connect(self, *args: Any, **kwargs: Any) -> Any:

@@ -60,7 +60,7 @@ class UserTokens:
         token = await self._refresh_token(credential_id)
         if isinstance(token, RefreshToken) and token.version == used.secret_version:
             return None
-        for _ in range(2):  # the second time it is no longer shared with a look at the earlier version
+        for _ in range(2):  # the first may join a fetch that began before the newer version; the second cannot
             cached = self._cache.get(credential_id)
             if cached and cached.secret_version == used.secret_version:
                 del self._cache[credential_id]
@@ -73,7 +73,7 @@ class UserTokens:
         """Share another delivery's success, but its rejection only after a look of our own: consent may be newer than
         its look at the secret. (Without the second look, 2 of 6,000 simulated runs rejected a user wrongly.)
         """
-        other = self._flights.under_way(credential_id)
+        other = self._flights.running(credential_id)
         result: AccessToken | Rejection
         result = await asyncio.shield(self._flights.join(credential_id, lambda: self._fetch(credential_id)))
         if other and isinstance(result, Rejection):

@@ -243,7 +243,8 @@ export_proxies(os.environ)
 async def main():
     settings = from_environment({"GOOGLE_CLOUD_PROJECT": "p"})
     clients = GoogleClients(Account(lambda **_: (Known(None), "p")), settings)
-    await clients.publisher()
+    publisher = await clients.publisher()
+    call = asyncio.create_task(publisher.get_topic(topic="projects/p/topics/t"))
     await asyncio.to_thread(input)
 asyncio.run(main())
 """

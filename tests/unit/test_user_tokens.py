@@ -35,7 +35,7 @@ def granted(name: str, **fields: Any) -> Answer:
     return 200, {"access_token": f"{MARK}-{name}"} | fields
 
 
-async def test_flight_that_has_landed_is_joined_by_nobody() -> None:
+async def test_flight_that_has_finished_is_joined_by_nobody() -> None:
     """Its result is older than whoever asks now, even before the loop has told that it is done."""
     flights, numbers = SingleFlight(), itertools.count()
 
@@ -44,7 +44,7 @@ async def test_flight_that_has_landed_is_joined_by_nobody() -> None:
 
     first = flights.join("key", fetch)
     await asyncio.sleep(0)  # it runs, and what it calls when it is done comes after this
-    assert (0, None) == (first.result(), flights.under_way("key"))
+    assert (0, None) == (first.result(), flights.running("key"))
     assert 1 == await flights.join("key", fetch)
 
 
