@@ -11,7 +11,8 @@ from handlers.domain.events import EVENT_BYTES_MAX, MalformedEvent, timestamp
 from handlers.domain.outcomes import Reason
 
 _TRUNCATED_TO = 64 << 10  # bytes of data that is too large which its rejection keeps
-_ESCAPED = bytes({*range(32)} - {*b"\b\t\n\f\r"})  # what JSON writes as \u00XX
+_SIX, _TWO = bytes({*range(32)} - {*b"\b\t\n\f\r"}), b'"\\\b\t\n\f\r'  # what JSON writes as so many characters
+_CONTINUED, _WIDE = bytes(range(0x80, 0xC0)), bytes(range(0xF0, 0xF8))  # bytes of UTF-8: within, and first of four
 
 
 class ArchiveJobRetried(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -82,14 +83,26 @@ class RetryRejected(Struct, frozen=True, kw_only=True, rename="camel"):
 
 def as_text(data: bytes) -> tuple[str, str]:
     """The data as `event` and `eventEncoding` hold it: text where it is UTF-8, else base64; the beginning of it, in
-    base64, where it is larger than any event. Large text is base64, too, where JSON would write it at twice its length:
-    each control character takes six.
+    base64, where it is larger than any event. Large text is base64, too, where as text it would take much more memory.
     """
     if len(data) > EVENT_BYTES_MAX:
         return base64.b64encode(data[:_TRUNCATED_TO]).decode(), "truncated"
-    if len(data) > _TRUNCATED_TO and len(data) - len(data.translate(None, _ESCAPED)) > len(data) / 5:
+    if len(data) > _TRUNCATED_TO and _is_costly(data):
         return base64.b64encode(data).decode(), "base64"
     try:
         return data.decode(), "text"
     except UnicodeDecodeError:
         return base64.b64encode(data).decode(), "base64"
+
+
+def _is_costly(data: bytes) -> bool:
+    """Whether JSON would write this text at one and a half times its length, or a str hold it at three times: it takes
+    four bytes for each character, where one of them is beyond U+FFFF.
+    """
+    added = 5 * _count(data, _SIX) + _count(data, _TWO)
+    characters = len(data) - _count(data, _CONTINUED)
+    return added > len(data) / 2 or (_count(data, _WIDE) > 0 and 4 * characters > 3 * len(data))
+
+
+def _count(data: bytes, among: bytes) -> int:
+    return len(data) - len(data.translate(None, among))

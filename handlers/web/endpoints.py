@@ -18,8 +18,8 @@ from handlers.web.push_request import NotADelivery, parse_delivery
 
 _WORDS = {500: "fault", 503: "later"}
 
-# Bytes of request bodies in hand at once. What is made of a large one takes up to three times its size: these and the
-# process fit into the 512 MiB of infra/. One request alone is always read; Cloud Run lets none through above 32 MiB.
+# Bytes of large request bodies in flight. What is made of one takes up to ten times its event's size: these and the
+# process fit into the 512 MiB of infra/. One alone is always read; Cloud Run lets none through above 32 MiB.
 _MAX_BYTES = 40 << 20
 _REQUEST_SECONDS = 30.0  # for a body to come in
 _LARGE_BODY = 128 << 10  # bytes: what takes more than a few milliseconds to parse
@@ -67,15 +67,18 @@ class Endpoints:
         if request.method != "POST":
             return _response(405, "post", {"Allow": "POST"})
         self._use_cases.enter_worker()
-        body = bytearray()
+        body, size = bytearray(), 0
         try:
             if not await self._read(request, body):
                 return _not_now(f"in-flight requests exceed {_MAX_BYTES >> 20} MiB")
             if len(body) <= _LARGE_BODY:
-                return await self._answer(request, body, topic, use_case)
+                return await self._answer(request, parse_delivery(request.headers, body), topic, use_case)
+            size = len(body)
             async with self._turn:
-                answering = asyncio.create_task(self._answer(request, body, topic, use_case))
-                await asyncio.sleep(_TURN_SECONDS)  # it parses until it waits for the first time
+                delivery = parse_delivery(request.headers, body)
+                body.clear()
+                answering = asyncio.create_task(self._answer(request, delivery, topic, use_case))
+                await asyncio.sleep(_TURN_SECONDS)  # the event is parsed until it waits for the first time
             return await answering
         except (ClientDisconnect, TimeoutError):
             return _not_now("the request did not come in whole")
@@ -83,20 +86,20 @@ class Endpoints:
             log.warning(str(error))
             return _response(400, "malformed")
         finally:
-            self._bytes -= len(body)
+            self._bytes -= size or len(body)
 
     async def _read(self, request: Request, body: bytearray) -> bool:
         """Read the body, which counts as it comes in: what a request announces reserves nothing. False: too much."""
         async with asyncio.timeout(self._request_seconds):
             async for chunk in request.stream():
-                if self._bytes > len(body) and self._bytes + len(chunk) > _MAX_BYTES:
+                size = len(body) + len(chunk)
+                if size > _LARGE_BODY and self._bytes > len(body) and self._bytes + len(chunk) > _MAX_BYTES:
                     return False
                 body += chunk
                 self._bytes += len(chunk)
         return True
 
-    async def _answer(self, request: Request, body: bytearray, topic: str, use_case: _UseCase) -> Response:
-        delivery = parse_delivery(request.headers, body)
+    async def _answer(self, request: Request, delivery: Delivery, topic: str, use_case: _UseCase) -> Response:
         known = {"messageId": delivery.message_id, "deliveryAttempt": delivery.delivery_attempt}
         return await self._run(request, topic, delivery.attributes, partial(use_case, delivery), **known)
 

@@ -7,9 +7,10 @@ https://googleapis.github.io/google-cloudevents/examples/binary/pubsub/MessagePu
 import binascii
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Annotated
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from handlers.domain.events import ATTEMPT_MAX, Delivery
 
@@ -20,11 +21,14 @@ class NotADelivery(Exception):
     """The body is nothing that Pub/Sub or Eventarc would send."""
 
 
+_Id = Annotated[str, Meta(max_length=256)] | Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | None
+
+
 class _Message(Struct):
     data: str | None = None
     attributes: Raw = Raw(b"{}")
-    messageId: str | int | None = None  # noqa: N815, Google's own name; the snake-case twin is sent beside it
-    message_id: str | int | None = None
+    messageId: _Id = None  # noqa: N815, Google's own name; the snake-case twin is sent beside it
+    message_id: _Id = None
     publishTime: str | None = None  # noqa: N815
     publish_time: str | None = None
 
@@ -40,7 +44,9 @@ class _CloudEvent(Struct):
     data_base64: str | None = None
 
 
-_ATTRIBUTES_MAX = 1 << 20  # bytes as JSON, which may write each of theirs in six
+_ATTRIBUTES_BYTES = 1 << 20  # as JSON, which may write each of theirs in six
+_ATTRIBUTES_MAX = 200  # a hundred of the publisher's, and Pub/Sub's own
+_FROM_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _decode_attributes = msgspec.json.Decoder(dict[str, str | None] | None).decode
 _decode_push = msgspec.json.Decoder(_Push).decode
 _decode_cloud_event = msgspec.json.Decoder(_CloudEvent).decode
@@ -64,9 +70,10 @@ def parse_delivery(headers: Mapping[str, str], body: bytes | bytearray) -> Deliv
 
 def _attributes(raw: Raw) -> dict[str, str]:
     """Pub/Sub takes a hundred, of 256 and 1,024 bytes at most (https://cloud.google.com/pubsub/quotas)."""
-    if len(bytes(raw)) > _ATTRIBUTES_MAX:
+    attributes = _decode_attributes(raw) or {} if len(bytes(raw)) <= _ATTRIBUTES_BYTES else None
+    if attributes is None or len(attributes) > _ATTRIBUTES_MAX:
         raise NotADelivery("The message has more attributes than Pub/Sub takes.")
-    return {name: text for name, text in (_decode_attributes(raw) or {}).items() if text is not None}
+    return {name: text for name, text in attributes.items() if text is not None}
 
 
 def _push_body(headers: Mapping[str, str], body: bytes | bytearray) -> bytes | bytearray | Raw:
@@ -84,8 +91,9 @@ def _push_body(headers: Mapping[str, str], body: bytes | bytearray) -> bytes | b
 
 def _base64(text: str) -> bytes:
     """Either alphabet, with padding or without: some relays write the URL-safe one."""
-    plain = text.replace("-", "+").replace("_", "/").rstrip("=").encode()
-    return binascii.a2b_base64(plain + b"=" * (-len(plain) % 4), strict_mode=True)
+    plain = text.encode("ascii").translate(_FROM_URL_SAFE).rstrip(b"=")
+    plain += b"=" * (-len(plain) % 4)
+    return binascii.a2b_base64(plain, strict_mode=True)
 
 
 def _moment(text: str) -> datetime | None:

@@ -30,8 +30,11 @@ EXPENSIVE: dict[str, bytes] = {
     "control characters": push_body(b"\x01" * MIB),
     "half pairs": push_body(event('"' + "\\ud800" * (MIB // 6 - 20) + '"')),
     "small fields": push_body(event("{}")[:-1] + b"".join(b',"%d":0' % number for number in range(90_000)) + b"}"),
+    "one wide character": push_body("\U0001f600".encode() + b"x" * (MIB - 4)),
+    "quotes": push_body(b'"x,' * (MIB // 3)),
     "no text": push_body(b"\xff" * (8 * MIB)),
     "attributes": push_body(b"{}", attributes={str(number): "" for number in range(300_000)}),
+    "wide data": push_body(b"").replace(b'"data": ""', '"data": "\U0001f600%s"'.encode() % (b"-_" * (8 * MIB))),
 }
 
 

@@ -179,6 +179,17 @@ async def test_half_read_bodies_count_what_has_come(patient: Instance, logged: L
     assert 400 == await third.status()
 
 
+async def test_small_event_is_read_beside_bodies_that_come_slowly(patient: Instance) -> None:
+    first, second = Body(patient), Body(patient)
+    await first.send(30)
+    await second.send(9.99)
+    assert 204 == (await patient.post(push(failed(more="x" * 50_000)))).status_code
+    assert 503 == (await patient.post(push(failed("other", more="x" * 200_000)))).status_code
+    for body in (first, second):
+        await body.send(0, last=True)
+        assert 400 == await body.status()
+
+
 async def test_one_body_alone_is_always_read(patient: Instance) -> None:
     body = Body(patient)
     await body.send(30)

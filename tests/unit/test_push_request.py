@@ -2,6 +2,8 @@
 
 import base64
 import json
+import tracemalloc
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from handlers.domain.events import Delivery
 from handlers.web.push_request import MESSAGE_PUBLISHED, NotADelivery, parse_delivery
 
+MIB = 1 << 20
 DATA = b"data \xff\xfb\xef"
 PUSH: dict[str, Any] = {
     "message": {
@@ -82,6 +85,30 @@ def test_message_of_a_push(message: dict[str, Any], expected: dict[str, Any]) ->
     assert expected == {name: getattr(delivery, name) for name in expected}
 
 
+def test_more_attributes_than_pubsub_sends_are_no_delivery() -> None:
+    """A hundred are the publisher's, and Pub/Sub adds some of its own."""
+    attributes = {str(number): "" for number in range(201)}
+    assert 150 == len(parse(attributes=dict(list(attributes.items())[:150])).attributes)
+    with pytest.raises(NotADelivery):
+        parse(attributes=attributes)
+
+
+@pytest.mark.parametrize(
+    ("data", "times"),
+    [("A" * 4 * MIB, 4), ("-_" * 2 * MIB, 4), ("\U0001f600" + "-_" * 2 * MIB, 6)],
+    ids=["standard", "url-safe", "not ascii"],
+)
+def test_parsing_takes_a_few_times_the_body_at_most(data: str, times: int) -> None:
+    body = json.dumps({"message": {"data": data}}, ensure_ascii=False).encode()
+    tracemalloc.start()
+    try:
+        with suppress(NotADelivery):
+            parse_delivery({}, body)
+        assert tracemalloc.get_traced_memory()[1] < times * len(body)
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize(("attempt", "read"), [(3, 3), ("3", 3), (3.0, 3), (None, 0), (0, 0), (-1, 0)])
 def test_delivery_attempt(attempt: Any, read: int) -> None:
     assert read == parse(attempt).delivery_attempt
@@ -95,6 +122,9 @@ def test_delivery_attempt(attempt: Any, read: int) -> None:
         ({}, encode({"message": None})),
         ({}, encode({"message": {"data": "not base64!"}})),
         ({}, encode({"message": {"data": 5}})),
+        ({}, encode({"message": {"data": "\U0001f600"}})),
+        ({}, encode({"message": {"messageId": "4" * 257}})),
+        ({}, b'{"message": {"messageId": %b}}' % (b"4" * 257)),
         ({}, encode({"message": {"attributes": {"nested": {}}}})),
         ({}, encode({"message": {}, "deliveryAttempt": "many"})),
         ({"ce-type": "google.cloud.audit.log.v1.written"}, encode(PUSH)),
