@@ -30,7 +30,7 @@ from handlers.domain.outcomes import (
     Throttled,
     Transient,
 )
-from handlers.ledger import Claim, Claimable, LeaseLost, Ledger, NoCallNeeded, NotYet
+from handlers.ledger import CLOCK_SKEW, Claim, Claimable, LeaseLost, Ledger, NoCallNeeded, NotYet
 from handlers.ports import AccessToken, Portability, Publisher, Tokens, VersionedEntry
 from handlers.steps import (
     ANSWERED,
@@ -77,6 +77,9 @@ class _JobRetry:
     def __init__(self, use_case: RetryFailedJob, delivery: Delivery, job: JobEvent, deadlines: Deadlines) -> None:
         self._use_case = use_case
         self._delivery = delivery
+        now = use_case.now()
+        if job.failed_at and job.failed_at > now + CLOCK_SKEW:  # a time far ahead would never be too long ago
+            job = replace(job, failed_at=now, tells_time=False)
         self._job = job
         self._deadlines = deadlines
         self._announcer = Announcer(delivery, deadlines, use_case.ledger, use_case.retried, use_case.rejected)

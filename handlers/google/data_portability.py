@@ -126,9 +126,13 @@ def judge_state(status: int, body: bytes, now: datetime, host: str = API_DOMAIN)
 
 
 def _holds(token: str, response: HttpResponse, answer: Any) -> bool:
-    """Whether the access token stands in the body, or in what was read from it: JSON can write it with escapes."""
+    """Whether the access token stands in the body, or a part of it in what was read: JSON can write it with escapes."""
     read = f"{getattr(answer, 'job_id', '')} {getattr(answer, 'detail', '')} {getattr(answer, 'state', '')}"
-    return token.encode() in response.body or token in read
+    return token.encode() in response.body or _shares(read, token)
+
+
+def _shares(text: str, token: str) -> bool:
+    return any(text[at : at + _FRAGMENT] in token for at in range(len(text) - _FRAGMENT + 1))
 
 
 def _with_sentence(answer: _Judged, response: HttpResponse, token: str) -> _Judged | Fault:
@@ -137,8 +141,8 @@ def _with_sentence(answer: _Judged, response: HttpResponse, token: str) -> _Judg
         return answer
     message = parse_error(response.status, response.body).message
     sentence = _REST.split(message[:200], maxsplit=1)[0]
-    shared = any(sentence[at : at + _FRAGMENT] in token for at in range(len(sentence) - _FRAGMENT + 1))
-    return Fault(f"{answer.detail}: {sentence}") if sentence.isprintable() and sentence and not shared else answer
+    may_be_told = sentence and sentence.isprintable() and not _shares(sentence, token)
+    return Fault(f"{answer.detail}: {sentence}") if may_be_told else answer
 
 
 def judge_error(error: GoogleError, now: datetime, method: str) -> Answer | Unauthorized:

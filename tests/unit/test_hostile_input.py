@@ -15,6 +15,7 @@ from local.state_answers import SIGNED_URL
 from tests.unit.fakes import Answer, cooldown, error_info, google_error
 from tests.unit.instance import Instance, LogLines, failed, later, push
 
+MIB = 1 << 20
 TOKEN = f"{MARK}-access"
 GRANTED: Answer = (200, {"access_token": TOKEN, "expires_in": 3599})
 
@@ -26,6 +27,8 @@ GRANTED: Answer = (200, {"access_token": TOKEN, "expires_in": 3599})
         ((200, ('{"archiveJobId": "' + "".join(f"\\u{ord(each):04x}" for each in TOKEN) + '"}').encode()), 1),
         (google_error(409, "ALREADY_EXISTS", error_info("ALREADY_EXISTS_ONE_TIME", job_id=f"x{TOKEN}")), 0),
         (google_error(404, TOKEN), 0),
+        ((200, {"archiveJobId": TOKEN[:-1]}), 1),
+        (google_error(403, TOKEN[:9], error_info(TOKEN[9:])), 0),
         (google_error(400, "INVALID_ARGUMENT", error_info(TOKEN)), 0),
         (google_error(403, "PERMISSION_DENIED", error_info("X", **{TOKEN: "x"})), 0),
     ],
@@ -76,11 +79,29 @@ async def test_long_error_is_searched_for_a_time_at_its_beginning_only(instance:
     assert isinstance(await instance.deliver(), RetryLater)
 
 
-async def test_control_characters_are_kept_as_base64(instance: Instance) -> None:
-    data = b"\x01" * (1 << 20)
+@pytest.mark.parametrize(
+    ("data", "encoding"),
+    [
+        (b"\x01" * MIB, "base64"),
+        (b"\x01" * (MIB // 9) + b"x" * (MIB * 8 // 9), "base64"),
+        (b"\x01" * (MIB // 11) + b"x" * (MIB * 10 // 11), "text"),
+        (b'"x' * (MIB * 4 // 9) + b'"' * (MIB // 9), "base64"),
+        (b'"x,' * (MIB // 3), "text"),
+        ("\U0001f600".encode() + b"x" * (MIB - 4), "base64"),
+        ("\U0001f600".encode() * (MIB // 4), "text"),
+        ("\u3042".encode() * (MIB // 3), "text"),
+        ("\u3042".encode() + b"x" * (MIB - 3), "text"),
+        (b"\x01" * 10_000, "text"),
+    ],
+    ids=lambda value: f"{value[:12]!r}" if isinstance(value, bytes) else value,
+)
+async def test_large_text_is_kept_as_base64_where_text_would_take_much_memory(
+    instance: Instance, data: bytes, encoding: str
+) -> None:
     await instance.deliver(data)
     [rejection] = instance.rejected
-    assert ("base64", data) == (rejection["eventEncoding"], base64.b64decode(rejection["event"]))
+    kept = rejection["event"].encode() if encoding == "text" else base64.b64decode(rejection["event"])
+    assert (encoding, data) == (rejection["eventEncoding"], kept)
 
 
 async def test_million_attributes_are_no_delivery(instance: Instance) -> None:

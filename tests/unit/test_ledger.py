@@ -140,7 +140,7 @@ async def test_entry_is_not_created_twice(store: Store) -> None:
         await store.write(claim.entry, None)
 
 
-async def deferred(store: Store, job_id: str, minutes: float, event: bytes = b"") -> None:
+async def deferred(store: Store, job_id: str, minutes: float, event: bytes = b"an event") -> None:
     claim = await claimed(ledger(store), failed(job_id))
     until = (await store.write(claim.entry, claim.stored.version)).written_at + timedelta(minutes=minutes)
     claim = replace(claim, stored=await store.load(job_id))
@@ -174,7 +174,10 @@ async def test_pages_of_what_is_due_have_each_entry_once(store: Store) -> None:
     jobs = [f"job-{number}" for number in range(7)]
     for job_id in jobs:
         await store.write(
-            LedgerEntry(job_id=job_id, root_job_id=job_id, retries_before=0, state="deferred", **times), None
+            LedgerEntry(
+                job_id=job_id, root_job_id=job_id, retries_before=0, state="deferred", event=b"an event", **times
+            ),
+            None,
         )
     found, start = [], None
     for size in (3, 3, 1):
@@ -442,7 +445,7 @@ async def test_decided_deferral_is_put_back_whatever_calls_are_in_doubt(store: S
     entry = LedgerEntry(
         job_id="job", root_job_id="job", retries_before=0, calls_made=3, updated_at=START, expire_at=START
     )
-    await store.write(replace(entry.retried("new"), not_before=START), None)
+    await store.write(replace(entry.retried("new"), not_before=START, event=b"an event"), None)
     paused = Ledger(
         store, replace(POLICY, doubt_pause=120.0), lease_seconds=150, keep=timedelta(1), now=lambda: datetime.now(UTC)
     )

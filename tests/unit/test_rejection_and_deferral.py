@@ -2,11 +2,12 @@
 
 import base64
 import json
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from handlers.domain.events import timestamp
 from handlers.domain.outcomes import Deferred, Outcome, Rejected, Resumed, Retried, RetryLater
 from local.google_apis import MARK
 from tests.unit.fakes import SECRET_PREFIX, START, Answer, cooldown, google_error, grpc_error
@@ -43,6 +44,19 @@ async def test_rejection_says_all_that_is_known(instance: Instance) -> None:
     assert instance.attributes("archive-job-retry-rejected") == [
         {"eventType": "archive-job-retry-rejected", "reason": "JOB_NOT_FOUND", "userId": "alice", "dedupKey": "job"}
     ]
+
+
+@pytest.mark.parametrize("delivery", [{}, {"published_at": datetime(9999, 1, 1, tzinfo=UTC)}], ids=["event", "publish"])
+async def test_failure_far_in_the_future_counts_as_one_of_now(instance: Instance, delivery: Any) -> None:
+    """It would never be too long ago, and be put back after each cooldown for ever."""
+    instance.script("job", cooldown(later(3600)))
+    await instance.deliver(failed(failedAt="2999-01-01T00:00:00Z"), **delivery)
+    instance.clock.wait(3600)
+    await instance.resume()
+    [event] = instance.published("archive-job-failed")
+    assert event["failedAt"] == timestamp(START)
+    instance.clock.wait(15 * 86_400)
+    assert "EVENT_EXPIRED" == await instance.reason(event)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from handlers.bootstrap import MAX_RESUMED
 from handlers.domain.answers import OutcomeUnknown
@@ -16,7 +17,7 @@ from handlers.domain.outcomes import Fault, Resumed, Retried, RetryLater
 from handlers.ports import Store
 from handlers.resume_deferred import MAX_CONCURRENCY
 from tests.unit.fakes import Answer, PublishesAs, cooldown, die, grpc_error, hang
-from tests.unit.instance import Instance, failed, later
+from tests.unit.instance import Instance, LogLines, failed, later
 
 FAILED, STARTED = "archive-job-failed", "archive-job-started"
 HOUR = 3600
@@ -38,6 +39,18 @@ async def test_due_deferral_is_put_back_as_it_came(instance: Instance) -> None:
     assert [{"own": "attribute"}] == instance.attributes(FAILED)
     assert Resumed(0) == await instance.resume()
     assert Retried("job-new") == await instance.deliver(instance.published(FAILED)[0])
+
+
+async def test_due_entry_without_an_event_is_named_and_passed_by(instance: Instance, logged: LogLines) -> None:
+    await deferred(instance, "edited", "job")
+    found = await instance.container.store.load("edited")
+    assert found
+    await instance.container.store.write(replace(found.entry, event=b""), found.version)
+    assert Resumed(1) == await instance.resume()
+    assert ["job"] == [event["archiveJobId"] for event in instance.published(FAILED)]
+    assert ["ledger entry edited is due, and has no event to put back: was it edited by hand?"] == [
+        line["message"] for line in logged.lines if line["severity"] == "WARNING"
+    ]
 
 
 async def test_deferral_is_not_put_back_before_its_time(instance: Instance) -> None:
