@@ -11,9 +11,9 @@ from google.pubsub_v1.services.subscriber.async_client import SubscriberAsyncCli
 from handlers.domain.outcomes import Misconfigured, StepError
 from handlers.google.account import Account
 from handlers.google.clients import GoogleClients
-from handlers.google.firestore import FirestoreStore
 from handlers.google.pubsub import TopicPublisher
 from handlers.settings import Settings
+from ops.ledger_search import SearchableStore
 
 LOG_IN = "gcloud auth application-default login"
 SWITCHED_OFF = "has not been used in project"  # Google's words for an API that is not enabled
@@ -48,15 +48,15 @@ class Cloud:
         return TopicPublisher(self.clients.publisher, self.settings.google_cloud_project, self.settings.failed_topic)
 
     @property
-    def store(self) -> FirestoreStore | None:
+    def store(self) -> SearchableStore | None:
         """None where the ledger is in the function's own memory."""
         return self.ledger() if self.settings.retry_ledger == "firestore" else None
 
-    def ledger(self, suffix: str = "") -> FirestoreStore:
+    def ledger(self, suffix: str = "") -> SearchableStore:
         """The retry ledger's entries, or with its suffix the watch's. Raises CliError where nobody can read them."""
         if self.settings.retry_ledger != "firestore":
             raise CliError("With RETRY_LEDGER=memory the ledger is in the function's own process: nobody can read it.")
-        return FirestoreStore(self.clients.firestore, self.settings, suffix)
+        return SearchableStore(self.clients.firestore, self.settings, suffix)
 
     async def subscriber(self) -> Any:
         return await self.clients.client(SubscriberAsyncClient, self.settings.pubsub_emulator_host)

@@ -6,8 +6,9 @@ The secret goes first: from then on no delivery gets a new access token for it.
 from dataclasses import dataclass, field
 from typing import Any
 
+from handlers.bootstrap import WATCH_SUFFIX
 from ops.cloud import Cloud
-from ops.ledger_search import LedgerSearch, ledger_days, ledger_name, watch_collection
+from ops.ledger_search import ledger_days, ledger_name
 from ops.secrets import delete_secret, full_name, secret_exists
 
 LIVES_ON = (
@@ -54,14 +55,15 @@ async def find_traces(cloud: Cloud, user: str, credentials: tuple[str, ...]) -> 
 
     An event may name any credential, so what the ledger has of them is no proof that they are this user's.
     """
-    settings, search, theirs = cloud.settings, LedgerSearch(cloud), {"userId": user}
+    settings, theirs = cloud.settings, {"userId": user}
+    ledger, watch = cloud.ledger(), cloud.ledger(WATCH_SUFFIX)
     traces = Traces(user, ledger_name(settings), ledger_days(settings))
     own = sorted({user, *credentials})
     for credential in own:
         secret = full_name(settings, settings.refresh_token_secret_prefix + credential)
         (traces.secrets if await secret_exists(cloud, secret) else traces.missing).append(secret)
-    entries = await search.credentials(settings.retry_ledger_collection, theirs)
-    looks = await search.credentials(watch_collection(settings), theirs)
+    entries = await ledger.credentials(theirs)
+    looks = await watch.credentials(theirs)
     traces.entries, traces.looks = list(entries), list(looks)
     traces.others = sorted({*entries.values(), *looks.values()} - set(own) - {""})
     return traces
@@ -71,6 +73,4 @@ async def forget(cloud: Cloud, traces: Traces) -> None:
     """Idempotent. Raises Transient or Misconfigured."""
     for secret in traces.secrets:
         await delete_secret(cloud, secret)
-    search = LedgerSearch(cloud)
-    await search.delete(traces.entries)
-    await search.delete(traces.looks)
+    await cloud.ledger().delete(traces.entries + traces.looks)

@@ -6,11 +6,11 @@ from typing import Any
 
 import msgspec
 
+from handlers.bootstrap import WATCH_SUFFIX
 from handlers.domain.events import timestamp
 from handlers.ports import Unreadable, VersionedEntry
-from handlers.settings import Settings
 from ops.cloud import Cloud
-from ops.ledger_search import LedgerSearch, Where, watch_collection
+from ops.ledger_search import SearchableStore, Where
 
 MAX_LISTED = 1000
 _MAX_READ = 10_000  # of each state; the oldest of them are listed
@@ -62,11 +62,11 @@ async def list_ledger(
     cloud: Cloud, states: tuple[str, ...], users: tuple[str, ...], reasons: tuple[str, ...]
 ) -> Listing:
     """Raises CliError, Transient or Misconfigured."""
-    search = LedgerSearch(cloud)
-    listing = Listing(await _counts(search, cloud.settings))
+    ledger = cloud.ledger()
+    listing = Listing(await _counts(ledger, cloud.ledger(WATCH_SUFFIX)))
     entries: dict[str, VersionedEntry] = {}
     for where in _selections(states, users, reasons):
-        found = await search.find(where, _MAX_READ)
+        found = await ledger.find(where, _MAX_READ)
         listing.complete = listing.complete and len(found) < _MAX_READ
         entries |= {one.entry.job_id: one for one in found if isinstance(one, VersionedEntry)}
         listing.unreadable += [one for one in found if isinstance(one, Unreadable)]
@@ -76,12 +76,12 @@ async def list_ledger(
     return listing
 
 
-async def _counts(search: LedgerSearch, settings: Settings) -> dict[str, int]:
+async def _counts(ledger: SearchableStore, watch: SearchableStore) -> dict[str, int]:
     """A watched job that has ended stays for a while: as `ended`, where its end is UNKNOWN as `rejected`."""
-    collection, watch = settings.retry_ledger_collection, watch_collection(settings)
-    asked: list[tuple[str, Where]] = [(watch, {}), *((watch, {"state": state}) for state in ("ended", "rejected"))]
-    asked += [(collection, {}), (collection, _IN_DOUBT), *((collection, {"state": state}) for state in _STORED)]
-    looks, ended, unknown, total, doubt, *stored = await asyncio.gather(*(search.count(*one) for one in asked))
+    looks, ended, unknown, total, doubt, *stored = await asyncio.gather(
+        *(watch.count(where) for where in ({}, {"state": "ended"}, {"state": "rejected"})),
+        *(ledger.count(where) for where in ({}, _IN_DOUBT, *({"state": state} for state in _STORED))),
+    )
     by_state = dict(zip(_STORED, stored, strict=True))
     watched = {"watched": looks - ended - unknown, "ended": ended + unknown}
     return {"open": total - sum(stored), "in-doubt": doubt, **by_state, **watched}

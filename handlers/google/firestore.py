@@ -56,16 +56,16 @@ class FirestoreStore:
         self, client: Client, settings: Settings, suffix: str = "", *, max_latency: float = MAX_LATENCY
     ) -> None:
         self._client = client
-        self._database = f"projects/{settings.google_cloud_project}/databases/{settings.firestore_database}"
-        self._documents = f"{self._database}/documents"
-        self._collection = settings.retry_ledger_collection + suffix
+        self.database = f"projects/{settings.google_cloud_project}/databases/{settings.firestore_database}"
+        self._documents = f"{self.database}/documents"
+        self.collection = settings.retry_ledger_collection + suffix
         # Google's front end finds a named database by it (https://github.com/googleapis/google-cloud-rust/issues/4033);
         # the generated client does not send it
-        self._metadata = (("google-cloud-resource-prefix", self._database),)
+        self._metadata = (("google-cloud-resource-prefix", self.database),)
         self._commit = Batcher(self._send, size=_size, keys=_names, is_rejection=is_rejection, max_latency=max_latency)
 
     async def load(self, job_id: str) -> VersionedEntry | None:
-        request = BatchGetDocumentsRequest.wrap(_BatchGet(database=self._database, documents=[self._name(job_id)]))
+        request = BatchGetDocumentsRequest.wrap(_BatchGet(database=self.database, documents=[self._name(job_id)]))
         try:
             client = await self._client()
             stream = await client.batch_get_documents(request, retry=None, timeout=_TIMEOUT, metadata=self._metadata)
@@ -94,16 +94,12 @@ class FirestoreStore:
             following = _Cursor(values=[last.fields["notBefore"], _Value(reference_value=last.name)], before=False)
         return Page([self._entry(answer.document, answer.read_time) for answer in answers], following)
 
-    async def query(self, query: dict[str, Any], action: str) -> list[VersionedEntry | Unreadable]:
-        """The entries that a StructuredQuery selects."""
-        return [self._entry(one.document, one.read_time) for one in await self._answers(query, action)]
-
-    async def _answers(self, query: dict[str, Any], action: str) -> list[Any]:
-        structured = {"from_": [{"collection_id": self._collection}], **query}
+    async def _answers(self, query: dict[str, Any], action: str, seconds: float = _TIMEOUT) -> list[Any]:
+        structured = {"from_": [{"collection_id": self.collection}], **query}
         request = RunQueryRequest.wrap(_RunQuery(parent=self._documents, structured_query=structured))
         try:
             client = await self._client()
-            stream = await client.run_query(request, retry=None, timeout=_TIMEOUT, metadata=self._metadata)
+            stream = await client.run_query(request, retry=None, timeout=seconds, metadata=self._metadata)
             answers = [RunQueryResponse.pb(answer) async for answer in stream]
         except GoogleAPIError as error:
             raise to_fault(error, action) from None
@@ -128,7 +124,7 @@ class FirestoreStore:
     async def _send(self, groups: list[_Writes]) -> Sequence[Any]:
         """Each group's update times."""
         client = await self._client()
-        commit = _Commit(database=self._database)
+        commit = _Commit(database=self.database)
         for writes in groups:
             for entry, version in writes:
                 self._fill(commit.writes.add(), entry, version)
@@ -167,7 +163,7 @@ class FirestoreStore:
 
     def _name(self, job_id: str) -> str:
         # a colon cannot stand in a job's id, so the longer name is nobody else's
-        return f"{self._documents}/{self._collection}/{f'job:{job_id}' if _RESERVED.fullmatch(job_id) else job_id}"
+        return f"{self._documents}/{self.collection}/{f'job:{job_id}' if _RESERVED.fullmatch(job_id) else job_id}"
 
 
 def _size(writes: _Writes) -> int:

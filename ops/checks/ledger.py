@@ -14,7 +14,6 @@ from handlers.google.grpc_errors import to_fault
 from handlers.ports import Store, VersionedEntry
 from ops.checks import BOOTSTRAP, Check, Line, failed, not_checked, ok
 from ops.cloud import Cloud
-from ops.ledger_search import LedgerSearch, watch_collection
 from ops.story import span
 
 _PATIENCE = timedelta(hours=1)  # a run of the schedule may be missed, two may not
@@ -48,8 +47,9 @@ async def _in_memory(subject: str) -> list[Line]:
 
 
 async def _entries(cloud: Cloud, where: str) -> list[Line]:
-    await cloud.ledger().load("ops-check")
-    number = await LedgerSearch(cloud).count(cloud.settings.retry_ledger_collection, {})
+    ledger = cloud.ledger()
+    await ledger.load("ops-check")
+    number = await ledger.count({})
     return [ok(where, f"{number} entries")]
 
 
@@ -76,12 +76,11 @@ def _due_since(found: VersionedEntry, policy: RetryPolicy) -> datetime:
 
 
 async def _searchable(cloud: Cloud) -> list[Line]:
-    subject, collection = "indexes for ops", cloud.settings.retry_ledger_collection
-    search, missing = LedgerSearch(cloud), []
+    subject, missing = "indexes for ops", []
     wanted: dict[str, str | list[int]] = {"state": "claimed", "userId": "nobody", "reason": "none", "callsCounted": [1]}
     for field, value in wanted.items():
         try:
-            await search.count(collection, {field: value})
+            await cloud.ledger().count({field: value})
         except Misconfigured as error:
             if "index" not in str(error):
                 raise
@@ -93,16 +92,15 @@ async def _searchable(cloud: Cloud) -> list[Line]:
 
 
 async def _expiry(cloud: Cloud) -> list[Line]:
-    subject, settings = "ledger's expiry", cloud.settings
-    client = await cloud.clients.client(FirestoreAdminAsyncClient, settings.firestore_emulator_host)
-    database = f"projects/{settings.google_cloud_project}/databases/{settings.firestore_database}"
-    lines = []
-    for collection in (settings.retry_ledger_collection, watch_collection(settings)):
+    subject, lines = "ledger's expiry", []
+    client = await cloud.clients.client(FirestoreAdminAsyncClient, cloud.settings.firestore_emulator_host)
+    for store in (cloud.ledger(), cloud.ledger(WATCH_SUFFIX)):
+        name = f"{store.database}/collectionGroups/{store.collection}/fields/expireAt"
         try:
-            field = await client.get_field(name=f"{database}/collectionGroups/{collection}/fields/expireAt", **_CALL)
+            field = await client.get_field(name=name, **_CALL)
         except GoogleAPIError as error:
             raise to_fault(error, "reading the ledger's expiry") from None
         if field.ttl_config.state != Field.TtlConfig.State.ACTIVE:
-            said = f"no TTL policy is active for {collection}: entries are kept for ever"
+            said = f"no TTL policy is active for {store.collection}: entries are kept for ever"
             lines.append(failed(subject, said, BOOTSTRAP))
     return lines or [ok(subject, "entries are deleted when their time has passed")]

@@ -8,10 +8,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from google.cloud.firestore_v1.types import CommitRequest
+from google.cloud.firestore_v1.types import (
+    CommitRequest,
+    RunAggregationQueryRequest,
+    RunAggregationQueryResponse,
+    RunQueryRequest,
+    RunQueryResponse,
+)
 
 from handlers.domain.ledger_entry import LedgerEntry
 from handlers.settings import from_environment
+from local.grpc_service import service, serving
 from local.secrets import SecretManager
 from ops.cloud import Cloud, connected
 from ops.forget import find_traces, forget
@@ -83,6 +90,26 @@ async def test_list_names_the_oldest_entries_of_what_is_asked_for(
     async with project_with(firestore_emulator, project, ENTRIES) as (cloud, _, _):
         listing = await list_ledger(cloud, states, users, reasons)
     assert listed == [found.entry.job_id for found in listing.entries]
+
+
+async def test_search_of_the_whole_ledger_has_a_minute() -> None:
+    """Ten thousand entries are some megabytes: a slow link needs longer for them than for one."""
+    waits = []
+
+    async def count(request: Any, seconds: float) -> Any:
+        waits.append(seconds)
+        return RunAggregationQueryResponse.pb()(result={"aggregate_fields": {"n": {"integer_value": 0}}})
+
+    async def find(request: Any, seconds: float) -> Any:
+        waits.append(seconds)
+        return RunQueryResponse.pb()()
+
+    methods = {"RunQuery": (RunQueryRequest, find), "RunAggregationQuery": (RunAggregationQueryRequest, count)}
+    async with serving(service("google.firestore.v1.Firestore", methods)) as address:
+        settings = from_environment({"GOOGLE_CLOUD_PROJECT": "p", "FIRESTORE_EMULATOR_HOST": address})
+        async with connected(settings) as cloud:
+            await list_ledger(cloud, (), (), ())
+    assert 50 < min(waits)
 
 
 async def test_list_counts_by_state_and_names_broken_entries(firestore_emulator: str, project: str) -> None:
