@@ -114,7 +114,7 @@ async def story(settings: Settings, job_id: str, *, as_json: bool) -> int:
     unreadable = [one for one in told if isinstance(one, Unreadable)]
     if as_json:
         jobs = [
-            {"jobId": one.job_id, "unreadable": one.detail} if isinstance(one, Unreadable) else one.as_json()
+            {"archiveJobId": one.job_id, "unreadable": one.detail} if isinstance(one, Unreadable) else one.as_json()
             for one in told
         ]
         report.json({"archiveJobId": job_id, "jobs": jobs, "watch": looks})

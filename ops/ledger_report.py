@@ -38,7 +38,7 @@ def show_watches(report: Report, looks: list[dict[str, str]]) -> None:
     for look in looks:
         whose = f", user {look['userId']}, credential {look['credentialId']}" if "userId" in look else ""
         report.say("")
-        report.say(f"Watch of {look['jobId']}{whose}: {look['next']}", "red" if "unreadable" in look else "")
+        report.say(f"Watch of {look['archiveJobId']}{whose}: {look['next']}", "red" if "unreadable" in look else "")
 
 
 def _show_job(report: Report, told: Told, budget: int, *, asked: bool) -> None:

@@ -4,8 +4,6 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
 from handlers.bootstrap import WATCH_SUFFIX
 from handlers.domain.events import timestamp
 from handlers.ports import Unreadable, VersionedEntry
@@ -54,7 +52,7 @@ class Listing:
                 }
                 for found in self.entries
             ],
-            "unreadable": [msgspec.structs.asdict(one) for one in self.unreadable],
+            "unreadable": [{"archiveJobId": one.job_id, "detail": one.detail} for one in self.unreadable],
         }
 
 

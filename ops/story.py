@@ -23,6 +23,8 @@ _SECONDS = 30.0  # for the whole chain, tries again included
 _PAUSE_SECONDS = 0.5
 _LONGEST_BACK_OFF = 600.0  # seconds between two deliveries (infra/subscriptions.tf)
 _LONGEST_LEASE = 86_400.0  # seconds; CLAIM_LEASE_SECONDS allows no more, but an entry may have been edited by hand
+# The log's names of these fields, in place of the ledger's.
+_IDS = {"job_id": "archiveJobId", "root_job_id": "rootArchiveJobId", "new_job_id": "newArchiveJobId"}
 _HIDDEN = ("event", "attributes", "lease_owner")  # a producer's own data, and a word of no meaning
 
 Found = VersionedEntry | Unreadable
@@ -37,7 +39,7 @@ class Told:
     next: str
 
     def as_json(self) -> dict[str, Any]:
-        names = {field.name: field.encode_name for field in msgspec.structs.fields(LedgerEntry)}
+        names = {field.name: field.encode_name for field in msgspec.structs.fields(LedgerEntry)} | _IDS
         fields = msgspec.structs.asdict(self.entry)
         told: dict[str, Any] = {names[name]: fields[name] for name in fields if name not in _HIDDEN}
         told |= {"used": self.entry.retries_used, "callsInDoubt": self.entry.chain_calls_in_doubt}
@@ -109,9 +111,10 @@ async def watches_of(store: Store, job_ids: list[str]) -> list[Found]:
 def tell_watch(found: Found, now: datetime) -> dict[str, str]:
     """What the watch does next about a job."""
     if isinstance(found, Unreadable):
-        return {"jobId": found.job_id, "unreadable": found.detail, "next": found.detail}
+        return {"archiveJobId": found.job_id, "unreadable": found.detail, "next": found.detail}
     entry, until = found.entry, found.entry.not_before
-    told = {"jobId": entry.job_id, "state": entry.reason if entry.state in ("ended", "rejected") else "watched"}
+    state = entry.reason if entry.state in ("ended", "rejected") else "watched"
+    told = {"archiveJobId": entry.job_id, "state": state}
     told |= {"userId": entry.user_id, "credentialId": entry.credential_id, "writtenAt": timestamp(found.written_at)}
     match entry.state:
         case "ended" | "rejected":

@@ -82,7 +82,7 @@ async def test_rejected_and_parked_jobs_are_retried_once_they_are_redriven(googl
         new = follow_ups["denied"]["archiveJobId"]
         told = await ops("story", "archiveJobs/denied", "--json", **environment)
         assert [("denied", "retried", 2), (new, "open", 0)] == [
-            (job["jobId"], job["state"], job["fence"]) for job in json.loads(told.out)["jobs"]
+            (job["archiveJobId"], job["state"], job["fence"]) for job in json.loads(told.out)["jobs"]
         ]
         assert f"Chain denied → {new}, with 1 of 3 retries used" in (await ops("story", new, **environment)).out
 
@@ -292,7 +292,7 @@ async def test_story_of_a_watched_job_tells_its_next_look(firestore_emulator: st
             "Watch of job, user alice, credential alice: The next look is due at " in told.out,
         )
         [look] = json.loads((await ops("story", "job", "--json", **stage.environment)).out)["watch"]
-        assert ("job", stage.deliveries[0]["notBefore"][:19]) == (look["jobId"], look["notBefore"][:19])
+        assert ("job", stage.deliveries[0]["notBefore"][:19]) == (look["archiveJobId"], look["notBefore"][:19])
 
 
 # what refuses

@@ -125,7 +125,7 @@ async def test_list_counts_by_state_and_names_broken_entries(firestore_emulator:
     assert told["counts"] == {
         "open": 2, "in-doubt": 1, "claimed": 3, "deferred": 1, "rejected": 3, "retried": 1, "watched": 1, "ended": 2
     }  # fmt: skip
-    assert ["broken"] == [one["job_id"] for one in told["unreadable"]]
+    assert ["broken"] == [one["archiveJobId"] for one in told["unreadable"]]
     assert "ledger entry 'broken' cannot be read" in shown.out
     assert "Ledger archiveJobRetries in database (default)" in shown.out
     assert (0, True) == (shown.code, "2 open, 1 in-doubt, 3 claimed, 1 deferred" in shown.out)
@@ -142,7 +142,7 @@ async def test_story_survives_a_broken_entry(firestore_emulator: str, project: s
     assert "Chain first → broken, with 1 of 3 retries used" in shown.out
     assert "ledger entry 'broken' cannot be read" in shown.out
     assert not any(line.startswith("forged") for line in shown.out.splitlines())
-    assert ["broken"] == [job["jobId"] for job in json.loads(as_json.out)["jobs"]]
+    assert ["broken"] == [job["archiveJobId"] for job in json.loads(as_json.out)["jobs"]]
 
 
 async def test_forget_deletes_secrets_entries_and_looks_of_no_other_user(firestore_emulator: str, project: str) -> None:

@@ -255,7 +255,7 @@ def test_reopened_job_points_to_its_rejection_until_it_is_called_for(reason: str
 )
 def test_watched_job_is_told_with_its_next_look(fields: dict[str, Any], state: str, following: str) -> None:
     look = tell_watch(VersionedEntry(entry(user_id="alice", **fields), None, NOW, NOW), NOW)
-    assert ("job", state, "alice") == (look["jobId"], look["state"], look["userId"])
+    assert ("job", state, "alice") == (look["archiveJobId"], look["state"], look["userId"])
     assert following in look["next"]
     assert ("notBefore" in look) == ("50 min" in following)
 
@@ -265,7 +265,13 @@ async def test_watch_tells_of_those_jobs_alone_that_it_knows() -> None:
     await store.write(entry("job"), None)
     found = await watches_of(store, ["unknown", "job", "broken"])
     assert ["job", "broken"] == [job_id_of(one) for one in found]
-    assert {"jobId", "unreadable", "next"} == tell_watch(found[1], NOW).keys()
+    assert {"archiveJobId", "unreadable", "next"} == tell_watch(found[1], NOW).keys()
+
+
+def test_ids_of_jobs_have_the_names_of_the_log() -> None:
+    job = told(root="root", state="retried", new_job_id="new").as_json()
+    ids = {name: value for name, value in job.items() if name.endswith("obId")}
+    assert {"archiveJobId": "job", "rootArchiveJobId": "root", "newArchiveJobId": "new"} == ids
 
 
 def test_producers_own_data_is_not_told() -> None:
