@@ -16,16 +16,15 @@ async def examine(
     cloud: Cloud, now: datetime, *, user: str = "", region: str = "", get: Get | None = None
 ) -> list[Line]:
     """`get` is for calls that no client library at hand makes; by default the operator's own."""
-    lines = []
-    if cloud.uses_google:
-        try:
-            await cloud.account.credentials()
-        except StepError as fault:
-            return [failed("credentials", explain(fault, cloud.settings), "Without them nothing can be looked at.")]
-        lines.append(ok("credentials"))
-        get = get or authorised_get(cloud.account)
-    http = HttpClient()
+    lines, http = [], HttpClient()
     try:
+        if cloud.uses_google:
+            try:
+                await cloud.account.credentials()
+            except StepError as fault:
+                return [failed("credentials", explain(fault, cloud.settings), "Without them nothing can be looked at.")]
+            lines.append(ok("credentials"))
+            get = get or authorised_get(cloud.account, http)
         return lines + await run(
             cloud,
             [

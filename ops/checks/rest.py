@@ -1,15 +1,14 @@
 """What the client libraries at hand do not reach: whether the API is enabled, the schedule's job, the push accounts."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import quote
 
-from google.auth.exceptions import GoogleAuthError
-from google.auth.transport.requests import AuthorizedSession
+import msgspec
 
 from handlers.domain.outcomes import Transient
 from handlers.google.account import Account
+from handlers.google.http_client import HttpClient, HttpResponse
 from ops.checks import DEPLOY, Check, Line, failed, not_checked, ok
 from ops.cloud import Cloud
 
@@ -19,21 +18,20 @@ _JOB = "archive-job-retry-resume"  # infra/resume.tf
 Get = Callable[[str], Awaitable[tuple[int, Any]]]  # a URL → status and JSON
 
 
-def authorised_get(account: Account) -> Get:
+def authorised_get(account: Account, http: HttpClient) -> Get:
     """Calls with the operator's own credentials. Raises Transient or Misconfigured."""
 
     async def get(url: str) -> tuple[int, Any]:
-        credentials = await account.credentials()
-
-        def call() -> tuple[int, Any]:
-            try:
-                with AuthorizedSession(credentials) as session:  # type: ignore[no-untyped-call]
-                    response = session.get(url, timeout=_TIMEOUT)
-                    return response.status_code, response.json()
-            except (OSError, ValueError, GoogleAuthError) as error:  # of requests', and of its JSON
-                raise Transient(f"{url.split('/')[2]} did not answer in JSON: {type(error).__name__}") from None
-
-        return await asyncio.to_thread(call)
+        headers: dict[str, str] = {}
+        (await account.credentials()).apply(headers)
+        answer = await http.request("GET", url, headers=headers, body=b"", seconds=_TIMEOUT)
+        host = url.split("/")[2]
+        if not isinstance(answer, HttpResponse):
+            raise Transient(f"{host} did not answer: {answer.detail}")
+        try:
+            return answer.status, msgspec.json.decode(answer.body, type=dict[str, Any])
+        except msgspec.DecodeError:
+            raise Transient(f"{host} did not answer with a JSON object") from None
 
     return get
 

@@ -21,6 +21,7 @@ from msgspec.structs import replace
 from handlers.domain.ledger_entry import LedgerEntry
 from handlers.domain.outcomes import Transient
 from handlers.google.account import Account
+from handlers.google.http_client import HttpClient
 from handlers.google.oauth import OTHER_CLIENT
 from handlers.settings import from_environment
 from local.google_apis import MARK
@@ -417,29 +418,35 @@ async def test_what_google_says_by_rest_is_told(google_cloud: Any) -> None:
 class Signed(Credentials):
     """Credentials that are always good for a token."""
 
+    quota_project_id = "quota"
+
     def refresh(self, request: Any) -> None:
         self.token = f"{MARK}-operators-token"
 
 
 async def test_rest_call_bears_the_operators_token_and_never_tells_it() -> None:
-    bearers = []
+    bearers, bodies = [], {"/json": b'{"state": "ENABLED"}', "/html": b"<html>", "/list": b"[]"}
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
-        bearers.append(request.headers["Authorization"])
-        return web.json_response(ENABLED) if request.path == "/json" else web.Response(text="<html>")
+        bearers.append((request.headers["Authorization"], request.headers["x-goog-user-project"]))
+        return web.Response(body=bodies[request.path])
 
-    credentials = Signed()  # type: ignore[no-untyped-call]
-    get = authorised_get(Account(lambda **_: (credentials, "")))
+    credentials, http = Signed(), HttpClient()  # type: ignore[no-untyped-call]
+    get = authorised_get(Account(lambda **_: (credentials, "")), http)
     server = HttpServer(handle)
     await server.start()
     assert (200, ENABLED) == await get(f"{server.url}/json")
-    with pytest.raises(Transient, match="did not answer in JSON: JSONDecodeError") as html:
-        await get(f"{server.url}/html")
+    told = []
+    for path in ("html", "list"):
+        with pytest.raises(Transient, match="did not answer with a JSON object") as odd:
+            await get(f"{server.url}/{path}")
+        told.append(odd.value)
     await server.close()
-    with pytest.raises(Transient, match="did not answer in JSON: ConnectionError") as gone:
+    with pytest.raises(Transient, match="did not answer: ClientConnectorError") as gone:
         await get(f"{server.url}/json")
-    assert bearers == [f"Bearer {MARK}-operators-token"] * 2
-    assert MARK not in f"{html.value}{gone.value}"
+    await http.close()
+    assert bearers == [(f"Bearer {MARK}-operators-token", "quota")] * 3
+    assert MARK not in f"{told}{gone.value}"
 
 
 # what cannot be looked at
