@@ -70,7 +70,7 @@ async def _work(
     """Says what it did until then, whatever ends it. `done`: what becomes of the messages, for people and for JSON."""
     report, result, end = Report(), ScanResult(), "failed"
     is_dead = selection.source == "dead"
-    read = dead_letter_reader(_now(), settings.event_max_age) if is_dead else read_rejection
+    read = dead_letter_reader(_now(), settings.retry_policy) if is_dead else read_rejection
     async with connected(settings) as cloud:
         leases = Leases(cloud.subscriber, settings.google_cloud_project, selection.subscription)
         work = make(leases, cloud)

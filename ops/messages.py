@@ -10,7 +10,8 @@ import msgspec
 from google.pubsub_v1.types.pubsub import PubsubMessage
 from msgspec import Meta, Struct
 
-from handlers.domain.events import MalformedEvent, parse_failed
+from handlers.domain.decisions import RetryPolicy
+from handlers.domain.events import JOB_ID, USER_ID, MalformedEvent, parse_failed
 from handlers.domain.outcomes import Reason
 
 UNDELIVERED = "UNDELIVERED"  # a sound event that Pub/Sub gave up on: what stopped it was ours
@@ -92,9 +93,9 @@ class _Rejection(Struct, rename="camel"):
     event_encoding: Literal["text", "base64", "truncated"]
     cause: Annotated[str, Meta(pattern=r"^[A-Z_]{0,64}\Z")] = ""
     detail: str = ""
-    archive_job_id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._~-]{0,256}\Z")] = ""
-    user_id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{0,128}\Z")] = ""
-    credential_id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{0,128}\Z")] = ""
+    archive_job_id: Annotated[str, Meta(pattern=rf"^({JOB_ID})?\Z")] = ""
+    user_id: Annotated[str, Meta(pattern=rf"^({USER_ID})?\Z")] = ""
+    credential_id: Annotated[str, Meta(pattern=rf"^({USER_ID})?\Z")] = ""
 
     def data(self) -> bytes:
         """The event. Raises ValueError where it is not that job's."""
@@ -106,7 +107,7 @@ class _Rejection(Struct, rename="camel"):
         return data
 
 
-def dead_letter_reader(now: datetime, event_max_age: timedelta) -> Read:
+def dead_letter_reader(now: datetime, policy: RetryPolicy) -> Read:
     """How to read the dead-letter subscription."""
 
     def read(message: PubsubMessage) -> PendingMessage:
@@ -121,8 +122,8 @@ def dead_letter_reader(now: datetime, event_max_age: timedelta) -> Read:
             known = {name: error.known.get(field, "") for name, field in names.items()}
         else:
             known = {"job_id": event.job_id, "user_id": event.user_id, "credential_id": event.credential_id}
-            expired = event.failed_at and now - event.failed_at > event_max_age
-            reason = str(Reason.EVENT_EXPIRED) if expired else UNDELIVERED
+            expired = policy.judge_age(event, now)
+            reason = expired.reason if expired else UNDELIVERED
         deliveries = attributes.get(f"{_DEAD_LETTER}DeliveryCount", "")
         source = attributes.get(f"{_DEAD_LETTER}Subscription", "")
         obstacle = _obstacle(message.data, attributes)

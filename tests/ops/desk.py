@@ -4,17 +4,19 @@ import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from google.api_core.exceptions import DeadlineExceeded
 from google.pubsub_v1 import PublisherAsyncClient, SubscriberAsyncClient, types
 
+from handlers.domain.decisions import RetryPolicy
 from handlers.domain.events import encode, timestamp
 from handlers.domain.messages import RetryRejected, as_text
 from handlers.domain.outcomes import Reason
 from local.topics import DEAD, FAILED, REJECTED
 
+POLICY = RetryPolicy(budget=3, event_max_age=timedelta(days=14), park_ambiguous=False, doubt_pause=120)
 SECONDS = 30.0
 AT_ONCE = 8.0  # below any lease in these tests: who gets a message within this was not kept waiting by one
 MOMENT = 0.5  # to see that nothing comes

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from handlers.domain.events import EVENT_BYTES_MAX
 from handlers.domain.outcomes import Reason
 from ops.messages import UNDELIVERED, UNREADABLE, Filter, PendingMessage, dead_letter_reader, read_rejection
-from tests.ops.desk import failed, rejection
+from tests.ops.desk import POLICY, failed, rejection
 
 NOW = datetime(2026, 11, 23, 18, 0, tzinfo=UTC)
 ADDED = {
@@ -29,7 +29,7 @@ def message(data: bytes, **attributes: str) -> PubsubMessage:
 
 
 def dead(data: bytes, **attributes: str) -> PendingMessage:
-    return dead_letter_reader(NOW, timedelta(days=14))(message(data, **ADDED, **attributes))
+    return dead_letter_reader(NOW, POLICY)(message(data, **ADDED, **attributes))
 
 
 def rejected(**fields: Any) -> PendingMessage:
@@ -51,7 +51,7 @@ def test_dead_letter_keeps_data_and_own_attributes(data: bytes, own: dict[str, s
 @pytest.mark.parametrize("source", ["archive-job-started-watch", "archive-job-retried-watch"])
 def test_dead_letter_of_the_watch_is_no_failed_job(source: str) -> None:
     given_up = message(failed(), **ADDED | {"CloudPubSubDeadLetterSourceSubscription": source})
-    assert "publish it to archive-job-started" in dead_letter_reader(NOW, timedelta(days=14))(given_up).obstacle
+    assert "publish it to archive-job-started" in dead_letter_reader(NOW, POLICY)(given_up).obstacle
     assert "" == dead(failed()).obstacle
 
 
@@ -89,7 +89,7 @@ def test_malformed_dead_letter_is_found_by_its_sound_fields() -> None:
 @pytest.mark.parametrize("count", ["", "ten", "-1"])
 def test_delivery_count_that_is_no_number_is_zero(count: str) -> None:
     odd = message(failed(), CloudPubSubDeadLetterSourceDeliveryCount=count)
-    assert 0 == dead_letter_reader(NOW, timedelta(days=14))(odd).deliveries
+    assert 0 == dead_letter_reader(NOW, POLICY)(odd).deliveries
 
 
 def test_rejection_of_the_last_release_is_read() -> None:

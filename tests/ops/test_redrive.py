@@ -17,7 +17,7 @@ from local.topics import DEAD, REJECTED
 from ops.leases import Leases
 from ops.messages import Filter, PendingMessage, dead_letter_reader, read_rejection
 from ops.redrive import Discard, Redrive, ScanResult, scan
-from tests.ops.desk import Desk, failed, rejection
+from tests.ops.desk import POLICY, Desk, failed, rejection
 
 NOW = datetime(2026, 11, 23, 18, 0, tzinfo=UTC)
 FAST = 1000.0  # a second
@@ -65,7 +65,7 @@ async def look(
     desk: Desk, leases: Leases, expected: int | None, wanted: Filter | None = None, limit: int = 10_000, **others: Any
 ) -> ScanResult:
     dead = leases.subscription.endswith(DEAD)
-    read = dead_letter_reader(NOW, timedelta(days=14)) if dead else read_rejection
+    read = dead_letter_reader(NOW, POLICY) if dead else read_rejection
     how: Any = {"limit": limit, "patience": desk.patience, "seen": lambda _: None, **others}
     result = await scan(leases, read, wanted or Filter(), lambda: datetime.now(UTC), **how)
     assert expected in (None, result.scanned)

@@ -11,10 +11,10 @@ from handlers.domain.ledger_entry import LedgerEntry
 from handlers.memory_store import MemoryStore
 from handlers.ports import Unreadable, UnreadableEntry, VersionedEntry
 from ops.story import Told, chain_of, job_id_of, span, tell, tell_watch, watches_of
+from tests.ops.desk import POLICY
 
 NOW = datetime(2026, 11, 23, 18, 0, tzinfo=UTC)
 REDRIVE = "python -m ops redrive rejected --job job --go"
-POLICY = RetryPolicy(budget=3, event_max_age=timedelta(days=14), park_ambiguous=False, doubt_pause=120)
 
 
 def entry(job_id: str = "job", root: str = "job", **fields: Any) -> LedgerEntry:
