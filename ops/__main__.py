@@ -27,12 +27,10 @@ from ops.report import printable
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
-class _Span(click.ParamType[timedelta]):
+class _Duration(click.ParamType[timedelta]):
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        if isinstance(value, timedelta):
-            return value
         match = re.fullmatch(r"(\d{1,6})([smhd])", value)
         if not match:
             self.fail("a number and a unit: 90s, 30m, 12h or 7d", param, ctx)
@@ -88,8 +86,8 @@ def _which(reasons: list[str]) -> Callable[[Callable[..., None]], Callable[..., 
         ),
         click.option("--user", "users", multiple=True, type=_USER, help="Only of these users."),
         click.option("--job", "jobs", multiple=True, type=_JOB, help="Only of these jobs."),
-        click.option("--older-than", type=_Span(), help="Only what came earlier, say 30m, 12h or 7d."),
-        click.option("--newer-than", type=_Span(), help="Only what came since."),
+        click.option("--older-than", type=_Duration(), help="Only what came earlier, say 30m, 12h or 7d."),
+        click.option("--newer-than", type=_Duration(), help="Only what came since."),
         click.option("--limit", type=click.IntRange(1, 100_000), default=10_000, show_default=True, help="At most."),
         click.option("--show", type=click.IntRange(0), default=20, show_default=True, help="How many to list."),
         click.option(

@@ -36,9 +36,9 @@ async def secret_exists(cloud: Cloud, name: str) -> bool:
     return await _found(cloud, name, lambda client: client.get_secret(GetSecretRequest(name=name), **_CALL))
 
 
-async def delete_secret(cloud: Cloud, name: str) -> bool:
-    """With all its versions; False where there is none. Raises Transient or Misconfigured."""
-    return await _found(cloud, name, lambda client: client.delete_secret(DeleteSecretRequest(name=name), **_CALL))
+async def delete_secret(cloud: Cloud, name: str) -> None:
+    """With all its versions, where there is one. Raises Transient or Misconfigured."""
+    await _found(cloud, name, lambda client: client.delete_secret(DeleteSecretRequest(name=name), **_CALL))
 
 
 async def _found(cloud: Cloud, name: str, call: Callable[[Any], Awaitable[Any]]) -> bool:
