@@ -12,7 +12,7 @@ from handlers.bootstrap import WATCH_SUFFIX
 from handlers.ports import Unreadable
 from handlers.settings import Settings
 from ops.checks import State
-from ops.checks.doctor import examine
+from ops.checks.all import run_all
 from ops.cloud import CliError, Cloud, connected
 from ops.forget import find_traces, forget
 from ops.leases import Leases
@@ -147,7 +147,7 @@ async def check(settings: Settings, user: str, region: str, *, as_json: bool) ->
     report = Report()
     async with connected(settings) as cloud:
         with report.progress("looking"):
-            lines = await examine(cloud, _now(), user=user, region=region)
+            lines = await run_all(cloud, _now(), user=user, region=region)
     if as_json:
         report.json([line.as_json() for line in lines])
     else:

@@ -1,4 +1,4 @@
-"""What the ledger tells of a job, of all jobs and of a user; and what the doctor has found."""
+"""What the ledger tells of a job, of all jobs and of a user; and what the checks have found."""
 
 from collections.abc import Iterator
 from datetime import datetime

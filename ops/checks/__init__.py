@@ -1,4 +1,4 @@
-"""The doctor: what stands between an event and its follow-up, looked at one by one. It asks Google for no retry."""
+"""What stands between an event and its follow-up, looked at one by one. Google is asked for no retry."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

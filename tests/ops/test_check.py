@@ -1,4 +1,4 @@
-"""The doctor names what is broken, and what to do; it asks for no retry."""
+"""The checks name what is broken, and what to do; they ask for no retry."""
 
 import itertools
 import json
@@ -35,7 +35,7 @@ from local.stage import OAUTH_CLIENT, REFRESH_TOKEN_PREFIX, Stage
 from local.topics import DEAD, FAILED, REJECTED, RETRIED
 from local.topics import connected as pubsub
 from ops.checks import Line, State
-from ops.checks.doctor import examine
+from ops.checks.all import run_all
 from ops.checks.rest import authorised_get
 from ops.cloud import Cloud, connected
 from tests.ops.api import Api
@@ -66,7 +66,7 @@ async def cloud_of(stage: Stage, **settings: str) -> AsyncIterator[Cloud]:
 
 async def lines_of(stage: Stage, settings: dict[str, str] | None = None, **how: Any) -> list[Line]:
     async with cloud_of(stage, **(settings or {})) as cloud:
-        return await examine(cloud, NOW, **how)
+        return await run_all(cloud, NOW, **how)
 
 
 def failures(lines: list[Line]) -> dict[str, str]:
@@ -246,13 +246,13 @@ async def test_overdue_entry_tells_that_the_schedule_does_not_run(google_cloud: 
     now = datetime.now(UTC) + timedelta(hours=3)  # by the store's clock, which tells when an entry was written
     async with stage_and_api(google_cloud) as (stage, _), cloud_of(stage, DOUBT_PAUSE_SECONDS="120") as cloud:
         written = await cloud.ledger().write(replace(deferred, state="open", calls_made=2), None)
-        assert {} == failures(await examine(cloud, now - timedelta(minutes=90)))  # an hour's pause, and one of patience
+        assert {} == failures(await run_all(cloud, now - timedelta(minutes=90)))  # an hour's pause, and one of patience
         await cloud.ledger().write(deferred, written.version)
-        found = failures(await examine(cloud, now))
+        found = failures(await run_all(cloud, now))
         await cloud.ledger("Watch").write(replace(deferred, job_id="watched"), None)
-        with_look = failures(await examine(cloud, now))
+        with_look = failures(await run_all(cloud, now))
         async with cloud_of(stage, WATCH="off") as without_watch:
-            assert ["due entries"] == list(failures(await examine(without_watch, now)))
+            assert ["due entries"] == list(failures(await run_all(without_watch, now)))
     assert (["due entries"], ["due entries", "due looks"]) == (list(found), list(with_look))
     assert "Is the watch switched off?" in with_look["due looks"]
     assert "1 wait to be put back, the oldest for 3 h → Look at the schedule's job" in found["due entries"]
@@ -286,7 +286,7 @@ async def test_broken_entry_is_named(google_cloud: Any) -> None:
         fields = {"notBefore": {"timestamp_value": NOW - timedelta(minutes=1)}, "state": {"string_value": "odd"}}
         request = CommitRequest(database=database, writes=[{"update": {"name": name, "fields": fields}}])
         await (await cloud.clients.firestore()).commit(request)
-        found = failures(await examine(cloud, NOW))
+        found = failures(await run_all(cloud, NOW))
     assert "ledger entry 'broken' cannot be read" in found["due entries"]
     assert "Do not delete this entry" in found["due entries"]
 

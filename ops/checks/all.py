@@ -12,7 +12,7 @@ from ops.checks.rest import Get, authorised_get, rest_checks
 from ops.cloud import Cloud, explain
 
 
-async def examine(
+async def run_all(
     cloud: Cloud, now: datetime, *, user: str = "", region: str = "", get: Get | None = None
 ) -> list[Line]:
     """`get` is for calls that no client library at hand makes; by default the operator's own."""
