@@ -14,9 +14,9 @@ from handlers.settings import Settings
 from ops.checks import State
 from ops.checks.all import run_all
 from ops.cloud import CliError, Cloud, connected
-from ops.forget import find_traces, forget
+from ops.forget import find_user_data, forget
 from ops.leases import Leases
-from ops.ledger_report import show_checks, show_listing, show_story, show_traces, show_watches
+from ops.ledger_report import show_checks, show_listing, show_story, show_user_data, show_watches
 from ops.ledger_search import ledger_days, ledger_name
 from ops.listing import list_ledger
 from ops.message_report import Work, run_as_json, show_end, show_scan
@@ -147,25 +147,25 @@ async def check(settings: Settings, user: str, region: str, *, as_json: bool) ->
     report = Report()
     async with connected(settings) as cloud:
         with report.progress("looking"):
-            lines = await run_all(cloud, _now(), user=user, region=region)
+            results = await run_all(cloud, _now(), user=user, region=region)
     if as_json:
-        report.json([line.as_json() for line in lines])
+        report.json([result.as_json() for result in results])
     else:
-        show_checks(report, lines)
-    return int(any(line.state is State.FAILED for line in lines))
+        show_checks(report, results)
+    return int(any(result.state is State.FAILED for result in results))
 
 
 async def forget_user(settings: Settings, user: str, credentials: tuple[str, ...], *, go: bool, as_json: bool) -> int:
     report = Report()
     async with connected(settings) as cloud:
         with report.progress("looking"):
-            traces = await find_traces(cloud, user, credentials)
+            data = await find_user_data(cloud, user, credentials)
             if go:
-                await forget(cloud, traces)
+                await forget(cloud, data)
     if as_json:
-        report.json(traces.as_json(gone=go))
+        report.json(data.as_json(gone=go))
     else:
-        show_traces(report, traces, gone=go)
+        show_user_data(report, data, gone=go)
     return 0
 
 

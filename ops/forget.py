@@ -23,7 +23,7 @@ LIVES_ON = (
 
 
 @dataclass(slots=True)
-class Traces:
+class UserData:
     """What there is of a user. `others` are credentials that the user's events name and that may be somebody else's."""
 
     user: str
@@ -50,27 +50,27 @@ class Traces:
         }
 
 
-async def find_traces(cloud: Cloud, user: str, credentials: tuple[str, ...]) -> Traces:
+async def find_user_data(cloud: Cloud, user: str, credentials: tuple[str, ...]) -> UserData:
     """Raises CliError, Transient or Misconfigured.
 
     An event may name any credential, so what the ledger has of them is no proof that they are this user's.
     """
     settings, theirs = cloud.settings, {"userId": user}
     ledger, watch = cloud.ledger(), cloud.ledger(WATCH_SUFFIX)
-    traces = Traces(user, ledger_name(settings), ledger_days(settings))
+    data = UserData(user, ledger_name(settings), ledger_days(settings))
     own = sorted({user, *credentials})
     for credential in own:
         secret = full_name(settings, settings.refresh_token_secret_prefix + credential)
-        (traces.secrets if await secret_exists(cloud, secret) else traces.missing).append(secret)
+        (data.secrets if await secret_exists(cloud, secret) else data.missing).append(secret)
     entries = await ledger.credentials(theirs)
     looks = await watch.credentials(theirs)
-    traces.entries, traces.looks = list(entries), list(looks)
-    traces.others = sorted({*entries.values(), *looks.values()} - set(own) - {""})
-    return traces
+    data.entries, data.looks = list(entries), list(looks)
+    data.others = sorted({*entries.values(), *looks.values()} - set(own) - {""})
+    return data
 
 
-async def forget(cloud: Cloud, traces: Traces) -> None:
+async def forget(cloud: Cloud, data: UserData) -> None:
     """Idempotent. Raises Transient or Misconfigured."""
-    for secret in traces.secrets:
+    for secret in data.secrets:
         await delete_secret(cloud, secret)
-    await cloud.ledger().delete(traces.entries + traces.looks)
+    await cloud.ledger().delete(data.entries + data.looks)

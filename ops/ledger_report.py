@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from handlers.ports import Unreadable, VersionedEntry
-from ops.checks import Line, State
-from ops.forget import LIVES_ON, Traces
+from ops.checks import CheckResult, State
+from ops.forget import LIVES_ON, UserData
 from ops.listing import Listing
 from ops.report import Report
-from ops.story import Told, clock, span
+from ops.story import Told, clock, duration
 
 _STATES = {"retried": "green", "rejected": "red", "claimed": "yellow", "deferred": "cyan", "open": "yellow"}
 _MARKS = {State.OK: ("✓", "green"), State.FAILED: ("✗", "red"), State.NOT_CHECKED: ("?", "yellow")}
@@ -62,27 +62,27 @@ def show_listing(report: Report, listing: Listing, now: datetime) -> None:
         report.say(one.detail, "red")
 
 
-def show_traces(report: Report, traces: Traces, *, gone: bool) -> None:
+def show_user_data(report: Report, data: UserData, *, gone: bool) -> None:
     """What there is, or was, of a user."""
-    for name in traces.secrets:
+    for name in data.secrets:
         report.say(f"Secret: {name}")
-    for name in traces.missing:
+    for name in data.missing:
         report.say(f"No secret {name}: is REFRESH_TOKEN_SECRET_PREFIX that of the function?")
-    report.say(f"Ledger {traces.ledger}")
-    kept = f"kept for {traces.kept_days:g} days after the last delivery"
-    report.say(f"Ledger entries: {len(traces.entries)} ({kept}); waiting looks: {len(traces.looks)}")
-    if traces.others:
-        report.say(f"This user's events name further credentials: {', '.join(traces.others)}. Theirs? --credential")
+    report.say(f"Ledger {data.ledger}")
+    kept = f"kept for {data.kept_days:g} days after the last delivery"
+    report.say(f"Ledger entries: {len(data.entries)} ({kept}); waiting looks: {len(data.looks)}")
+    if data.others:
+        report.say(f"This user's events name further credentials: {', '.join(data.others)}. Theirs? --credential")
     report.say("Deleted." if gone else "Nothing was changed. With --go, all of these are deleted for good.", "bold")
     report.say("")
     for text in LIVES_ON:
         report.say(text)
 
 
-def show_checks(report: Report, lines: list[Line]) -> None:
-    for line in lines:
-        said = f"{line.subject}: {line.detail}" if line.detail else line.subject
-        report.line(_MARKS[line.state], f" {said}", f" → {line.remedy}" if line.remedy else "")
+def show_checks(report: Report, results: list[CheckResult]) -> None:
+    for result in results:
+        said = f"{result.subject}: {result.detail}" if result.detail else result.subject
+        report.line(_MARKS[result.state], f" {said}", f" → {result.remedy}" if result.remedy else "")
 
 
 def _facts(told: Told, budget: int) -> Iterator[tuple[str, str]]:
@@ -106,7 +106,7 @@ def _facts(told: Told, budget: int) -> Iterator[tuple[str, str]]:
 def _row(found: VersionedEntry, now: datetime) -> list[str]:
     entry = found.entry
     return [
-        span(now - found.written_at),
+        duration(now - found.written_at),
         entry.state,
         f"{entry.reason} {entry.cause}".strip(),
         entry.job_id,

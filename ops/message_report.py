@@ -8,7 +8,7 @@ from handlers.domain.events import timestamp
 from ops.messages import UNREADABLE, PendingMessage
 from ops.redrive import MAX_SCANNED, ScanResult, Skipped
 from ops.report import Report
-from ops.story import span
+from ops.story import duration
 
 
 class Work(Protocol):
@@ -63,7 +63,7 @@ def _show_counts(report: Report, result: ScanResult, now: datetime) -> None:
     heads = ["reason", *(["from"] if sources else []), ">messages", ">matching", ">users", ">oldest", ">newest"]
     rows = []
     for (reason, source), count in sorted(result.counts.items(), key=lambda item: -item[1].found):
-        ages = [span(now - moment) if moment else "" for moment in (count.oldest, count.newest)]
+        ages = [duration(now - moment) if moment else "" for moment in (count.oldest, count.newest)]
         numbers = [str(number) for number in (count.found, count.matching, len(count.users))]
         rows.append([reason, *([source] if sources else []), *numbers, *ages])
     report.table(heads, rows)
@@ -76,7 +76,7 @@ def _show_messages(report: Report, messages: list[PendingMessage], now: datetime
         heads,
         (
             [
-                span(now - message.arrived_at),
+                duration(now - message.arrived_at),
                 f"{message.reason} {message.cause}".strip(),
                 message.job_id,
                 message.user_id,

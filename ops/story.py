@@ -122,7 +122,7 @@ def tell_watch(found: Found, now: datetime) -> dict[str, str]:
             cause = f" ({entry.cause})" if entry.cause else ""
             return told | {"next": f"Ended as {entry.reason}{cause}; that is published. {words}".rstrip()}
         case "deferred" if until and until > now:
-            words = f"The next look is due at {clock(until)} ({span(until - now)} from now)"
+            words = f"The next look is due at {clock(until)} ({duration(until - now)} from now)"
             return told | {
                 "notBefore": timestamp(until),
                 "next": f"{words}; then the scheduled run puts its event back.",
@@ -162,19 +162,17 @@ def _next(found: VersionedEntry, policy: RetryPolicy, now: datetime, left: timed
         case "open":
             return f"The next delivery {_claims(found, 0, policy, now)}."
         case "claimed" if left >= timedelta():
-            return f"Held by a delivery until {clock(now + left)} ({span(left)} from now) at the latest."
+            return f"Held by a delivery until {clock(now + left)} ({duration(left)} from now) at the latest."
         case "claimed":
-            takes_over = f"takes it over, counts one call in doubt and {_claims(found, 1, policy, now)}"
-            return (
-                f"Its delivery died or was cut off, and the lease lapsed {span(-left)} ago: the next one {takes_over}."
-            )
+            takes_over = f"the next one takes it over, counts one call in doubt and {_claims(found, 1, policy, now)}"
+            return f"Its delivery died or was cut off, and the lease lapsed {duration(-left)} ago: {takes_over}."
         case "retried":
             return f"Done. A further delivery only publishes the follow-up, {entry.new_job_id}, again."
         case "deferred":
             until = entry.not_before or now
             if until <= now:
                 return "Its time has come: the next scheduled run puts its event back."
-            waits = f"Waits until {clock(until)} ({span(until - now)} from now)"
+            waits = f"Waits until {clock(until)} ({duration(until - now)} from now)"
             return f"{waits}, then the scheduled run puts its event back."
         case "rejected":
             return _after_rejection(entry)
@@ -222,7 +220,7 @@ def clock(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def span(length: timedelta) -> str:
+def duration(length: timedelta) -> str:
     """A length of time, in the largest unit that does it justice: 90 s, 45 min, 30 h, 12 days."""
     seconds = length.total_seconds()
     for size, unit in ((86_400, "days"), (3600, "h"), (60, "min")):

@@ -20,7 +20,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class CheckResult:
     """What was found of one thing. `remedy` says what to do where it is not as it should be."""
 
     subject: str
@@ -32,28 +32,28 @@ class Line:
         return {"check": self.subject, "state": self.state, "detail": self.detail, "remedy": self.remedy}
 
 
-def ok(subject: str, detail: str = "") -> Line:
-    return Line(subject, State.OK, detail)
+def ok(subject: str, detail: str = "") -> CheckResult:
+    return CheckResult(subject, State.OK, detail)
 
 
-def failed(subject: str, detail: str, remedy: str) -> Line:
-    return Line(subject, State.FAILED, detail, remedy)
+def failed(subject: str, detail: str, remedy: str) -> CheckResult:
+    return CheckResult(subject, State.FAILED, detail, remedy)
 
 
-def not_checked(subject: str, detail: str) -> Line:
-    return Line(subject, State.NOT_CHECKED, detail)
+def not_checked(subject: str, detail: str) -> CheckResult:
+    return CheckResult(subject, State.NOT_CHECKED, detail)
 
 
-Check = Callable[[], Awaitable[list[Line]]]
+Check = Callable[[], Awaitable[list[CheckResult]]]
 
 
-async def run(cloud: Cloud, checks: list[tuple[str, Check]]) -> list[Line]:
-    """The lines of these checks, each with its subject, in their order; what two of them say is told once."""
+async def run(cloud: Cloud, checks: list[tuple[str, Check]]) -> list[CheckResult]:
+    """The results of these checks, each with its subject, in their order; what two of them say is told once."""
     found = await asyncio.gather(*(_one(cloud, subject, check) for subject, check in checks))
-    return list(dict.fromkeys(line for lines in found for line in lines))
+    return list(dict.fromkeys(result for results in found for result in results))
 
 
-async def _one(cloud: Cloud, subject: str, check: Check) -> list[Line]:
+async def _one(cloud: Cloud, subject: str, check: Check) -> list[CheckResult]:
     try:
         async with asyncio.timeout(_TIMEOUT):
             return await check()

@@ -22,7 +22,7 @@ from handlers.google.oauth import (
     parse_refresh_token,
 )
 from handlers.google.secret_manager import SecretStore
-from ops.checks import Check, Line, failed, not_checked, ok
+from ops.checks import Check, CheckResult, failed, not_checked, ok
 from ops.cloud import Cloud
 from ops.secrets import count_secrets
 
@@ -51,7 +51,7 @@ class GrantChecks:
         self._http = http
         self._secrets = SecretStore(cloud.clients.secret_manager, cloud.settings.google_cloud_project)
 
-    async def client(self) -> list[Line]:
+    async def client(self) -> list[CheckResult]:
         """The token endpoint refuses a refresh token that nobody has, if it knows the client: with `invalid_grant`."""
         secret = self._settings.oauth_client_secret
         subject = f"client file {secret}"
@@ -68,7 +68,7 @@ class GrantChecks:
         look = "Is it the right client, and in order in the console's Google Auth Platform (Clients, Audience)?"
         return [failed(subject, said, f"{look} A new file: {remedy}")]
 
-    async def secrets(self) -> list[Line]:
+    async def secrets(self) -> list[CheckResult]:
         prefix = self._settings.refresh_token_secret_prefix
         subject = f"secrets {prefix}…"
         number = await count_secrets(self._cloud, prefix, self._settings.canary_credential)
@@ -77,7 +77,7 @@ class GrantChecks:
         remedy = "Is REFRESH_TOKEN_SECRET_PREFIX the product's? Is it the right project?"
         return [failed(subject, "there is none of a user's: nobody has a refresh token", remedy)]
 
-    async def canary(self) -> list[Line]:
+    async def canary(self) -> list[CheckResult]:
         credential = self._settings.canary_credential
         subject = f"canary {credential}"
         if not isinstance(token := await self._read_token(credential), RefreshToken):
@@ -91,7 +91,7 @@ class GrantChecks:
         said = _unless_granted(answer, "Google has accepted its refresh token, which has to be a made-up one")
         return [failed(subject, said, "Its token has to be refused as invalid_grant: look at the client file.")]
 
-    async def api(self) -> list[Line]:
+    async def api(self) -> list[CheckResult]:
         """Without a token, so that nothing can come of it: Google's own API answers 401 in JSON."""
         endpoint = self._settings.data_portability_api_endpoint.rstrip("/")
         subject, remedy = f"API {endpoint}", "Is DATA_PORTABILITY_API_ENDPOINT right? Is there a proxy in between?"
@@ -103,7 +103,7 @@ class GrantChecks:
             return [ok(subject, f"reachable (answers {error})")]
         return [failed(subject, f"it answers {error}", remedy)]
 
-    async def user(self, credential: str) -> list[Line]:
+    async def user(self, credential: str) -> list[CheckResult]:
         """One user's grant: whether it gives a token, for which scopes, and how often it exports."""
         subject = f"grant {credential}"
         if not isinstance(token := await self._read_token(credential), RefreshToken):
@@ -124,7 +124,7 @@ class GrantChecks:
         scopes = " ".join(sorted(_SCOPE.findall(answer.scope))) or "not told"
         return [ok(subject, f"gives a token; scopes: {scopes}"), await self._access_type(credential, answer)]
 
-    async def _access_type(self, credential: str, answer: Granted) -> Line:
+    async def _access_type(self, credential: str, answer: Granted) -> CheckResult:
         """https://developers.google.com/data-portability/reference/rest/v1/accessType/check"""
         subject = f"access type {credential}"
         url = f"{self._settings.data_portability_api_endpoint.rstrip('/')}/v1/accessType:check"

@@ -12,9 +12,9 @@ from handlers.domain.decisions import RetryPolicy
 from handlers.domain.outcomes import Misconfigured
 from handlers.google.grpc_errors import to_fault
 from handlers.ports import Store, VersionedEntry
-from ops.checks import BOOTSTRAP, Check, Line, failed, not_checked, ok
+from ops.checks import BOOTSTRAP, Check, CheckResult, failed, not_checked, ok
 from ops.cloud import Cloud
-from ops.story import span
+from ops.story import duration
 
 _PATIENCE = timedelta(hours=1)  # a run of the schedule may be missed, two may not
 _DUE_READ = 100
@@ -42,28 +42,28 @@ def ledger_checks(cloud: Cloud, now: datetime) -> list[tuple[str, Check]]:
     ]
 
 
-async def _in_memory(subject: str) -> list[Line]:
+async def _in_memory(subject: str) -> list[CheckResult]:
     return [not_checked(subject, "it is in the function's own memory (RETRY_LEDGER=memory)")]
 
 
-async def _entries(cloud: Cloud, where: str) -> list[Line]:
+async def _entries(cloud: Cloud, where: str) -> list[CheckResult]:
     ledger = cloud.ledger()
     await ledger.load("ops-check")
     number = await ledger.count({})
     return [ok(where, f"{number} entries")]
 
 
-async def _due(store: Store, subject: str, policy: RetryPolicy, now: datetime, hint: str = "") -> list[Line]:
+async def _due(store: Store, subject: str, policy: RetryPolicy, now: datetime, hint: str = "") -> list[CheckResult]:
     """Entries are due until the schedule has put them back: the oldest one tells whether it runs."""
     found = (await store.due(now, _DUE_READ)).entries
     entries = [one for one in found if isinstance(one, VersionedEntry)]
     broken = [one for one in found if not isinstance(one, VersionedEntry)]
-    lines = [failed(subject, one.detail, _ONLY_COPY) for one in broken]
+    results = [failed(subject, one.detail, _ONLY_COPY) for one in broken]
     oldest = min((_due_since(one, policy) for one in entries), default=now)
     if now - oldest > _PATIENCE:
-        said = f"{len(entries)} wait to be put back, the oldest for {span(now - oldest)}"
-        lines.append(failed(subject, said, f"Look at the schedule's job, and at its function's log lines.{hint}"))
-    return lines or [ok(subject, f"{len(entries)} wait for the next run of the schedule")]
+        said = f"{len(entries)} wait to be put back, the oldest for {duration(now - oldest)}"
+        results.append(failed(subject, said, f"Look at the schedule's job, and at its function's log lines.{hint}"))
+    return results or [ok(subject, f"{len(entries)} wait for the next run of the schedule")]
 
 
 def _due_since(found: VersionedEntry, policy: RetryPolicy) -> datetime:
@@ -75,7 +75,7 @@ def _due_since(found: VersionedEntry, policy: RetryPolicy) -> datetime:
     return max(entry.not_before, waited) if entry.not_before else waited
 
 
-async def _searchable(cloud: Cloud) -> list[Line]:
+async def _searchable(cloud: Cloud) -> list[CheckResult]:
     subject, missing = "indexes for ops", []
     wanted: dict[str, str | list[int]] = {"state": "claimed", "userId": "nobody", "reason": "none", "callsCounted": [1]}
     for field, value in wanted.items():
@@ -91,8 +91,8 @@ async def _searchable(cloud: Cloud) -> list[Line]:
     return [ok(subject)]
 
 
-async def _expiry(cloud: Cloud) -> list[Line]:
-    subject, lines = "ledger's expiry", []
+async def _expiry(cloud: Cloud) -> list[CheckResult]:
+    subject, results = "ledger's expiry", []
     client = await cloud.clients.client(FirestoreAdminAsyncClient, cloud.settings.firestore_emulator_host)
     for store in (cloud.ledger(), cloud.ledger(WATCH_SUFFIX)):
         name = f"{store.database}/collectionGroups/{store.collection}/fields/expireAt"
@@ -102,5 +102,5 @@ async def _expiry(cloud: Cloud) -> list[Line]:
             raise to_fault(error, "reading the ledger's expiry") from None
         if field.ttl_config.state != Field.TtlConfig.State.ACTIVE:
             said = f"no TTL policy is active for {store.collection}: entries are kept for ever"
-            lines.append(failed(subject, said, BOOTSTRAP))
-    return lines or [ok(subject, "entries are deleted when their time has passed")]
+            results.append(failed(subject, said, BOOTSTRAP))
+    return results or [ok(subject, "entries are deleted when their time has passed")]

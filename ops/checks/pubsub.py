@@ -10,7 +10,7 @@ from handlers.domain.events import encode
 from handlers.domain.messages import ArchiveJobRetried, RetryRejected
 from handlers.domain.outcomes import StepError
 from handlers.google.grpc_errors import to_fault
-from ops.checks import BOOTSTRAP, DEPLOY, Check, Line, failed, not_checked, ok
+from ops.checks import BOOTSTRAP, DEPLOY, Check, CheckResult, failed, not_checked, ok
 from ops.checks.rest import Get
 from ops.cloud import Cloud
 
@@ -30,30 +30,30 @@ class PubSubChecks:
         self._get = get
         self._project = cloud.settings.google_cloud_project
 
-    async def pushed(self, topic: str, *, optional: bool = False) -> list[Line]:
+    async def pushed(self, topic: str, *, optional: bool = False) -> list[CheckResult]:
         """A topic that Pub/Sub pushes to the function from."""
         subject = f"topic {topic}"
         if await self._topic(topic) is None:
             if optional:
                 return [not_checked(subject, "it is not there: the watch is not deployed")]
             return [failed(subject, "it is not there", BOOTSTRAP)]
-        lines = [ok(subject)]
+        results = [ok(subject)]
         pushes = await self._pushes(topic)
         if not pushes:
-            lines.append(failed(f"push from {topic}", "no subscription pushes it to the function", DEPLOY))
+            results.append(failed(f"push from {topic}", "no subscription pushes it to the function", DEPLOY))
         for subscription in pushes:
-            lines += await self._push(subscription)
-        return lines
+            results += await self._push(subscription)
+        return results
 
-    async def published(self, topic: str, sample: bytes, *, optional: bool = False) -> list[Line]:
+    async def published(self, topic: str, sample: bytes, *, optional: bool = False) -> list[CheckResult]:
         """A topic that the function publishes messages like this one to."""
         subject, found = f"topic {topic}", await self._topic(topic)
         if found is None:
             return [] if optional else [failed(subject, "it is not there", BOOTSTRAP)]
-        lines = [await self._schema(topic, found, sample)]
-        return lines + await self._heard(topic, "what is published there is lost")
+        results = [await self._schema(topic, found, sample)]
+        return results + await self._heard(topic, "what is published there is lost")
 
-    async def followed(self, topic: str, started: str) -> list[Line]:
+    async def followed(self, topic: str, started: str) -> list[CheckResult]:
         """Follow-ups, which Pub/Sub pushes to the watch from a topic that others read too. Where it is deployed, what
         the started topic is pushed to tells its address.
         """
@@ -64,9 +64,9 @@ class PubSubChecks:
         if watch and not pushes:
             said = "no subscription pushes it: nobody is told how a retried job ends"
             return [failed(f"push from {topic} to the watch", said, DEPLOY)]
-        return [line for subscription in pushes for line in await self._push(subscription)]
+        return [result for subscription in pushes for result in await self._push(subscription)]
 
-    async def _push(self, subscription: Any) -> list[Line]:
+    async def _push(self, subscription: Any) -> list[CheckResult]:
         """https://cloud.google.com/pubsub/docs/authenticate-push-subscriptions"""
         subject = f"subscription {_short(subscription.name)}"
         push, policy = subscription.push_config, subscription.dead_letter_policy
@@ -101,12 +101,12 @@ class PubSubChecks:
         disabled = status == 200 and found.get("disabled")
         return "not there" if status == 404 else "disabled" if disabled else ""
 
-    async def _heard(self, topic: str, otherwise: str) -> list[Line]:
+    async def _heard(self, topic: str, otherwise: str) -> list[CheckResult]:
         subject = f"subscriptions of {_short(topic)}"
         names = [_short(name) for name in await self._subscriptions(topic)]
         return [ok(subject, ", ".join(names)) if names else failed(subject, f"there is none: {otherwise}", BOOTSTRAP)]
 
-    async def _schema(self, topic: str, found: Topic, sample: bytes) -> Line:
+    async def _schema(self, topic: str, found: Topic, sample: bytes) -> CheckResult:
         """Pub/Sub itself says whether it would take such a message."""
         subject, settings = f"topic {topic}", found.schema_settings
         name = _short(settings.schema)

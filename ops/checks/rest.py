@@ -9,7 +9,7 @@ import msgspec
 from handlers.domain.outcomes import Transient
 from handlers.google.account import Account
 from handlers.google.http_client import HttpClient, HttpResponse
-from ops.checks import DEPLOY, Check, Line, failed, not_checked, ok
+from ops.checks import DEPLOY, Check, CheckResult, failed, not_checked, ok
 from ops.cloud import Cloud
 
 _TIMEOUT = 10.0  # seconds
@@ -44,7 +44,7 @@ def rest_checks(cloud: Cloud, get: Get | None, region: str) -> list[tuple[str, C
     ]
 
 
-async def _enabled(project: str, get: Get | None) -> list[Line]:
+async def _enabled(project: str, get: Get | None) -> list[CheckResult]:
     subject, api = "API enabled", "dataportability.googleapis.com"
     if get is None:
         return [not_checked(subject, "emulators are used")]
@@ -56,7 +56,7 @@ async def _enabled(project: str, get: Get | None) -> list[Line]:
     return [failed(subject, f"{api} is {content.get('state')}", f"gcloud services enable {api} --project={project}")]
 
 
-async def _schedule(project: str, get: Get | None, region: str) -> list[Line]:
+async def _schedule(project: str, get: Get | None, region: str) -> list[CheckResult]:
     subject = "schedule"
     if get is None or not region:
         return [not_checked(subject, "emulators are used" if get is None else "name its region: --region")]
@@ -75,5 +75,5 @@ async def _schedule(project: str, get: Get | None, region: str) -> list[Line]:
     return [ok(subject, f"{job.get('schedule')}, last run {job.get('lastAttemptTime', 'never')}")]
 
 
-def _refused(subject: str, service: str, status: int, role: str) -> Line:
+def _refused(subject: str, service: str, status: int, role: str) -> CheckResult:
     return not_checked(subject, f"{service} answers {status}: does your account lack {role}?")

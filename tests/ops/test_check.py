@@ -34,7 +34,7 @@ from local.secrets import State as SecretState
 from local.stage import OAUTH_CLIENT, REFRESH_TOKEN_PREFIX, Stage
 from local.topics import DEAD, FAILED, REJECTED, RETRIED
 from local.topics import connected as pubsub
-from ops.checks import Line, State
+from ops.checks import CheckResult, State
 from ops.checks.all import run_all
 from ops.checks.rest import authorised_get
 from ops.cloud import Cloud, connected
@@ -64,12 +64,12 @@ async def cloud_of(stage: Stage, **settings: str) -> AsyncIterator[Cloud]:
         yield cloud
 
 
-async def lines_of(stage: Stage, settings: dict[str, str] | None = None, **how: Any) -> list[Line]:
+async def lines_of(stage: Stage, settings: dict[str, str] | None = None, **how: Any) -> list[CheckResult]:
     async with cloud_of(stage, **(settings or {})) as cloud:
         return await run_all(cloud, NOW, **how)
 
 
-def failures(lines: list[Line]) -> dict[str, str]:
+def failures(lines: list[CheckResult]) -> dict[str, str]:
     return {line.subject: f"{line.detail} → {line.remedy}" for line in lines if line.state is State.FAILED}
 
 

@@ -21,7 +21,7 @@ from handlers.settings import from_environment
 from local.grpc_service import service, serving
 from local.secrets import SecretManager
 from ops.cloud import Cloud, connected
-from ops.forget import find_traces, forget
+from ops.forget import find_user_data, forget
 from ops.listing import list_ledger
 from tests.ops.running import ops
 
@@ -172,9 +172,9 @@ async def test_forget_deletes_secrets_entries_and_looks_of_no_other_user(firesto
         gone = json.loads((await ops(*arguments, "--go", "--json", **environment)).out)
         assert "archiveJobRetries in database (default)" == gone["ledger"]
         assert (True, 4, 1, 2) == (gone["deleted"], gone["ledgerEntries"], gone["waitingLooks"], len(gone["secrets"]))
-        left = await find_traces(cloud, "alice", ("alice-work",))
+        left = await find_user_data(cloud, "alice", ("alice-work",))
         assert ([], [], []) == (left.secrets, left.entries, left.looks)
-        bobs = await find_traces(cloud, "bob", ())
+        bobs = await find_user_data(cloud, "bob", ())
         assert (1, 3, 1) == (len(bobs.secrets), len(bobs.entries), len(bobs.looks))
 
 
@@ -192,8 +192,8 @@ async def test_forget_leaves_a_credential_alone_that_only_an_event_names(firesto
         secrets.add_version(f"{PREFIX}alice", f"{MARKED}-alice")
         await write_document(cloud, "archiveJobRetriesWatch/running", userId="mallory", credentialId="bob")
         await write_document(cloud, "archiveJobRetries/broken", userId="mallory", state="odd")
-        traces = await find_traces(cloud, "mallory", ())
-        assert (["alice", "bob"], []) == (traces.others, traces.secrets)
-        assert (2, 1) == (len(traces.entries), len(traces.looks))
-        await forget(cloud, traces)
-        assert 1 == len((await find_traces(cloud, "alice", ())).secrets)
+        data = await find_user_data(cloud, "mallory", ())
+        assert (["alice", "bob"], []) == (data.others, data.secrets)
+        assert (2, 1) == (len(data.entries), len(data.looks))
+        await forget(cloud, data)
+        assert 1 == len((await find_user_data(cloud, "alice", ())).secrets)

@@ -10,7 +10,7 @@ from handlers.domain.decisions import RetryPolicy
 from handlers.domain.ledger_entry import LedgerEntry
 from handlers.memory_store import MemoryStore
 from handlers.ports import Unreadable, UnreadableEntry, VersionedEntry
-from ops.story import Told, chain_of, job_id_of, span, tell, tell_watch, watches_of
+from ops.story import Told, chain_of, duration, job_id_of, tell, tell_watch, watches_of
 from tests.ops.desk import POLICY
 
 NOW = datetime(2026, 11, 23, 18, 0, tzinfo=UTC)
@@ -283,5 +283,5 @@ def test_producers_own_data_is_not_told() -> None:
 @pytest.mark.parametrize(
     ("seconds", "said"), [(-1, "0 s"), (0.4, "0 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h"), (172_800, "2 days")]
 )
-def test_span_has_a_unit_of_its_size(seconds: float, said: str) -> None:
-    assert said == span(timedelta(seconds=seconds))
+def test_duration_has_a_unit_of_its_size(seconds: float, said: str) -> None:
+    assert said == duration(timedelta(seconds=seconds))
