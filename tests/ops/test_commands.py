@@ -10,7 +10,7 @@ import socket
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from local import google_errors
 from local.stage import OAUTH_CLIENT, WATCH, Stage
 from local.topics import DEAD, FAILED, REJECTED, STARTED, connected
 from ops.cloud import explain
+from ops.ledger_search import ledger_days
 from tests.ops.desk import SECONDS, Desk, failed, rejection
 from tests.ops.running import QUICK, clean, here, ops, started
 
@@ -81,9 +82,12 @@ async def test_rejected_and_parked_jobs_are_retried_once_they_are_redriven(googl
 
         new = follow_ups["denied"]["archiveJobId"]
         told = await ops("story", "archiveJobs/denied", "--json", **environment)
+        jobs = json.loads(told.out)["jobs"]
         assert [("denied", "retried", 2), (new, "open", 0)] == [
-            (job["archiveJobId"], job["state"], job["fence"]) for job in json.loads(told.out)["jobs"]
+            (job["archiveJobId"], job["state"], job["fence"]) for job in jobs
         ]
+        kept = [datetime.fromisoformat(job["expireAt"]) - datetime.fromisoformat(job["updatedAt"]) for job in jobs]
+        assert [timedelta(days=ledger_days(from_environment(environment)))] * 2 == kept
         assert f"Chain denied → {new}, with 1 of 3 retries used" in (await ops("story", new, **environment)).out
 
 
