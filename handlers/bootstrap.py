@@ -36,8 +36,6 @@ from handlers.web.shutdown import listen
 if TYPE_CHECKING:
     from handlers.watch_job import WatchJob
 
-# A message can be redelivered, or redriven from the dead letters, for as long as Pub/Sub keeps any: 31 days.
-_LONGEST_RETENTION = timedelta(days=31)
 MAX_RESUMED = 10_000  # deferrals in one run of the schedule; what is left is due again at the next one
 WATCH_SUFFIX = "Watch"  # of the watch's collection
 
@@ -173,7 +171,7 @@ class Container:
             store,
             settings.retry_policy,
             lease_seconds=settings.claim_lease_seconds,
-            keep=settings.event_max_age + _LONGEST_RETENTION,
+            keep=timedelta(days=settings.ledger_days),
             now=self.now,
         )
 

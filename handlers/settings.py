@@ -102,6 +102,13 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
         return timedelta(days=self.event_max_age_days)
 
     @property
+    def ledger_days(self) -> float:
+        """How long an entry is kept after its last write: as long as a message can come whose event is not too old. It
+        can be redelivered or redriven for 31 days (https://cloud.google.com/pubsub/docs/subscription-message-retention).
+        """
+        return self.event_max_age_days + 31
+
+    @property
     def token_host_names(self) -> frozenset[str]:
         return frozenset(self.token_hosts.lower().replace(",", " ").split())
 

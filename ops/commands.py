@@ -17,7 +17,7 @@ from ops.cloud import CliError, Cloud, connected
 from ops.forget import find_user_data, forget
 from ops.leases import Leases
 from ops.ledger_report import show_checks, show_listing, show_story, show_user_data, show_watches
-from ops.ledger_search import ledger_days, ledger_name
+from ops.ledger_search import ledger_name
 from ops.listing import list_ledger
 from ops.message_report import Work, run_as_json, show_end, show_scan
 from ops.messages import Filter, dead_letter_reader, read_rejection
@@ -174,7 +174,7 @@ def _unknown(job_id: str, settings: Settings) -> str:
         f"The ledger of {settings.google_cloud_project} ({ledger_name(settings)}) knows no job {job_id}.\n"
         "Its event never came, or no delivery of it got as far as its claim, or it was rejected for its own age or "
         "`attempt`, which leaves no entry, or it was forgotten since "
-        f"({ledger_days(settings):g} days after the last delivery); or this is another function's ledger.\n"
+        f"({settings.ledger_days:g} days after the last delivery); or this is another function's ledger.\n"
         f"  python -m ops redrive dead --job {job_id}\n"
         f"  python -m ops redrive rejected --job {job_id}\n"
         f"  {_logs(job_id, settings)}"

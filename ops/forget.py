@@ -8,7 +8,7 @@ from typing import Any
 
 from handlers.bootstrap import WATCH_SUFFIX
 from ops.cloud import Cloud
-from ops.ledger_search import ledger_days, ledger_name
+from ops.ledger_search import ledger_name
 from ops.secrets import delete_secret, full_name, secret_exists
 
 LIVES_ON = (
@@ -57,7 +57,7 @@ async def find_user_data(cloud: Cloud, user: str, credentials: tuple[str, ...]) 
     """
     settings, theirs = cloud.settings, {"userId": user}
     ledger, watch = cloud.ledger(), cloud.ledger(WATCH_SUFFIX)
-    data = UserData(user, ledger_name(settings), ledger_days(settings))
+    data = UserData(user, ledger_name(settings), settings.ledger_days)
     own = sorted({user, *credentials})
     for credential in own:
         secret = full_name(settings, settings.refresh_token_secret_prefix + credential)

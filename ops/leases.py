@@ -21,7 +21,7 @@ from google.pubsub_v1.types.pubsub import PubsubMessage, PullRequest
 
 from handlers.domain.outcomes import StepError
 from handlers.google.clients import Client
-from handlers.google.grpc_errors import is_transient, to_fault
+from handlers.google.grpc_errors import is_transient, to_step_error
 
 LEASE_SECONDS = 60
 MAX_ACK_IDS = 1000  # in one request; it may have 512 KiB, and an ack id takes about 200 bytes
@@ -120,7 +120,7 @@ class Leases(AbstractAsyncContextManager["Leases"]):
         except DeadlineExceeded:
             return []
         except GoogleAPIError as error:
-            raise to_fault(error, f"reading {self.subscription}") from None
+            raise to_step_error(error, f"reading {self.subscription}") from None
         messages = {received.message.message_id: received.message for received in pulled}
         ack_ids = {received.message.message_id: received.ack_id for received in pulled}
         again = ack_ids.keys() & self._done
@@ -151,7 +151,7 @@ class Leases(AbstractAsyncContextManager["Leases"]):
                 subscription=self.subscription, **arguments, retry=_RETRY, timeout=_CALL_SECONDS
             )
         except GoogleAPIError as error:
-            raise to_fault(error, f"giving an answer to {self.subscription}") from None
+            raise to_step_error(error, f"giving an answer to {self.subscription}") from None
 
 
 async def _whole(work: Coroutine[Any, Any, _T]) -> _T:

@@ -13,7 +13,7 @@ from google.cloud.firestore_v1.types import (
 
 from handlers.domain.ledger_entry import LedgerEntry
 from handlers.google.firestore import FirestoreStore
-from handlers.google.grpc_errors import to_fault
+from handlers.google.grpc_errors import to_step_error
 from handlers.ports import Unreadable, VersionedEntry
 from handlers.settings import Settings
 
@@ -36,7 +36,7 @@ class SearchableStore(FirestoreStore):
             stream = await client.run_aggregation_query(request, retry=None, timeout=_TIMEOUT, metadata=self._metadata)
             [answer] = [RunAggregationQueryResponse.pb(answer) async for answer in stream]
         except GoogleAPIError as error:
-            raise to_fault(error, "counting the ledger") from None
+            raise to_step_error(error, "counting the ledger") from None
         return int(answer.result.aggregate_fields["n"].integer_value)
 
     async def find(self, where: Where, limit: int) -> list[VersionedEntry | Unreadable]:
@@ -61,12 +61,7 @@ class SearchableStore(FirestoreStore):
                 client = await self._client()
                 await client.commit(request, retry=None, timeout=_TIMEOUT, metadata=self._metadata)
             except GoogleAPIError as error:
-                raise to_fault(error, "clearing the ledger") from None
-
-
-def ledger_days(settings: Settings) -> float:
-    """How long an entry is kept after its last write (handlers/bootstrap.py)."""
-    return settings.event_max_age_days + 31
+                raise to_step_error(error, "clearing the ledger") from None
 
 
 def ledger_name(settings: Settings) -> str:

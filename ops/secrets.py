@@ -6,7 +6,7 @@ from typing import Any
 from google.api_core.exceptions import GoogleAPIError, NotFound
 from google.cloud.secretmanager_v1.types import DeleteSecretRequest, GetSecretRequest, ListSecretsRequest
 
-from handlers.google.grpc_errors import to_fault
+from handlers.google.grpc_errors import to_step_error
 from handlers.settings import Settings
 from ops.cloud import Cloud
 
@@ -27,7 +27,7 @@ async def count_secrets(cloud: Cloud, prefix: str, without: str) -> int:
         client = await cloud.clients.secret_manager(_location(parent))
         names = [secret.name.rpartition("/")[2] async for secret in await client.list_secrets(request, **_CALL)]
     except GoogleAPIError as error:
-        raise to_fault(error, f"listing secrets {start}…") from None
+        raise to_step_error(error, f"listing secrets {start}…") from None
     return sum(name.startswith(start) and name != start + without for name in names)
 
 
@@ -47,7 +47,7 @@ async def _found(cloud: Cloud, name: str, call: Callable[[Any], Awaitable[Any]])
     except NotFound:
         return False
     except GoogleAPIError as error:
-        raise to_fault(error, f"calling Secret Manager for secret {name}") from None
+        raise to_step_error(error, f"calling Secret Manager for secret {name}") from None
     return True
 
 

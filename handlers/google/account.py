@@ -50,7 +50,7 @@ class Account:
             # compute_engine.Credentials asks the metadata server for it, once: not at the first call of a client
             _ = credentials.universe_domain
         except GoogleAuthError as error:
-            raise _to_fault(error) from None
+            raise _to_step_error(error) from None
         self._credentials = credentials
 
 
@@ -61,7 +61,7 @@ def _is_good_for_a_call(credentials: Any) -> bool:
     return left > _RESERVE
 
 
-def _to_fault(error: GoogleAuthError) -> Transient | Misconfigured:
+def _to_step_error(error: GoogleAuthError) -> Transient | Misconfigured:
     """Where Google's metadata server does not answer, it is a matter of time. An account that is gone answers 404."""
     kind = type(error).__name__
     if isinstance(error, DefaultCredentialsError):

@@ -45,7 +45,7 @@ class _Batch(Generic[_T]):
 class Batcher(Generic[_T]):
     """One method of a service, used in one event loop. `call` carries out several items, and answers each of them.
 
-    `size` is an item's in bytes. No two items in a call have one of their `keys` in common. `is_rejection` tells an
+    `size` is an item's in bytes. No two items in a call have one of their `keys` in common. `is_refused` tells an
     error that may be one item's fault, and left all undone, from one that all items would get.
     """
 
@@ -55,13 +55,13 @@ class Batcher(Generic[_T]):
         *,
         size: Callable[[_T], int],
         keys: Callable[[_T], set[str]] = lambda item: set(),
-        is_rejection: Callable[[Exception], bool],
+        is_refused: Callable[[Exception], bool],
         max_latency: float = MAX_LATENCY,
     ) -> None:
         self._call = call
         self._size = size
         self._keys = keys
-        self._is_rejection = is_rejection
+        self._is_refused = is_refused
         self._max_latency = max_latency
         self._open: _Batch[_T] | None = None  # while the batching window lasts
 
@@ -81,7 +81,7 @@ class Batcher(Generic[_T]):
                         batch.sending.cancel()
                     raise
                 except Exception as error:
-                    if len(batch.items) == 1 or not self._is_rejection(error):
+                    if len(batch.items) == 1 or not self._is_refused(error):
                         raise
                     error.__traceback__ = None  # a frame of google-api-core's retry is in it, and holds the error
                 finally:

@@ -25,7 +25,7 @@ from handlers.domain.ledger_entry import LedgerEntry, is_sound
 from handlers.domain.outcomes import Transient
 from handlers.google.batching import MAX_LATENCY, Batcher
 from handlers.google.clients import Client
-from handlers.google.grpc_errors import is_rejection, to_fault
+from handlers.google.grpc_errors import is_refused, to_step_error
 from handlers.ports import Conflict, Page, Unreadable, UnreadableEntry, VersionedEntry
 from handlers.settings import Settings
 
@@ -62,7 +62,7 @@ class FirestoreStore:
         # Google's front end finds a named database by it (https://github.com/googleapis/google-cloud-rust/issues/4033);
         # the generated client does not send it
         self._metadata = (("google-cloud-resource-prefix", self.database),)
-        self._commit = Batcher(self._send, size=_size, keys=_names, is_rejection=is_rejection, max_latency=max_latency)
+        self._commit = Batcher(self._send, size=_size, keys=_names, is_refused=is_refused, max_latency=max_latency)
 
     async def load(self, job_id: str) -> VersionedEntry | None:
         request = BatchGetDocumentsRequest.wrap(_BatchGet(database=self.database, documents=[self._name(job_id)]))
@@ -71,7 +71,7 @@ class FirestoreStore:
             stream = await client.batch_get_documents(request, retry=None, timeout=_TIMEOUT, metadata=self._metadata)
             answers = [BatchGetDocumentsResponse.pb(answer) async for answer in stream]
         except GoogleAPIError as error:
-            raise to_fault(error, "reading the ledger") from None
+            raise to_step_error(error, "reading the ledger") from None
         if not answers:
             raise Transient("reading the ledger: an empty answer")
         if not answers[0].HasField("found"):
@@ -102,7 +102,7 @@ class FirestoreStore:
             stream = await client.run_query(request, retry=None, timeout=seconds, metadata=self._metadata)
             answers = [RunQueryResponse.pb(answer) async for answer in stream]
         except GoogleAPIError as error:
-            raise to_fault(error, action) from None
+            raise to_step_error(error, action) from None
         return [answer for answer in answers if answer.HasField("document")]
 
     async def write(self, entry: LedgerEntry, version: Any, link: LedgerEntry | None = None) -> VersionedEntry:
@@ -117,7 +117,7 @@ class FirestoreStore:
         except (AlreadyExists, FailedPrecondition, NotFound):
             raise Conflict from None
         except GoogleAPIError as error:
-            raise to_fault(error, "writing the ledger") from None
+            raise to_step_error(error, "writing the ledger") from None
         written_at = first.ToDatetime(UTC)
         return VersionedEntry(entry, first, written_at, written_at)
 

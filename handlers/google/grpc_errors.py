@@ -20,12 +20,12 @@ def is_transient(error: Exception) -> bool:
     return isinstance(error, GoogleAPIError) and getattr(error, "grpc_status_code", None) is None
 
 
-def is_rejection(error: Exception) -> bool:
+def is_refused(error: Exception) -> bool:
     """Whether the call was refused with nothing done, for what may be one item of a batch."""
     return isinstance(error, exceptions.Aborted) or (isinstance(error, GoogleAPIError) and not is_transient(error))
 
 
-def to_fault(error: GoogleAPIError, action: str) -> Transient | Misconfigured:
+def to_step_error(error: GoogleAPIError, action: str) -> Transient | Misconfigured:
     """The fault behind a failed call. Whatever is not transient is ours: a role, a name, a request.
 
     Takes the error's traceback off: a frame of google-api-core's retry is in it, and holds the error and the request.

@@ -9,7 +9,7 @@ from google.pubsub_v1.types import PublishRequest, PublishResponse, PubsubMessag
 
 from handlers.google.batching import MAX_LATENCY, Batcher
 from handlers.google.clients import Client
-from handlers.google.grpc_errors import is_rejection, is_transient, to_fault
+from handlers.google.grpc_errors import is_refused, is_transient, to_step_error
 from handlers.telemetry.tracing import message_context
 
 # Publishing again is harmless (a follow-up names the same job), so it goes on until nobody waits for it any more.
@@ -26,7 +26,7 @@ class TopicPublisher:
     def __init__(self, client: Client, project: str, name: str, *, max_latency: float = MAX_LATENCY) -> None:
         self._client = client
         self.name = name if "/" in name else f"projects/{project}/topics/{name}"
-        self._together = Batcher(self._send, size=_Message.ByteSize, is_rejection=is_rejection, max_latency=max_latency)
+        self._together = Batcher(self._send, size=_Message.ByteSize, is_refused=is_refused, max_latency=max_latency)
 
     async def publish(self, data: bytes, attributes: Mapping[str, str]) -> None:
         traced = {**attributes, **message_context()}
@@ -34,7 +34,7 @@ class TopicPublisher:
         try:
             await self._together(message)
         except GoogleAPIError as error:
-            raise to_fault(error, f"publishing to {self.name}") from None
+            raise to_step_error(error, f"publishing to {self.name}") from None
 
     async def _send(self, messages: list[Any]) -> Sequence[Any]:
         client = await self._client()

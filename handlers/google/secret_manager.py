@@ -14,7 +14,7 @@ from google.cloud.secretmanager_v1.types import AccessSecretVersionRequest, Acce
 from msgspec import Struct
 
 from handlers.domain.outcomes import Cause, RedactedRepr, Transient
-from handlers.google.grpc_errors import to_fault
+from handlers.google.grpc_errors import to_step_error
 from handlers.telemetry.tracing import span
 
 _TIMEOUT = 10.0  # seconds for one try, and after them none is begun
@@ -57,7 +57,7 @@ class SecretStore:
             except GoogleAPIError as error:
                 if isinstance(error, FailedPrecondition) and _DISABLED.match(error.message or ""):
                     return Cause.SECRET_DISABLED
-                raise to_fault(error, f"reading secret {name}") from None
+                raise to_step_error(error, f"reading secret {name}") from None
         version = AccessSecretVersionResponse.pb(answer)
         payload = version.payload
         if payload.data_crc32c and google_crc32c.value(payload.data) != payload.data_crc32c:

@@ -10,7 +10,7 @@ from google.cloud.firestore_admin_v1.types import Field
 from handlers.bootstrap import WATCH_SUFFIX
 from handlers.domain.decisions import RetryPolicy
 from handlers.domain.outcomes import Misconfigured
-from handlers.google.grpc_errors import to_fault
+from handlers.google.grpc_errors import to_step_error
 from handlers.ports import Store, VersionedEntry
 from ops.checks import BOOTSTRAP, Check, CheckResult, failed, not_checked, ok
 from ops.cloud import Cloud
@@ -99,7 +99,7 @@ async def _expiry(cloud: Cloud) -> list[CheckResult]:
         try:
             field = await client.get_field(name=name, **_CALL)
         except GoogleAPIError as error:
-            raise to_fault(error, "reading the ledger's expiry") from None
+            raise to_step_error(error, "reading the ledger's expiry") from None
         if field.ttl_config.state != Field.TtlConfig.State.ACTIVE:
             said = f"no TTL policy is active for {store.collection}: entries are kept for ever"
             results.append(failed(subject, said, BOOTSTRAP))

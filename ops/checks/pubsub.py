@@ -9,7 +9,7 @@ from google.pubsub_v1.types import Subscription, Topic, ValidateMessageRequest
 from handlers.domain.events import encode
 from handlers.domain.messages import ArchiveJobRetried, RetryRejected
 from handlers.domain.outcomes import StepError
-from handlers.google.grpc_errors import to_fault
+from handlers.google.grpc_errors import to_step_error
 from ops.checks import BOOTSTRAP, DEPLOY, Check, CheckResult, failed, not_checked, ok
 from ops.checks.rest import Get
 from ops.cloud import Cloud
@@ -128,7 +128,7 @@ class PubSubChecks:
             said = f"its schema {name} refuses the function's messages: {error.message}"
             return failed(subject, said, "Give it a revision with all of their fields: infra/schemas/.")
         except GoogleAPIError as error:
-            raise to_fault(error, f"asking the schema {name}") from None
+            raise to_step_error(error, f"asking the schema {name}") from None
         return ok(subject, f"its schema {name} fits")
 
     async def _topic(self, topic: str) -> Topic | None:
@@ -138,7 +138,7 @@ class PubSubChecks:
         except NotFound:
             return None
         except GoogleAPIError as error:
-            raise to_fault(error, f"looking for topic {topic}") from None
+            raise to_step_error(error, f"looking for topic {topic}") from None
         return found
 
     async def _subscriptions(self, topic: str) -> list[str]:
@@ -147,7 +147,7 @@ class PubSubChecks:
         try:
             return [name async for name in await publisher.list_topic_subscriptions(topic=self._name(topic), **_CALL)]
         except GoogleAPIError as error:
-            raise to_fault(error, f"listing the subscriptions of {topic}") from None
+            raise to_step_error(error, f"listing the subscriptions of {topic}") from None
 
     async def _pushes(self, topic: str) -> list[Any]:
         """The project's own subscriptions that push."""
@@ -156,7 +156,7 @@ class PubSubChecks:
         try:
             found = [await (await subscriber()).get_subscription(subscription=name, **_CALL) for name in own]
         except GoogleAPIError as error:
-            raise to_fault(error, f"reading the subscriptions of {topic}") from None
+            raise to_step_error(error, f"reading the subscriptions of {topic}") from None
         return [one for one in found if one.push_config.push_endpoint]
 
     def _name(self, topic: str) -> str:

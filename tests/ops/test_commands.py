@@ -26,7 +26,6 @@ from local import google_errors
 from local.stage import OAUTH_CLIENT, WATCH, Stage
 from local.topics import DEAD, FAILED, REJECTED, STARTED, connected
 from ops.cloud import explain
-from ops.ledger_search import ledger_days
 from tests.ops.desk import SECONDS, Desk, failed, rejection
 from tests.ops.running import QUICK, clean, here, ops, started
 
@@ -87,7 +86,7 @@ async def test_rejected_and_parked_jobs_are_retried_once_they_are_redriven(googl
             (job["archiveJobId"], job["state"], job["fence"]) for job in jobs
         ]
         kept = [datetime.fromisoformat(job["expireAt"]) - datetime.fromisoformat(job["updatedAt"]) for job in jobs]
-        assert [timedelta(days=ledger_days(from_environment(environment)))] * 2 == kept
+        assert [timedelta(days=from_environment(environment).ledger_days)] * 2 == kept
         assert f"Chain denied → {new}, with 1 of 3 retries used" in (await ops("story", new, **environment)).out
 
 

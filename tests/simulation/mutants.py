@@ -22,7 +22,7 @@ from handlers.domain.events import Delivery, encode
 from handlers.domain.ledger_entry import LedgerEntry
 from handlers.domain.outcomes import Deferred, Fault, Outcome, Reason, Rejection, RetryLater, Transient
 from handlers.google.batching import Batcher
-from handlers.google.grpc_errors import is_rejection
+from handlers.google.grpc_errors import is_refused
 from handlers.google.http_client import HttpResponse
 from handlers.ledger import Claim, Claimable, Ledger
 from handlers.memory_store import MemoryStore
@@ -285,7 +285,7 @@ class _Joining(_Changed):
 
     def __init__(self, part: Any, container: Container) -> None:
         super().__init__(part, container)
-        self.together = Batcher[Any](self.send, size=lambda request: 0, is_rejection=is_rejection, max_latency=2.0)
+        self.together = Batcher[Any](self.send, size=lambda request: 0, is_refused=is_refused, max_latency=2.0)
 
     async def commit(self, request: Any, **options: Any) -> Any:
         self.options = options

@@ -47,7 +47,7 @@ def batcher(service: Any, window: float = WINDOW) -> Batcher[str]:
         service,
         size=len,
         keys=lambda item: {item.split("/")[0]},
-        is_rejection=lambda error: isinstance(error, ValueError),
+        is_refused=lambda error: isinstance(error, ValueError),
         max_latency=window,
     )
 
@@ -125,7 +125,7 @@ async def test_batch_answered_in_part_has_failed() -> None:
     async def first_alone(items: list[str]) -> list[str]:
         return [items[0].upper()]
 
-    call = Batcher(first_alone, size=len, is_rejection=lambda error: False, max_latency=WINDOW)
+    call = Batcher(first_alone, size=len, is_refused=lambda error: False, max_latency=WINDOW)
     async with asyncio.timeout(1):
         answers = await together(call, "a", "b")
     assert [ValueError] * 2 == [type(answer) for answer in answers]

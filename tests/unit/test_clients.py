@@ -18,7 +18,7 @@ from google.pubsub_v1.types import PublishRequest, PublishResponse
 from handlers.domain.outcomes import Misconfigured, Throttled, Transient
 from handlers.google.account import Account
 from handlers.google.clients import GoogleClients
-from handlers.google.grpc_errors import is_rejection, is_transient, to_fault
+from handlers.google.grpc_errors import is_refused, is_transient, to_step_error
 from handlers.google.pubsub import TopicPublisher
 from handlers.google.secret_manager import SecretStore, SecretVersion
 from handlers.settings import Settings, from_environment
@@ -322,16 +322,16 @@ async def test_no_call_is_logged_at_any_level(google: Fixture, caplog: pytest.Lo
 def test_grpc_error_is_a_fault(code: str, kind: type, rejection: bool) -> None:
     error = grpc_error(code, "The words.\nhttps://help.example")
     assert isinstance(error, GoogleAPIError)
-    fault = to_fault(error, "asking")
-    assert (kind, rejection) == (type(fault), is_rejection(error))
+    fault = to_step_error(error, "asking")
+    assert (kind, rejection) == (type(fault), is_refused(error))
     assert f"asking: {code}" + (": The words." if kind is Misconfigured else "") == str(fault)
 
 
 def test_exhausted_tries_are_transient() -> None:
     error = RetryError("Timeout of 10s exceeded", grpc_error("UNAVAILABLE"))  # type: ignore[no-untyped-call]
-    assert ("asking: no answer", True) == (str(to_fault(error, "asking")), is_transient(error))
+    assert ("asking: no answer", True) == (str(to_step_error(error, "asking")), is_transient(error))
 
 
 def test_bug_is_neither_transient_nor_a_rejection() -> None:
-    assert (False, False) == (is_transient(ZeroDivisionError()), is_rejection(ZeroDivisionError()))
+    assert (False, False) == (is_transient(ZeroDivisionError()), is_refused(ZeroDivisionError()))
     assert not is_transient(InvalidArgument("x"))  # type: ignore[no-untyped-call]

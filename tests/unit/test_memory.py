@@ -11,7 +11,7 @@ from google.api_core.exceptions import GoogleAPIError
 
 from handlers.domain.outcomes import Misconfigured
 from handlers.google.batching import Batcher
-from handlers.google.grpc_errors import is_rejection
+from handlers.google.grpc_errors import is_refused
 from tests.unit.fakes import FakePublisher, grpc_error
 from tests.unit.instance import Instance, failed, push
 
@@ -75,7 +75,7 @@ async def test_batch_that_fails_leaves_nothing_behind(code: str) -> None:
     async def fail(items: list[bytes]) -> list[object]:
         raise grpc_error(code)
 
-    batcher = Batcher[bytes](fail, size=lambda item: 0, is_rejection=is_rejection, max_latency=0.001)
+    batcher = Batcher[bytes](fail, size=lambda item: 0, is_refused=is_refused, max_latency=0.001)
 
     async def work() -> None:
         ends = await asyncio.gather(*(batcher(b"x" * MIB) for _ in range(3)), return_exceptions=True)
