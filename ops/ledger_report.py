@@ -58,8 +58,7 @@ def show_listing(report: Report, listing: Listing, now: datetime) -> None:
         report.table(heads, (_row(found, now) for found in listing.entries))
     if not listing.complete:
         report.say("… and there are more: --user, --reason, --state")
-    for one in listing.unreadable:
-        report.say(one.detail, "red")
+    report.say_each([one.detail for one in listing.unreadable], "red")
 
 
 def show_user_data(report: Report, data: UserData, *, gone: bool) -> None:

@@ -53,9 +53,8 @@ def show_end(report: Report, work: Work, result: ScanResult, done: str, end: str
         report.say(f"Nothing was changed. With --go, {len(result.messages) - len(work.skipped)} of these are {done}.")
     elif end == "done" or work.handled:
         report.say(f"{len(work.handled)} of {len(result.messages)} {done}.", "bold")
-    for skipped in work.skipped:
-        message = skipped.message
-        report.say(f"Skipped: message {message.message_id}, job {message.job_id or '?'}: {skipped.why}.", "red")
+    named = [(f"message {one.message.message_id}, job {one.message.job_id or '?'}", one.why) for one in work.skipped]
+    report.say_each([f"Skipped: {name}: {why}." for name, why in named], "red")
 
 
 def _show_counts(report: Report, result: ScanResult, now: datetime) -> None:

@@ -5,7 +5,7 @@ direction marks, which could tell a terminal anything.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
+_MOST_LINES = 20  # of one kind
 _NO_LIMIT = 100_000  # columns, where nobody reads along: lines are not to be broken
 
 
@@ -26,6 +27,13 @@ class Report:
 
     def say(self, text: str, style: str = "") -> None:
         self._out.print(Text(printable(text), style))
+
+    def say_each(self, texts: Sequence[str], style: str) -> None:
+        """The first of them, one a line, and how many more there are."""
+        for text in texts[:_MOST_LINES]:
+            self.say(text, style)
+        if len(texts) > _MOST_LINES:
+            self.say(f"… and {len(texts) - _MOST_LINES} more (--json)", style)
 
     def json(self, value: Any) -> None:
         """Indented, since people read it too, and in ASCII, whose escapes a terminal shows as they stand."""
