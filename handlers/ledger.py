@@ -187,12 +187,14 @@ class Ledger:
             return True
 
     async def keep(self, job: JobEvent, found: VersionedEntry | None, entry: LedgerEntry) -> None:
-        """Write an entry that waits or is ended, without a claim: of two that come at once, either will do."""
-        entry = self._unclaimed(entry)
+        """Write an entry that waits or is ended, without a claim: of two that come at once, either will do. Of another
+        credential's event, which has come since `found`, the entry stays.
+        """
+        entry, is_new = self._unclaimed(entry), not found or not found.entry.is_of(job)
         version, back_off = found.version if found else None, _back_off()
         while not await self._written(entry, version, back_off):
             found = await self._load(job.job_id)
-            if found and found.version != version and not _gives_way(found.entry, job):
+            if found and found.version != version and not _gives_way(found.entry, job, is_new):
                 return  # our own write, whose answer was lost, or another look's
             version = found.version if found else None
 
@@ -269,9 +271,11 @@ async def reopen(store: Store, found: VersionedEntry, now: datetime) -> None:
     await store.write(replace(found.entry.reopened(), updated_at=now), found.version)
 
 
-def _gives_way(entry: LedgerEntry, job: JobEvent) -> bool:
-    """Whether what somebody else wrote meanwhile may be written over: it is open, or waits for another credential."""
-    return entry.state == "open" or (entry.state == "deferred" and not entry.is_of(job))
+def _gives_way(entry: LedgerEntry, job: JobEvent, is_new: bool) -> bool:
+    """Whether what somebody else wrote meanwhile may be written over: it is open, or waits for another credential than
+    this event's, which `is_new` to the job.
+    """
+    return entry.state == "open" or (is_new and entry.state == "deferred" and not entry.is_of(job))
 
 
 def _is_due(found: VersionedEntry) -> bool:

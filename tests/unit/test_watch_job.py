@@ -429,6 +429,29 @@ async def test_of_first_events_of_two_credentials_at_once_the_one_that_waited_is
     assert "second" == (await kept(instance))["credentialId"]
 
 
+@pytest.mark.parametrize("state", ["IN_PROGRESS", ""])
+async def test_event_of_another_credential_stays_though_the_look_of_the_first_ends_later(state: str) -> None:
+    """The first one's look goes on, or tells an UNKNOWN: the other one's event is kept, and nothing else has it."""
+    instance = Instance(RETRY_LEDGER="firestore")
+    instance.grant("second", f"{MARK}-refresh-second")
+    await instance.watch(started(ago=HOUR))
+    instance.clock.wait(INTERVAL)
+    asked, over = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> Answer:
+        asked.set()
+        await over.wait()
+        return says(state) if state else google_error(404, "NOT_FOUND")
+
+    instance.http.state_scripts["job"] = [slow, says("IN_PROGRESS")]
+    first = asyncio.create_task(put_back(instance))
+    await asked.wait()
+    await instance.watch(started(ago=HOUR, credentialId="second"))
+    over.set()
+    assert isinstance(await first, Watching if state else Ended)
+    assert "second" == (await kept(instance))["credentialId"]
+
+
 async def test_first_events_at_once_are_kept_as_one(instance: Instance) -> None:
     outcomes = await asyncio.gather(*(instance.watch(started()) for _ in range(3)))
     assert [Watching(later(INTERVAL))] * 3 == outcomes
