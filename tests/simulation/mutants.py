@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
@@ -18,9 +18,9 @@ from msgspec.structs import replace
 
 from handlers.bootstrap import Container
 from handlers.domain.answers import Answer, JobState, NotSent, OutcomeUnknown, Unauthorized
-from handlers.domain.events import Delivery, encode
+from handlers.domain.events import Delivery, encode, timestamp
 from handlers.domain.ledger_entry import LedgerEntry
-from handlers.domain.outcomes import Deferred, Fault, Outcome, Reason, Rejection, RetryLater, Transient
+from handlers.domain.outcomes import Deferred, Fault, Misconfigured, Outcome, Reason, Rejection, RetryLater, Transient
 from handlers.google.batching import Batcher
 from handlers.google.grpc_errors import is_refused
 from handlers.google.http_client import HttpResponse
@@ -62,6 +62,14 @@ class _WithLedger(Container):
     @cached_property
     def ledger(self) -> Any:
         return self.Change(super().ledger, self)
+
+
+class _WithWatchStore(Container):
+    Change: type[_Changed]
+
+    @cached_property
+    def watch_store(self) -> Any:
+        return self.Change(super().watch_store, self)
 
 
 class _WithPortability(Container):
@@ -649,6 +657,24 @@ class OneTokenForAllLooks(Container):
         return replace(use_case, tokens=_OneForAll(use_case.tokens, self))
 
 
+class OneSpoiltSecretStopsAll(_WithTokens):
+    """Where a secret holds no token, nobody's is asked for during the next minute."""
+
+    class Change(_Changed):
+        fault: Misconfigured | None = None
+        until = datetime.min.replace(tzinfo=UTC)
+
+        async def get(self, credential_id: str) -> AccessToken | Rejection:
+            if self.fault and self.container.now() < self.until:
+                raise self.fault
+            try:
+                got: AccessToken | Rejection = await self.part.get(credential_id)
+            except Misconfigured as fault:
+                self.fault, self.until = fault, self.container.now() + timedelta(minutes=1)
+                raise
+            return got
+
+
 class UnexpectedException(_WithTokens):
     """A library's exception comes through where an outcome should be."""
 
@@ -775,6 +801,70 @@ class TellsTheUrl(_WithHttp):
         return WithUrls(super().topic(name), self)
 
 
+class KeepsWhatALookNeeds(_WithWatchStore):
+    """Of a started event the watch keeps what it has to know for the next look, and so forgets the chain."""
+
+    class Change(_Changed):
+        async def write(self, entry: LedgerEntry, version: Any, link: LedgerEntry | None = None) -> Any:
+            if entry.event:
+                names = ("archiveJobId", "userId", "credentialId", "startedAt")
+                fields = {name: said for name, said in json.loads(entry.event).items() if name in names}
+                entry = replace(entry, event=encode(fields))
+            return await self.part.write(entry, version, link)
+
+
+class UnknownForEver(_WithWatchStore):
+    """Once nobody could say how a job has ended, it is not looked at again, whoever asks."""
+
+    Change = RejectionForEver.Change
+
+
+class LookForgetsAnotherCredential(Container):
+    """A look writes over the event of another credential that has come since it began."""
+
+    @cached_property
+    def watch_ledger(self) -> Any:
+        class AsIfNew(_Changed):
+            async def keep(self, job: Any, found: VersionedEntry | None, entry: LedgerEntry) -> None:
+                of_nobody = replace(found, entry=replace(found.entry, credential_id="")) if found else None
+                await self.part.keep(job, of_nobody, entry)
+
+        return AsIfNew(super().watch_ledger, self)
+
+
+class WatchKeepsTheFirstCredential(Container):
+    """A job that is watched already needs no other event, whatever credential that names."""
+
+    @cached_property
+    def watch_ledger(self) -> Any:
+        class KeepsTheFirst(_Changed):
+            async def replace_kept(self, found: VersionedEntry, entry: LedgerEntry) -> VersionedEntry:
+                return found
+
+        return KeepsTheFirst(super().watch_ledger, self)
+
+
+class WaitsWithoutAnAnswer(_WithPortability):
+    """A look that Google does not answer, or whose fault is ours, can as well be made the next time."""
+
+    class Change(_Changed):
+        async def state(self, job_id: str, **said: Any) -> Any:
+            answer = await self.part.state(job_id, **said)
+            return JobState("") if isinstance(answer, RetryLater | Fault | NotSent | OutcomeUnknown) else answer
+
+
+class EndsWhenItIsTold(Container):
+    """An end is told for the moment at which it is published, by the clock of the instance."""
+
+    def topic(self, name: str) -> Publisher:
+        class Dated(_Changed):
+            async def publish(self, data: bytes, attributes: Mapping[str, str]) -> None:
+                dated = json.loads(data) | {"endedAt": timestamp(self.container.now())}
+                await self.part.publish(encode(dated) if name == "archive-job-ended" else data, attributes)
+
+        return Dated(super().topic(name), self)
+
+
 class LooksEverySecond(Container):
     """A job is looked at as often as the schedule runs."""
 
@@ -847,6 +937,7 @@ MUTANTS: Mapping[type[Container], str] = {
     RejectionForEverybody: "which was not so",
     OneTokenForAll: "a call carried a token of",
     OneTokenForAllLooks: "a look carried a token of",
+    OneSpoiltSecretStopsAll: "was answered with 500, though no fault was ours",
     UnexpectedException: "raised LookupError",
     PublishesInPassing: "without a durable outcome",
     NoDedupKey: "the run stopped: KeyError('dedupKey')",
@@ -856,6 +947,12 @@ MUTANTS: Mapping[type[Container], str] = {
     WatchLosesUnknownFields: "the watch lost a field",
     EndsTwice: "was told as COMPLETE and as CANCELLED",
     TellsTheUrl: "a secret is in projects/p/topics/archive-job-ended",
+    KeepsWhatALookNeeds: "its event came back as another one",
+    LookForgetsAnotherCredential: "that was kept is gone",
+    WatchKeepsTheFirstCredential: "which names another credential",
+    UnknownForEver: "nobody was told of its end after an UNKNOWN",
+    WaitsWithoutAnAnswer: "it waits for another look, and Google's word was nothing",
+    EndsWhenItIsTold: "its end is told for",
     LooksEverySecond: "times, and the formula gives",
     OneCollectionForAll: "wrote to a collection that is not its own",
     LooksOnTheFailedTopic: "a look came back on the failed topic",
@@ -867,6 +964,13 @@ HINTS: Mapping[type[Container], int] = {
     BlamesTheUserForAProxy: 71,
     CountsWhatWasNotSent: 75,
     EndsTwice: 929,
+    EndsWhenItIsTold: 19,
+    KeepsWhatALookNeeds: 9,
+    LookForgetsAnotherCredential: 929,
+    OneSpoiltSecretStopsAll: 1479,
+    UnknownForEver: 9,
+    WaitsWithoutAnAnswer: 39,
+    WatchKeepsTheFirstCredential: 109,
     ForgetsAJobAfterADeath: 109,
     DeferralEndsWithAnothersRejection: 202_933,
     DeferralForgetsRetries: 314,

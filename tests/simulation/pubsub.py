@@ -123,7 +123,8 @@ class PubSub:
         elif topic == ENDED:
             user, credential = content["userId"], content["credentialId"]
             told = (content["rootArchiveJobId"], user, credential, content["attempt"], content["state"])
-            self._record.add(EndTold(now, delivery, job, *told, content["cause"]))
+            ended_at = datetime.fromisoformat(content["endedAt"]).timestamp() - self._epoch
+            self._record.add(EndTold(now, delivery, job, *told, content["cause"], ended_at))
             assert attributes["dedupKey"] == job
             assert attributes["state"] == content["state"]
             self.ended(job, content["state"])

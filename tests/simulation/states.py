@@ -62,20 +62,24 @@ class States(Google):
         delivery, bearer = self._delivery(), headers["Authorization"].removeprefix("Bearer ")
         look = f"{delivery}/{len(self._looks) + 1}"
         self._looks[look] = LookAnswered(0.0, look, delivery, job)
-        self._record.add(LookSent(self._timeline.now, look, delivery, job, self._grants.credential_of(bearer)))
+        said = self._grants.credential_of(bearer), self._grants.expired_for(bearer)
+        self._record.add(LookSent(self._timeline.now, look, delivery, job, *said))
         return look, bearer
 
     def looked(self, look: str, *, answered: bool) -> None:
         known = self._looks[look]
-        said = (known.state, known.cause, known.until) if answered else ()
+        said = (known.state, known.cause, known.until, known.exported) if answered else ()
         self._record.add(LookAnswered(self._timeline.now, look, known.delivery, known.job, *said))
 
     def state(self, look: str, bearer: str, trouble: str) -> Answer:
         """The look arrives."""
-        if trouble == faults.FOREIGN:
-            return self._foreign("portability")
-        said, (status, content) = self._state(self._looks[look].job, bearer, trouble)
         known = self._looks[look]
+        if trouble == faults.FOREIGN:
+            status, body = self._foreign("portability")
+            if status == 200 and body.startswith(b"{"):  # as Google says it of a job without a state
+                self._looks[look] = LookAnswered(0.0, look, known.delivery, known.job, "none")
+            return status, body
+        said, (status, content) = self._state(known.job, bearer, trouble)
         self._looks[look] = LookAnswered(0.0, look, known.delivery, known.job, **said)
         if status >= 400 and self._timeline.rng.random() < 0.2:
             content = [content]
@@ -117,7 +121,8 @@ class States(Google):
                 f"https://storage.googleapis.com/{MARK}{name}/{n}?X-Goog-Signature={MARK}url" for n in "12"
             ]
             content |= {"exportTime": "2026-11-23T18:00:00.5Z"} if rng.random() < 0.5 else {}
-        return {"state": state or ""}, (200, {key: value for key, value in content.items() if value is not None})
+        said = {"state": state or "none", "exported": 0.5 * ("exportTime" in content)}
+        return said, (200, {key: value for key, value in content.items() if value is not None})
 
     def _held_back(self) -> tuple[dict[str, Any], tuple[int, Any]]:
         """For now, or for longer than Pub/Sub waits by itself."""

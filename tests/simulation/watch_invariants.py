@@ -2,14 +2,14 @@
 
 Every started job's end is told at least once: by an ended event, by a failed event (whose own end the judge of the
 retries sees to), by a rejection, or by a dead letter of the watch. Until then it is looked at as often as the formula
-says, and nothing of Google's answers comes out but the state.
+says, and nothing of Google's answers comes out but the state and the time of the export.
 """
 
 import json
 from collections import defaultdict
 from collections.abc import Sequence
 
-from tests.simulation.freezes import Freezes
+from tests.simulation.freezes import AT_WORK, Freezes
 from tests.simulation.record import Effect, Entry, EventPublished, FaultOfOurs, Froze, Verdict, Written, is_run
 from tests.simulation.states import ENDS
 from tests.simulation.timeline import why_stopped
@@ -78,14 +78,16 @@ class _Judge:
         self._of_job: dict[str, list[StartedPublished]] = defaultdict(list)
         self._delivered: dict[str, WatchDelivered] = {}
         self._entries: dict[str, Entry] = {}
+        self._found: dict[str, str] = {}  # delivery → the credential that its job was watched with when it began
         self._written_at: dict[str, float] = defaultdict(lambda: _NEVER)
         self._safe_until: dict[str, float] = defaultdict(lambda: _NEVER)  # when an entry was last as _KEPT says
         self._deferred: set[str] = set()  # jobs that waited in the ledger of the retries
-        self._answers: dict[str, LookAnswered] = {}  # by delivery, the latest
+        self._answers: dict[str, LookAnswered | None] = {}  # by delivery that looked, the latest
         self._due: dict[str, float] = defaultdict(lambda: _NEVER)  # for when a job waits, by the formula
         self._looked_for: dict[str, list[float]] = defaultdict(list)  # those times, of each look that was due
         self._ended: dict[str, StateChanged] = {}
         self._told: dict[str, tuple[float, str]] = {}  # job → when first, and what
+        self._asked_again: dict[str, float] = {}  # jobs with an event since they were UNKNOWN, and no end since that
         self._final: dict[str, set[str]] = defaultdict(set)  # job → of COMPLETE and CANCELLED
         self._published: set[str] = set()  # deliveries that have
         self._verdicts: dict[tuple[str, str], float] = {}
@@ -118,6 +120,10 @@ class _Judge:
             same = [event for event in earlier if abs(event.started_at - effect.started_at) < _ABOUT]
             if not effect.says_when or not same:
                 self._breaks(effect.at, f"{effect.job}: its event came back without the time of its start")
+            if not any(_is_copy(effect, event) for event in same):
+                self._breaks(effect.at, f"{effect.job}: its event came back as another one")
+        elif self._entries.get(effect.job, Entry()).state == "rejected":
+            self._asked_again[effect.job] = effect.at
         self._events[effect.message] = effect
         earlier.append(effect)
 
@@ -127,6 +133,7 @@ class _Judge:
 
     def _sees_WatchDelivered(self, effect: WatchDelivered) -> None:
         self._delivered[effect.delivery] = effect
+        self._found[effect.delivery] = self._entries.get(self._event(effect.delivery).job, Entry()).credential
 
     # --- the collection of the watch ---
 
@@ -137,12 +144,21 @@ class _Judge:
     def _sees_Kept(self, effect: Kept) -> None:
         at, job, delivery, after = effect.at, effect.job, effect.delivery, effect.after
         if is_watchs(delivery):
+            own, kept = self._event(delivery).credential, effect.before.kept if effect.before else ""
+            if kept not in ("", own) and self._found[delivery] == own and delivery in self._answers:
+                self._breaks(at, f"{job}: the event of {kept} that was kept is gone")
             if after.state == "deferred":
                 self._check_wait(effect)
+            elif delivery not in self._published:
+                self._breaks(at, f"{job}: {after.reason or after.state} was written before anybody was told")
+            else:
+                self._asked_again.pop(job, None)
             if effect.before and effect.before.state == "ended":
                 self._breaks(at, f"{job}: an end was overwritten")
             if not effect.is_kept_for(self._keep):
                 self._breaks(at, f"{job}: the watch may forget it {after.kept_until - at:.0f} s later")
+        elif effect.before and effect.before.state != after.state and at < effect.before.not_before:
+            self._breaks(at, f"{job}: a look was put back {effect.before.not_before - at:.0f} s before its time")
         if effect.before and after.unknown != effect.before.unknown:
             self._breaks(at, f"{job}: the watch lost a field that this version does not know")
         if after.state == "deferred":
@@ -160,8 +176,13 @@ class _Judge:
     def _check_wait(self, effect: Kept) -> None:
         """It follows from the event, from the job's age, or from what Google asked for, until the job is given up."""
         delivery, until = effect.delivery, effect.after.not_before
+        if effect.before and effect.before.not_before == until and delivery not in self._answers:
+            return  # another credential's event waits in its place
         event, begun = self._event(delivery), self._delivered[delivery].at
         answer = self._answers.get(delivery)
+        if delivery in self._answers and not self._may_go_on(answer, event, begun):
+            said = "nothing" if answer is None else answer.state or answer.cause or "nothing"
+            self._breaks(effect.at, f"{effect.job}: it waits for another look, and Google's word was {said}")
         if answer and answer.until:
             given_up_at = event.started_at + _GIVEN_UP
             earliest, latest = (min(until, given_up_at) for until in (answer.until - (effect.at - begun), answer.until))
@@ -176,6 +197,15 @@ class _Judge:
         else:  # Google has named the time, or a look that began before an earlier one was kept
             self._due.pop(effect.job, None)
 
+    def _may_go_on(self, answer: LookAnswered | None, event: StartedPublished, begun: float) -> bool:
+        """Whether a look at so young a job, with this answer, is followed by another one."""
+        if answer and (answer.state or answer.until):
+            return answer.state not in ENDS and begun - event.started_at < _GIVEN_UP
+        is_refused = (answer and answer.cause) or any(
+            credential == event.credential and at >= begun for (credential, _), at in self._verdicts.items()
+        )
+        return bool(is_refused) and begun - event.started_at < _NEW
+
     # --- looks: not before their time, and no more than the formula gives ---
 
     def _sees_LookSent(self, effect: LookSent) -> None:
@@ -183,12 +213,14 @@ class _Judge:
         event, delivered = self._event(delivery), self._delivered[delivery]
         if effect.credential != (named := event.credential):
             self._breaks(at, f"{job}: a look carried a token of {effect.credential}, and its event names {named}")
+        if effect.expired > 0 and at > self._freezes.thawed_at[delivered.instance] + AT_WORK:
+            self._breaks(at, f"{job}: a look's access token had ended {effect.expired:.0f} s before it was sent")
         entry = self._entries.get(job, Entry())
         is_old = self._written_at[job] <= delivered.at
         is_answered = entry.state == "ended" or (entry.state == "deferred" and entry.not_before > at + _ABOUT)
         if is_old and is_answered:
             self._breaks(at, f"{job}: {delivery} looked though it was {entry.state}")
-        self._answers.pop(delivery, None)
+        self._answers[delivery] = None
         # neither a redelivery or a copy, nor the second of two after a 401, nor the second for one wait
         if event.put_back_by and delivery.endswith("#1") and self._due.get(job, _NEVER) > self._latest_due(job):
             self._looked_for[job].append(self._due[job])
@@ -222,6 +254,10 @@ class _Judge:
             self._breaks(at, f"{job}: its end does not name job, chain and grant as they came")
         if not self._is_justified(effect, event):
             self._breaks(at, f"{job}: was told as {effect.state} {effect.cause}, which was not so")
+        answer, begun = self._answers.get(effect.delivery), self._delivered[effect.delivery].at
+        earliest, latest = (answer.exported,) * 2 if answer and answer.exported else (begun, at)
+        if not earliest - _ABOUT <= effect.ended_at <= latest + _ABOUT:
+            self._breaks(at, f"{job}: its end is told for {effect.ended_at:.3f}, and it was {earliest:.3f}")
         if effect.state in ("COMPLETE", "CANCELLED"):
             self._final[job].add(effect.state)
             if len(self._final[job]) > 1:
@@ -235,7 +271,8 @@ class _Judge:
         if effect.state != "UNKNOWN":
             return answer is not None and answer.state == effect.state and not effect.cause
         if not effect.cause:
-            return answer is not None and answer.state not in ENDS and age >= _GIVEN_UP
+            runs = answer is not None and bool(answer.state or answer.until) and answer.state not in ENDS
+            return runs and age >= _GIVEN_UP
         begun = self._delivered[effect.delivery].at
         said = (answer and answer.cause == effect.cause) or (
             self._verdicts.get((event.credential, effect.cause), _NEVER) >= begun
@@ -269,19 +306,21 @@ class _Judge:
 
     def _sees_WatchAnswered(self, effect: WatchAnswered) -> None:
         at, delivered = effect.at, self._delivered[effect.delivery]
-        begun, job = delivered.at, self._event(effect.delivery).job
+        begun, event = delivered.at, self._event(effect.delivery)
         if effect.bug:
             self._breaks(at, f"{effect.delivery}: raised {effect.bug}")
-        elif effect.status == 500 and not self._was_ours(job, self._freezes.fetched_since(delivered.instance, begun)):
+        elif effect.status == 500 and not self._was_ours(event, self._freezes.fetched_since(delivered.instance, begun)):
             self._breaks(at, f"{effect.delivery}: was answered with 500, though no fault was ours: {effect.outcome}")
         elif effect.status == 503 and begun > self._settled_at:
             self._breaks(at, f"{effect.delivery}: was put off, though nothing was wrong: {effect.outcome}")
 
-    def _was_ours(self, job: str, begun: float) -> bool:
+    def _was_ours(self, event: StartedPublished, begun: float) -> bool:
+        """An entry that cannot be read is a fault for its job alone, and a secret with no token for its credential."""
         return any(
             until + _FELT_FOR >= begun
             for what, (_, until) in self._wrong.items()
-            if not what.startswith("job-") or what == f"{job} of the watch"
+            if not what.startswith(("job-", "secret of "))
+            or what in (f"{event.job} of the watch", f"secret of {event.credential}")
         )
 
     def _sees_Froze(self, effect: Froze) -> None:
@@ -293,8 +332,13 @@ class _Judge:
     def _sees_WatchAcked(self, effect: WatchAcked) -> None:
         self._settled.add(effect.message)
         event, begun = self._events[effect.message], self._delivered[effect.delivery].at
-        if effect.delivery not in self._published and self._safe_until[event.job] < begun:
+        if effect.delivery in self._published:
+            return
+        if self._safe_until[event.job] < begun:
             self._breaks(effect.at, f"{event.job or effect.message}: was acknowledged without a durable outcome")
+        kept = self._entries.get(event.job, Entry()).kept
+        if kept not in ("", event.credential) and self._written_at[event.job] < begun:
+            self._breaks(effect.at, f"{event.job}: it waits without {effect.delivery}, which names another credential")
 
     def _sees_WatchDeadLettered(self, effect: WatchDeadLettered) -> None:
         self._settled.add(effect.message)
@@ -319,6 +363,8 @@ class _Judge:
             told_at = self._told[job][0] if job in self._told else float("inf")
             if job not in self._dead and (told_at == float("inf") or entry.state not in ("ended", "rejected")):
                 self._breaks(events[-1].at, f"{job}: nobody was told of its end")
+            elif job not in self._dead and job in self._asked_again:
+                self._breaks(self._asked_again[job], f"{job}: nobody was told of its end after an UNKNOWN")
             elif not is_ours_for_ever and told_at < self._dead.get(job, float("inf")):
                 self._check_time(job, events)
 
@@ -332,6 +378,12 @@ class _Judge:
             known_at = max(known_at, max(event.started_at for event in events) + _NEW)
         if at > known_at + _TOLD_WITHIN:
             self._breaks(at, f"{job}: it was told {at - known_at:.0f} s late that it was {state}")
+
+
+def _is_copy(copy: StartedPublished, event: StartedPublished) -> bool:
+    """Whether chain and grant are the same, and nothing is gone of what the event says."""
+    told = [(one.user, one.credential, one.root, one.attempt) for one in (copy, event)]
+    return told[0] == told[1] and copy.data.startswith(event.data[:-1])
 
 
 def _ignore(effect: Effect) -> None:

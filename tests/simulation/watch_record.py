@@ -72,16 +72,19 @@ class StateChanged(Effect, frozen=True):
 
 
 class LookSent(Effect, frozen=True):
-    """portabilityArchiveState is asked for, with an access token of this credential."""
+    """portabilityArchiveState is asked for, with an access token of this credential. `expired`: as of a call."""
 
     look: str
     delivery: str
     job: str
     credential: str
+    expired: float = 0.0
 
 
 class LookAnswered(Effect, frozen=True):
-    """What the instance can know of the look: the state, or the `cause` of a refusal, or until when to wait."""
+    """What the instance can know of the look: the state ("none" where the answer has none), or the `cause` of a
+    refusal, or until when to wait. All are empty where Google has not answered, or the fault is ours.
+    """
 
     look: str
     delivery: str
@@ -89,6 +92,7 @@ class LookAnswered(Effect, frozen=True):
     state: str = ""
     cause: str = ""
     until: float = 0.0
+    exported: float = 0.0  # the archive's export time, in seconds since the run began; 0: the answer has none
 
 
 class EndTold(Effect, frozen=True):
@@ -102,6 +106,7 @@ class EndTold(Effect, frozen=True):
     attempt: int
     state: str
     cause: str
+    ended_at: float = 0.0  # in seconds since the run began
 
 
 class FailureTold(Effect, frozen=True):
