@@ -819,6 +819,15 @@ class UnknownForEver(_WithWatchStore):
     Change = RejectionForEver.Change
 
 
+class UnknownAnswersNothing(_WithWatchStore):
+    """A message that comes again after an UNKNOWN is looked at, and tells it once more."""
+
+    class Change(_OnLoad):
+        def change(self, found: VersionedEntry) -> VersionedEntry:
+            rejected = found.entry.state == "rejected"
+            return replace(found, entry=replace(found.entry, state="open")) if rejected else found
+
+
 class LookForgetsAnotherCredential(Container):
     """A look writes over the event of another credential that has come since it began."""
 
@@ -851,6 +860,15 @@ class WaitsWithoutAnAnswer(_WithPortability):
         async def state(self, job_id: str, **said: Any) -> Any:
             answer = await self.part.state(job_id, **said)
             return JobState("") if isinstance(answer, RetryLater | Fault | NotSent | OutcomeUnknown) else answer
+
+
+class FaultsOfALookPass(_WithPortability):
+    """A look is made again in any case, so nobody has to hear of what is wrong with it."""
+
+    class Change(_Changed):
+        async def state(self, job_id: str, **said: Any) -> Any:
+            answer = await self.part.state(job_id, **said)
+            return RetryLater(answer.detail) if isinstance(answer, Fault) else answer
 
 
 class EndsWhenItIsTold(Container):
@@ -948,10 +966,12 @@ MUTANTS: Mapping[type[Container], str] = {
     EndsTwice: "was told as COMPLETE and as CANCELLED",
     TellsTheUrl: "a secret is in projects/p/topics/archive-job-ended",
     KeepsWhatALookNeeds: "its event came back as another one",
+    UnknownAnswersNothing: "looked though it was rejected",
     LookForgetsAnotherCredential: "that was kept is gone",
     WatchKeepsTheFirstCredential: "which names another credential",
     UnknownForEver: "nobody was told of its end after an UNKNOWN",
     WaitsWithoutAnAnswer: "it waits for another look, and Google's word was nothing",
+    FaultsOfALookPass: "and its look met a fault of ours",
     EndsWhenItIsTold: "its end is told for",
     LooksEverySecond: "times, and the formula gives",
     OneCollectionForAll: "wrote to a collection that is not its own",
@@ -968,6 +988,8 @@ HINTS: Mapping[type[Container], int] = {
     KeepsWhatALookNeeds: 9,
     LookForgetsAnotherCredential: 929,
     OneSpoiltSecretStopsAll: 1479,
+    FaultsOfALookPass: 319,
+    UnknownAnswersNothing: 119,
     UnknownForEver: 9,
     WaitsWithoutAnAnswer: 39,
     WatchKeepsTheFirstCredential: 109,

@@ -68,7 +68,7 @@ class States(Google):
 
     def looked(self, look: str, *, answered: bool) -> None:
         known = self._looks[look]
-        said = (known.state, known.cause, known.until, known.exported) if answered else ()
+        said = (known.state, known.cause, known.until, known.ours, known.exported) if answered else ()
         self._record.add(LookAnswered(self._timeline.now, look, known.delivery, known.job, *said))
 
     def state(self, look: str, bearer: str, trouble: str) -> Answer:
@@ -76,8 +76,10 @@ class States(Google):
         known = self._looks[look]
         if trouble == faults.FOREIGN:
             status, body = self._foreign("portability")
-            if status == 200 and body.startswith(b"{"):  # as Google says it of a job without a state
-                self._looks[look] = LookAnswered(0.0, look, known.delivery, known.job, "none")
+            is_state = status == 200 and body.startswith(b"{")  # as Google says it of a job without a state
+            ours = not is_state and status not in (408, 429) and status < 500
+            state = "none" if is_state else ""
+            self._looks[look] = LookAnswered(0.0, look, known.delivery, known.job, state, ours=ours)
             return status, body
         said, (status, content) = self._state(known.job, bearer, trouble)
         self._looks[look] = LookAnswered(0.0, look, known.delivery, known.job, **said)
@@ -96,7 +98,7 @@ class States(Google):
         if trouble == faults.UNAUTHORIZED or not self._grants.accepts(bearer):
             return {}, self._say("unauthorized", 401, "UNAUTHENTICATED")[1:]
         if self._faults.is_wrong("portability"):
-            return {}, self._our_fault()[1:]
+            return {"ours": True}, self._our_fault()[1:]
         if trouble == faults.HELD_BACK or (now < self._faults.calm_at and rng.random() < 0.03):
             return self._held_back()
         job = self.jobs.get(name)

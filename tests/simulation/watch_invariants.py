@@ -218,7 +218,8 @@ class _Judge:
         entry = self._entries.get(job, Entry())
         is_old = self._written_at[job] <= delivered.at
         is_answered = entry.state == "ended" or (entry.state == "deferred" and entry.not_before > at + _ABOUT)
-        if is_old and is_answered:
+        is_unknown = entry.state == "rejected" and entry.credential == named and event.at < self._written_at[job]
+        if is_old and (is_answered or is_unknown):
             self._breaks(at, f"{job}: {delivery} looked though it was {entry.state}")
         self._answers[delivery] = None
         # neither a redelivery or a copy, nor the second of two after a 401, nor the second for one wait
@@ -311,8 +312,16 @@ class _Judge:
             self._breaks(at, f"{effect.delivery}: raised {effect.bug}")
         elif effect.status == 500 and not self._was_ours(event, self._freezes.fetched_since(delivered.instance, begun)):
             self._breaks(at, f"{effect.delivery}: was answered with 500, though no fault was ours: {effect.outcome}")
+        elif effect.status != 500 and self._is_ours(effect.delivery):
+            self._breaks(at, f"{effect.delivery}: was answered with {effect.status}, and its look met a fault of ours")
         elif effect.status == 503 and begun > self._settled_at:
             self._breaks(at, f"{effect.delivery}: was put off, though nothing was wrong: {effect.outcome}")
+
+    def _is_ours(self, delivery: str) -> bool:
+        """Whether the answer to its look says so, and came while there was time."""
+        answer, delivered = self._answers.get(delivery), self._delivered[delivery]
+        stood_still = self._freezes.stood_still(delivered.instance, delivered.at)
+        return answer is not None and answer.ours and not stood_still
 
     def _was_ours(self, event: StartedPublished, begun: float) -> bool:
         """An entry that cannot be read is a fault for its job alone, and a secret with no token for its credential."""

@@ -83,7 +83,7 @@ class LookSent(Effect, frozen=True):
 
 class LookAnswered(Effect, frozen=True):
     """What the instance can know of the look: the state ("none" where the answer has none), or the `cause` of a
-    refusal, or until when to wait. All are empty where Google has not answered, or the fault is ours.
+    refusal, or until when to wait. All are empty where Google has said nothing of the job.
     """
 
     look: str
@@ -92,6 +92,7 @@ class LookAnswered(Effect, frozen=True):
     state: str = ""
     cause: str = ""
     until: float = 0.0
+    ours: bool = False  # whether the answer is a fault of ours
     exported: float = 0.0  # the archive's export time, in seconds since the run began; 0: the answer has none
 
 
