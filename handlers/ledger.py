@@ -187,8 +187,8 @@ class Ledger:
             return True
 
     async def keep(self, job: JobEvent, found: VersionedEntry | None, entry: LedgerEntry) -> None:
-        """Write an entry that waits or is ended, without a claim: of two that come at once, either will do. Of another
-        credential's event, which has come since `found`, the entry stays.
+        """Write an entry that waits or is ended, without a claim: of two that come at once, either will do. What waits
+        for a credential that has come since `found` stays.
         """
         entry, is_new = self._unclaimed(entry), not found or not found.entry.is_of(job)
         version, back_off = found.version if found else None, _back_off()
@@ -272,8 +272,8 @@ async def reopen(store: Store, found: VersionedEntry, now: datetime) -> None:
 
 
 def _gives_way(entry: LedgerEntry, job: JobEvent, is_new: bool) -> bool:
-    """Whether what somebody else wrote meanwhile may be written over: it is open, or waits for another credential than
-    this event's, which `is_new` to the job.
+    """Whether what somebody else wrote meanwhile may be written over: it is open, or it waits for another credential,
+    and this event's `is_new` to the job.
     """
     return entry.state == "open" or (is_new and entry.state == "deferred" and not entry.is_of(job))
 
