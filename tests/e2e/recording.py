@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -89,6 +90,7 @@ class Out:
     at: float
     instance: str
     content: dict[str, Any]
+    attributes: dict[str, str]
 
 
 class Recording:
@@ -142,7 +144,7 @@ class Recording:
 
     def accepted(self, instance: str, request: bytes) -> None:
         self.out += [
-            Out(self.now, instance, json.loads(message.data))
+            Out(self.now, instance, json.loads(message.data), dict(message.attributes))
             for message in PublishRequest.pb().FromString(request).messages
         ]
 
@@ -169,7 +171,7 @@ class Recording:
             job, user = event["archiveJobId"], event["userId"]
             for subscription in sorted(subscriptions):
                 message = f"{subscription}/{message_id}"
-                yield EventPublished(at, message, job, user, user, 0, at, False, "", data)
+                yield EventPublished(at, message, job, user, user, 0, at, False, "", data, {})
                 if message not in settled:  # it would come again, or the emulator has forgotten it: nobody can tell
                     yield Forgotten(max(at, last), message)
 
@@ -259,13 +261,16 @@ class Recording:
                 fits = [push for push in fits if push.data.decode() == content["event"]]
             by = min(fits or here, key=lambda push: push.ended)
             served.add(by.name)
+            told_at = datetime.fromisoformat(content["rejectedAt" if is_rejection else "retriedAt"]).timestamp()
+            who = {"user": content["userId"], "credential": content["credentialId"], "attributes": out.attributes}
+            who |= {"root": content["rootArchiveJobId"], "told_at": told_at - self._epoch}
             if is_rejection:
                 said = {name: content.get(name, "") for name in ("reason", "cause", "detail")}
                 numbers = {"attempt": content["attempt"], "calls_in_doubt": content.get("callsInDoubt", 0)}
-                yield Rejection(out.at, by.name, job, event=content["event"].encode(), **said, **numbers)
+                yield Rejection(out.at, by.name, job, event=content["event"].encode(), **said, **numbers, **who)
             else:
-                root, attempt = content["rootArchiveJobId"], content["attempt"]
-                yield FollowUp(out.at, by.name, job, content["archiveJobId"], root, attempt)
+                told = {"new_job": content["archiveJobId"], "attempt": content["attempt"]}
+                yield FollowUp(out.at, by.name, job, **told, **who)
 
 
 class _PushWatch:

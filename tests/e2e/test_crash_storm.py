@@ -207,6 +207,7 @@ async def test_a_storm_of_crashes_breaks_no_promise(
             event_max_age=14 * 86_400.0,
             settled_at=float("inf"),
             jobs=known,
+            deadline=DEADLINE / 3,
         )
         record = Record()
         record.effects = recording.effects(lambda header: tokens.get(stage.google.grants.behind(header), "nobody"))

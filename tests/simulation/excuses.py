@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from tests.predecessor import RELEASE
 from tests.simulation.invariants import Decided, Judge, Terms
-from tests.simulation.record import Answered, CallSent, Effect, Entry, EventPublished, Instance, ResumeStarted, Written
+from tests.simulation.record import Answered, CallSent, Effect, Entry, EventPublished, Instance, Written
 
 NEXT = "next"  # the release to come
 
@@ -27,13 +27,14 @@ _NOT_PROMISED = {
     r"it was claimed or put back \d+ s after a call in doubt": "it knows no pause",
     r"the event of \S+ that was kept is gone": "its rejections answer for every credential",
     r"is due once more, though it was put back": "it writes over what the schedule has written under its claim",
-    r"left a trace, though its event itself is to be rejected": "it claims before it looks at age and budget",
+    r"though its event itself is to be rejected": "it claims before it looks at age and budget",
     r"was rejected for \S+, which was not so": "it blames users and jobs for other answers than Google's own",
     r"was answered with 500, though no fault was ours": "it knows neither the canary nor OTHER_CLIENT",
     r"was answered with \d+, and Google's word was": "its table of answers is another",
     r"was put off, though nothing was wrong: .*'archiveJobs.retry is held back": "so a one-time grant is no end to it",
     r"it waits without \S+, which": "no other event changes what it keeps",
-    r"a deferral ended before its time": "it goes by its own clock",
+    r"a deferral ended before its time|left it due": "it goes by its own clock",
+    r"it waits until \d+, and Google said": "its table of answers is another",
     r"its rejection counts 0 calls in doubt": "its rejections do not tell them",
     r"raised ValueError\('not enough values to unpack": "an empty answer of Firestore's is a bug to it",
     _UNREADABLE: "so is an entry that it cannot read",
@@ -50,7 +51,6 @@ class VersionsJudge(Judge):
     def __init__(self, terms: Terms) -> None:
         super().__init__(terms)
         self._releases: dict[str, str] = {}  # by instance
-        self._runs: dict[str, str] = {}  # runs of the schedule → instances
         self._written_by: dict[str, set[str]] = {}  # jobs → releases
         self._deferred_by: dict[str, str] = {}  # jobs → releases
         self._retried_by: dict[str, str] = {}  # jobs → releases
@@ -58,7 +58,8 @@ class VersionsJudge(Judge):
 
     def _release(self, delivery: str) -> str:
         """Which release handles this delivery or run. (What is not signed is a new job's entry, of this release's.)"""
-        return self._releases[self._runs.get(delivery) or self._delivered[delivery].instance] if delivery else ""
+        known = self._runs.get(delivery) or self._delivered.get(delivery)
+        return self._releases[known.instance] if known else ""
 
     def _breaks(self, at: float, sentence: str) -> None:
         if not self._is_excused_for(self._seen, sentence):
@@ -125,7 +126,7 @@ class VersionsJudge(Judge):
             self._pause_over[job] = effect.at + self._pause(after, doubts)
         if after.state == "rejected" and self._decided[job][-1].at != effect.at:
             decided = self._decided[job][-1]
-            self._decided[job].append(replace(decided, at=effect.at, cause=after.cause))
+            self._decided[job].append(replace(decided, at=effect.at, cause=after.cause, told_at=after.told_at))
 
     def _counts_as_one(self, job: str) -> bool:
         """To 1.0 an adopted job is one more call beside those in doubt."""
@@ -149,6 +150,3 @@ class VersionsJudge(Judge):
     def _sees_Instance(self, effect: Instance) -> None:
         super()._sees_Instance(effect)
         self._releases.setdefault(effect.name, effect.release)
-
-    def _sees_ResumeStarted(self, effect: ResumeStarted) -> None:
-        self._runs[effect.run] = effect.instance

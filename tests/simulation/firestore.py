@@ -203,6 +203,7 @@ def entry_of(fields: Any, epoch: float) -> Entry:
         kept=_credential(fields["event"].bytes_value) if "event" in fields and "notBefore" in fields else "",
         unknown=text(LATER_FIELD),
         kept_until=moment("expireAt"),
+        told_at=moment("updatedAt"),
     )
 
 

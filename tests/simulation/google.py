@@ -123,6 +123,7 @@ class _Call:
     meaning: Meaning = "unknown"
     named: str = ""
     reason: str = ""
+    until: float = 0.0
 
 
 class Google:
@@ -232,7 +233,8 @@ class Google:
 
     def answered(self, call: str) -> None:
         known = self._calls[call]
-        self._record.add(CallAnswered(self._timeline.now, call, known.meaning, known.named, known.reason))
+        said = known.named, known.reason, known.until
+        self._record.add(CallAnswered(self._timeline.now, call, known.meaning, *said))
 
     def unanswered(self, call: str, *, sent: bool) -> None:
         self._record.add(CallAnswered(self._timeline.now, call, "unknown" if sent else "not sent", "", ""))
@@ -295,7 +297,7 @@ class Google:
         if job.nature == "cools down":
             job.cools_until = job.cools_until or now + self._cooldown * rng.random()
             if now < job.cools_until:
-                return self._cool_down(job.cools_until)
+                return self._cool_down(call, job.cools_until)
         named = self._running_instead(job)
         if named:
             call.named = named
@@ -345,11 +347,11 @@ class Google:
             return job.retries[0]
         return job.retries[-1] if job.retries and self._second_time == "adopts" else ""
 
-    def _cool_down(self, until: float) -> tuple[Meaning, int, Any]:
+    def _cool_down(self, call: _Call, until: float) -> tuple[Meaning, int, Any]:
         """Which of these Google sends is not documented; all have been seen or are in its error model."""
         rng, moment = self._timeline.rng, datetime.fromtimestamp(self._epoch + until, UTC).isoformat()
         left = until - self._timeline.now
-        wait = retry_info(left)
+        call.until, wait = until, retry_info(left)
         if left > 700 and rng.random() < 0.2:
             return self._say(
                 "cooldown", 429, "RESOURCE_EXHAUSTED", *info("RATE_LIMIT_EXCEEDED", "googleapis.com"), wait
@@ -359,6 +361,8 @@ class Google:
         details: tuple[dict[str, Any], ...] = ()
         metadata: dict[str, Any] = {"previous_job_ids": "job-0"}
         match rng.choice((*["key"] * 6, "another reason", "another key", "message", "RetryInfo", "nothing", "past")):
+            case "nothing":
+                call.until = self._timeline.now + 86_400.0
             case "key":
                 metadata["timestamp_after_24hrs"] = moment
             case "another reason":

@@ -34,6 +34,7 @@ from tests.simulation.record import (
     Leak,
     Rejection,
     Resumed,
+    ResumeStarted,
     SecretAsked,
     TokenAsked,
     Trouble,
@@ -43,10 +44,13 @@ from tests.simulation.record import (
 )
 from tests.simulation.timeline import why_stopped
 
+_ABOUT = 0.01  # seconds: times are told in milliseconds
 _LATER_PAUSES = 30  # times the first
 _FELT_FOR = 600.0  # seconds after a fault of ours at which a frozen instance can still share what was fetched in it
 _SECRET_IN_HAND = 60.0  # seconds for which the refresh token of one look may be in use: two tries at the endpoint
-_SERVICES = ("firestore", "secrets", "oauth", "pubsub", "account")  # beside the API
+_OF_A_RECORD = ("firestore", "account")
+_SERVICES = (*_OF_A_RECORD, "secrets", "oauth", "pubsub")  # beside the API
+_EVERY_SERVICE = (*_SERVICES, "portability")
 _TIME_TO_GIVE_BACK = 30.0  # seconds: a call that times out, a pause, and another call
 _STATUSES = {
     **dict.fromkeys(("made", "adopted", "refused", "cooldown"), (204,)),
@@ -78,6 +82,7 @@ class Terms:
     event_max_age: float
     settled_at: float
     jobs: Mapping[str, Job]
+    deadline: float = AT_WORK  # seconds that a delivery tries to record an answer
     watch_interval: float = 300.0
 
     @property
@@ -112,6 +117,7 @@ class Decided(Struct, frozen=True):
     cause: str
     user: str
     credential: str
+    told_at: float
 
 
 class Judge:
@@ -129,9 +135,12 @@ class Judge:
         self._settled: set[str] = set()  # messages that are acknowledged or dead letters
         self._ended: set[str] = set()  # jobs with a follow-up, a rejection or a dead letter
         self._heard_at: dict[str, float] = defaultdict(lambda: _NEVER)  # job → its latest follow-up or rejection
+        self._kept: dict[str, EventPublished] = {}  # of the job's latest deferral
+        self._runs: dict[str, ResumeStarted] = {}  # of the schedule
         self._waiting: dict[str, float] = {}  # jobs of which all that was heard since then is that they are deferred
         self._entries: dict[str, Entry] = {}
         self._written_at: dict[str, float] = defaultdict(lambda: _NEVER)
+        self._writer: dict[str, str] = {}
         self._lease_over: dict[str, float] = defaultdict(lambda: _NEVER)  # of the latest claim
         self._owners: dict[str, str] = {}  # → the delivery that calls itself so
         self._deferred: dict[str, list[list[float]]] = defaultdict(list)  # job → spells, from and to
@@ -184,15 +193,18 @@ class Judge:
             self._deferred[job][-1][1] = at
         if after.state == "deferred":
             self._deferred[job].append([at, float("inf")])
+            if before.state != "deferred" or (before.user, before.credential) != (after.user, after.credential):
+                self._kept[job] = self._event(effect.delivery)
         if after.state == "rejected" != before.state:
-            decided = Decided(at, effect.delivery, after.reason, after.cause, after.user, after.credential)
+            who = after.user, after.credential
+            decided = Decided(at, effect.delivery, after.reason, after.cause, *who, after.told_at)
             self._decided[job].append(decided)
-            if not self._is_justified(decided, job):
+            if not self._is_justified(decided, job) or after.reason != (self._comes_first(before) or after.reason):
                 self._breaks(at, f"{job}: was rejected for {after.cause or after.reason}, which was not so")
         doubts = after.calls + (after.state == "claimed")
         waits = after.state in ("open", "claimed") and doubts > self._doubts_waited_for[job]
         self._pause_over[job] = at + self._pause(after, doubts) if waits else _NEVER
-        self._written_at[job] = at
+        self._written_at[job], self._writer[job] = at, effect.delivery
         if after.claims > before.claims:
             self._lease_over[job] = at + after.lease_seconds
         self._entries[job] = after
@@ -230,10 +242,13 @@ class Judge:
         elif before.state == "claimed":
             if self._owners.get(before.owner) != delivery:
                 yield f"the claim of {before.owner} was overwritten by {delivery}, which does not hold it"
+            elif after.state == "deferred":
+                yield from self._illegal_deferral(effect)
         elif effect.before:
             event = self._event(delivery)
             kept = before.kept if _is_of(before, event) else event.credential
             known = {"kept": kept, "attempt": max(before.attempt, event.attempt), "root": after.root}
+            known["told_at"] = after.told_at
             expected = replace(before, user=event.user, credential=event.credential, **known)
             if before.state != "deferred" or after != expected or after == before:
                 yield f"{delivery} recorded {after.state} without a claim"
@@ -247,6 +262,8 @@ class Judge:
             yield f"a claim for {before.attempt} and {event.attempt} earlier retries has {after.attempt}"
         if after.owner and self._owners.get(after.owner) != effect.delivery:
             yield "a claim was written in another delivery's name"
+        if not _is_of(after, event):
+            yield f"a claim names {after.credential}, and its event {event.credential}"
         if before.state == "rejected" and not self._is_new_question(event, self._decided[effect.job][-1]):
             yield "a final answer was overwritten"
         if after.calls != before.calls + (before.state == "claimed"):
@@ -265,9 +282,21 @@ class Judge:
         self._doubts_waited_for[effect.job] = doubts
 
     def _illegal_trace(self, effect: Written) -> Iterator[str]:
-        event = self._event(effect.delivery)
-        if self._is_expired(event, effect.at) or event.attempt >= self._terms.budget:
+        if self._is_to_be_rejected(effect.delivery, effect.at):
             yield f"{effect.delivery} left a trace, though its event itself is to be rejected"
+
+    def _illegal_deferral(self, effect: Written) -> Iterator[str]:
+        """It lasts as long as Google has said. Where that was no time but a delay, it begins with the claim."""
+        answers, until = self._answers(effect.job, effect.delivery), effect.after.not_before
+        asked = answers[-1].until if answers else 0.0
+        if not asked - AT_WORK <= until <= asked + _ABOUT and not self._stood_still(effect.delivery):
+            yield f"it waits until {until:.0f}, and Google said {asked:.0f}"
+
+    def _comes_first(self, entry: Entry) -> str:
+        """The reason that the ledger itself has for a rejection, before any grant or answer."""
+        if entry.calls and self._terms.park:
+            return "OUTCOME_UNKNOWN"
+        return "RETRY_BUDGET_EXHAUSTED" if entry.attempt + entry.calls >= self._terms.budget else ""
 
     def _pause(self, entry: Entry, doubts: int) -> float:
         """Seconds after the latest call in doubt: longer after a second one, and where no call is left."""
@@ -278,6 +307,11 @@ class Judge:
         """Whether this rejection does not answer for this event."""
         same = (decided.user, decided.credential) == (event.user, event.credential)
         return decided.reason != "OUTCOME_UNKNOWN" and (not same or event.at > decided.at)
+
+    def _is_to_be_rejected(self, delivery: str, at: float) -> bool:
+        """For its event's own age or attempt."""
+        event = self._event(delivery)
+        return self._is_expired(event, at) or event.attempt >= self._terms.budget
 
     def _is_expired(self, event: EventPublished, at: float) -> bool:
         return at - event.failed_at > self._terms.event_max_age
@@ -336,6 +370,9 @@ class Judge:
     def _sees_delay(self, effect: SecretAsked | TokenAsked) -> None:
         if effect.delivery in self._delivered:
             job = self._event(effect.delivery).job
+            if self._is_to_be_rejected(effect.delivery, effect.at):
+                said = f"{effect.delivery} asked for a token, though its event itself is to be rejected"
+                self._breaks(effect.at, f"{job}: {said}")
             entry = self._entries.get(job, Entry())
             if self._holds(effect.delivery, entry) and not self._claims_used[job, entry.claims]:
                 self._breaks(effect.at, f"{job}: {effect.delivery} asked for a token between its claim and its call")
@@ -398,14 +435,16 @@ class Judge:
     def _sees_FollowUp(self, effect: FollowUp) -> None:
         at, job = effect.at, effect.job
         self._hears_of(at, job, effect.delivery)
-        first = self._follow_ups.setdefault(job, effect)
-        if (first.new_job, first.root, first.attempt) != (effect.new_job, effect.root, effect.attempt):
+        told = replace(effect, at=0.0, delivery="")
+        if told != (first := self._follow_ups.setdefault(job, told)):
             self._breaks(at, f"{job}: its follow-ups differ: {first.new_job} and {effect.new_job}")
         if not any(known.job == effect.new_job for known in self._answers(job)):
             self._breaks(at, f"{job}: its follow-up names {effect.new_job}, which Google did not give")
         entry = self._entries.get(job, Entry())
         if entry.state != "retried" or entry.new_job != effect.new_job:
             self._breaks(at, f"{job}: its follow-up was published before the ledger had its new job")
+        if not _tells_of(effect, entry) or effect.attributes != _attributes("archive-job-retried", effect.user, job):
+            self._breaks(at, f"{job}: its follow-up tells another user, credential or time, or has other attributes")
         if job in self._terms.jobs and effect.root != self._terms.jobs[job].root:
             self._breaks(at, f"{job}: its follow-up names {effect.root} as the first of its chain")
         least, most = self._used(job, self._carried_out), self._used(job, self._at_most)
@@ -430,27 +469,38 @@ class Judge:
         self._hears_of(at, event.job, effect.delivery)
         if effect.event != event.data:
             self._breaks(at, f"{event.job}: its rejection does not hold the event as it came")
-        if not self._may_be_published(effect, event):
+        answering = list(self._answering(effect, event))
+        if not answering:
             said = f"rejected for {effect.cause or effect.reason}, which was not so, or answered another event"
             self._breaks(at, f"{event.job or event.message}: was {said}")
+        elif event.job and not any(_tells_of(effect, decided) for decided in answering):
+            self._breaks(at, f"{event.job}: its rejection tells another user, credential or time than its decision")
+        known = self._terms.jobs.get(event.job)
+        key = effect.job or event.message
+        attributes = _attributes("archive-job-retry-rejected", effect.user, key) | {"reason": effect.reason}
+        if effect.attributes != attributes or (event.job and effect.job != event.job):
+            self._breaks(at, f"{event.job or event.message}: its rejection has other attributes, or names another job")
+        if known and effect.root != known.root:
+            self._breaks(at, f"{event.job}: its rejection names {effect.root} as the first of its chain")
         if event.job:
             self._check_counts(effect, event.job)
 
-    def _may_be_published(self, effect: Rejection, event: EventPublished) -> bool:
+    def _answering(self, effect: Rejection, event: EventPublished) -> Iterator[Decided]:
+        """The decisions that this can tell: the ledger's, or one by the event itself, which leaves no trace."""
+        who = event.user, event.credential
+        by_event = Decided(effect.at, effect.delivery, effect.reason, effect.cause, *who, effect.told_at)
         if effect.reason == "MALFORMED_EVENT":
-            return not event.job
-        if effect.reason == "EVENT_EXPIRED":
-            return self._is_expired(event, effect.at)
-        if event.attempt >= self._terms.budget:  # by the event itself, which leaves no trace
-            said = Decided(effect.at, effect.delivery, effect.reason, effect.cause, event.user, event.credential)
+            yield from [by_event] * (not event.job)
+        elif effect.reason == "EVENT_EXPIRED":
+            yield from [by_event] * self._is_expired(event, effect.at)
+        elif event.attempt >= self._terms.budget:
             parked = self._found_claimed(effect, event.job) and self._terms.park and effect.reason == "OUTCOME_UNKNOWN"
-            if effect.reason == "RETRY_BUDGET_EXHAUSTED" or parked or self._is_justified(said, event.job):
-                return True
-        return any(
-            (decided.reason, decided.cause) == (effect.reason, effect.cause)
-            and (decided.delivery == effect.delivery or not self._is_new_question(event, decided))
-            for decided in self._decided[event.job]
-        )
+            if effect.reason == "RETRY_BUDGET_EXHAUSTED" or parked or self._is_justified(by_event, event.job):
+                yield by_event
+        for decided in self._decided[event.job]:
+            same = (decided.reason, decided.cause) == (effect.reason, effect.cause)
+            if same and (decided.delivery == effect.delivery or not self._is_new_question(event, decided)):
+                yield decided
 
     def _found_claimed(self, effect: Rejection, job: str) -> bool:
         """Whether its look can have found a claim that lapsed: in doubt, though nobody has taken it over."""
@@ -510,18 +560,45 @@ class Judge:
             self._breaks(at, f"{delivery}: raised {effect.bug}")
         elif effect.status == 500 and not self._was_ours(fetched_since, job):
             self._breaks(at, f"{delivery}: was answered with 500, though no fault was ours: {effect.outcome}")
-        if effect.status == 503 and begun > max(self._terms.settled_at, self._pause_over[job]):
+        is_calm = begun > self._terms.settled_at or self._went_well(delivered, job)
+        if effect.status == 503 and is_calm and begun > self._pause_over[job]:
             self._put_off.append((effect, self._lease_over[job] if entry.state == "claimed" else _NEVER))
-        holds = self._holds(delivery, entry)
-        if holds and self._was_undisturbed(delivery, ("firestore", "account"), since=at - _TIME_TO_GIVE_BACK):
-            self._breaks(at, f"{job}: {delivery} was answered, and its claim stayed behind")
+        if self._holds(delivery, entry):
+            called, gave_up = self._claims_used[job, entry.claims], at < begun + self._terms.deadline - 1
+            if self._was_undisturbed(delivery, _OF_A_RECORD, since=at - _TIME_TO_GIVE_BACK):
+                self._breaks(at, f"{job}: {delivery} was answered, and its claim stayed behind")
+            elif called and gave_up and not self._stood_still(delivery) and not self._was_wrong(_OF_A_RECORD, begun):
+                said = f"{delivery} gave up after {at - begun:.0f} s, with Google's answer not recorded"
+                self._breaks(at, f"{job}: {said}")
         self._check_status(effect, job)
+
+    def _went_well(self, delivered: Delivered, job: str) -> bool:
+        """Whether nothing has gone wrong around this delivery, nor under a request that it may have shared."""
+        if self._terms.settled_at == float("inf"):  # nobody knows all that is wrong
+            return False
+        is_free = delivered.instance not in self._ending and self._entries.get(job, Entry()).state != "claimed"
+        since = delivered.at - AT_WORK
+        return is_free and not self._was_ours(since, job) and self._is_calm(delivered.instance, since, _EVERY_SERVICE)
 
     def _sees_Resumed(self, effect: Resumed) -> None:
         if effect.bug:
             self._breaks(effect.at, f"{effect.run}: raised {effect.bug}")
         elif effect.status == 500 and not self._was_ours(effect.at - AT_WORK, ""):
             self._breaks(effect.at, f"{effect.run}: ended with 500, though no fault was ours: {effect.outcome}")
+        run = self._runs[effect.run]
+        if self._is_calm(run.instance, run.at, ("firestore", "pubsub", "account")):
+            for job, entry in self._entries.items():
+                if 0 < entry.not_before < run.at and self._is_left(job, entry, effect):
+                    self._breaks(effect.at, f"{job}: {effect.run} left it due")
+
+    def _is_left(self, job: str, entry: Entry, effect: Resumed) -> bool:
+        """Whether nobody else has written to it since this run began, and neither lease nor pause was in its way."""
+        begun, lease_over = self._runs[effect.run].at, self._lease_over[job] if entry.state == "claimed" else _NEVER
+        is_others = self._written_at[job] >= begun and self._writer[job] != effect.run
+        return not is_others and max(lease_over, self._pause_over[job]) < begun
+
+    def _sees_ResumeStarted(self, effect: ResumeStarted) -> None:
+        self._runs[effect.run] = effect
 
     def _was_ours(self, begun: float, job: str) -> bool:
         """Whether anything was our fault meanwhile. An entry that cannot be read is one for its job alone."""
@@ -549,10 +626,16 @@ class Judge:
 
     def _was_undisturbed(self, delivery: str, services: Sequence[str], since: float = _NEVER) -> bool:
         """Whether nothing has come between this delivery and these services, and its instance never stood still."""
-        begun, instance = max(self._delivered[delivery].at, since), self._delivered[delivery].instance
-        wrong = any(to >= begun for what in services for _, to in self._faults[what])
-        troubled = any(self._troubled_at[instance, service] >= begun for service in services)
-        return not wrong and not troubled and not self._stood_still(delivery)
+        delivered = self._delivered[delivery]
+        is_calm = self._is_calm(delivered.instance, max(delivered.at, since), services)
+        return is_calm and not self._stood_still(delivery)
+
+    def _is_calm(self, instance: str, since: float, services: Sequence[str]) -> bool:
+        troubled = any(self._troubled_at[instance, service] >= since for service in services)
+        return not troubled and not self._was_wrong(services, since) and not self._freezes.stood_still(instance, since)
+
+    def _was_wrong(self, services: Sequence[str], since: float) -> bool:
+        return any(to >= since for what in services for _, to in self._faults[what])
 
     def _sees_Acked(self, effect: Acked) -> None:
         self._settled.add(effect.message)
@@ -592,7 +675,10 @@ class Judge:
     def _is_excused(self, answered: Answered, lease_over: float) -> bool:
         """Another delivery of the job was at work, or had died with a lease, or Google wanted to wait."""
         event, begun = self._event(answered.delivery), self._delivered[answered.delivery].at
-        if any(known.meaning in ("cooldown", "held back") for known in self._answers(event.job, answered.delivery)):
+        answers = self._answers(event.job, answered.delivery)
+        if any(known.meaning in ("cooldown", "held back") for known in answers):
+            return True
+        if len(answers) > 1 and answers[-1].meaning == "unauthorized":
             return True
         return any(
             other.delivery != answered.delivery
@@ -613,10 +699,18 @@ class Judge:
     def _sees_EventPublished(self, effect: EventPublished) -> None:
         if effect.put_back_by:
             self._waiting.pop(effect.job, None)
-            earlier = [event for event in self._events.values() if event.job == effect.job]
-            if not effect.says_when or not any(abs(event.failed_at - effect.failed_at) < 0.01 for event in earlier):
-                self._breaks(effect.at, f"{effect.job}: its event came back without the time of the failure")
+            self._check_put_back(effect)
         self._events[effect.message] = effect
+
+    def _check_put_back(self, effect: EventPublished) -> None:
+        at, job, kept = effect.at, effect.job, self._kept.get(effect.job)
+        added = kept and not kept.says_when
+        if not kept or not effect.says_when or abs(effect.failed_at - kept.failed_at) > _ABOUT:
+            self._breaks(at, f"{job}: its event came back without the time of the failure")
+        elif effect.data != kept.data and not (added and effect.data.startswith(kept.data[:-1] + b',"failedAt":"')):
+            self._breaks(at, f"{job}: its event did not come back as it came: {effect.data!r}")
+        elif effect.attributes != kept.attributes and not self._was_wrong(("pubsub",), at - AT_WORK):
+            self._breaks(at, f"{job}: its event came back with the attributes {effect.attributes}")
 
     def _sees_Delivered(self, effect: Delivered) -> None:
         self._delivered[effect.delivery] = effect
@@ -672,6 +766,16 @@ def _is_no_longer_due(before: Entry, after: Entry) -> bool:
         return False
     others = {"lease_seconds": after.lease_seconds, "unknown": after.unknown}  # what is lost is judged apart
     return after == replace(before, not_before=0.0, kept="", **others)
+
+
+def _tells_of(effect: FollowUp | Rejection, decided: Entry | Decided) -> bool:
+    same = (effect.user, effect.credential) == (decided.user, decided.credential)
+    return same and abs(effect.told_at - decided.told_at) < _ABOUT
+
+
+def _attributes(event_type: str, user: str, key: str) -> dict[str, str]:
+    known = {"eventType": event_type, "dedupKey": key}
+    return known | {"userId": user} if user else known
 
 
 def _is_of(entry: Entry, event: EventPublished) -> bool:

@@ -17,14 +17,24 @@ from google.cloud.firestore_v1.types import CommitRequest, CommitResponse
 from msgspec.structs import replace
 
 from handlers.bootstrap import Container
-from handlers.domain.answers import Answer, JobState, NotSent, OutcomeUnknown, Unauthorized
-from handlers.domain.events import Delivery, encode, timestamp
+from handlers.domain.answers import Answer, Cooldown, JobState, NotSent, OutcomeUnknown, Unauthorized
+from handlers.domain.events import Delivery, MalformedEvent, encode, known_fields, parse_failed, timestamp
 from handlers.domain.ledger_entry import LedgerEntry
-from handlers.domain.outcomes import Deferred, Fault, Misconfigured, Outcome, Reason, Rejection, RetryLater, Transient
+from handlers.domain.outcomes import (
+    Deferred,
+    Fault,
+    Misconfigured,
+    Outcome,
+    Reason,
+    Rejection,
+    RetryLater,
+    StepError,
+    Transient,
+)
 from handlers.google.batching import Batcher
 from handlers.google.grpc_errors import is_refused
 from handlers.google.http_client import HttpResponse
-from handlers.ledger import Claim, Claimable, Ledger
+from handlers.ledger import Claim, Claimable, Ledger, NoCallNeeded
 from handlers.memory_store import MemoryStore
 from handlers.ports import AccessToken, Conflict, Publisher, Store, Unreadable, VersionedEntry
 from handlers.resume_deferred import ResumeDeferred
@@ -446,6 +456,49 @@ class DeferralWithoutItsEvent(_WithLedger):
             return replace(written, entry=entry)
 
 
+class DeferralOfKnownFields(_WithLedger):
+    """An event comes back with the fields that are read, and without its producer's own."""
+
+    class Change(_Changed):
+        async def record(self, claim: Claim, entry: LedgerEntry) -> Any:
+            if entry.state == "deferred":
+                job = parse_failed(entry.event)
+                entry = replace(entry, event=known_fields(job, "failedAt", job.failed_at))
+            return await self.part.record(claim, entry)
+
+
+class DeferralWithoutAttributes(_WithLedger):
+    """An event comes back without its attributes."""
+
+    class Change(_Changed):
+        async def record(self, claim: Claim, entry: LedgerEntry) -> Any:
+            return await self.part.record(claim, replace(entry, attributes=""))
+
+
+class DueByTheInstancesClock(_WithLedger):
+    """An instance whose clock is behind passes over what is due."""
+
+    class Change(_Changed):
+        async def due(self, limit: int, start: Any) -> Any:
+            page, now = await self.part.due(limit, start), self.container.now()
+            due = [one for one in page.entries if isinstance(one, Unreadable) or one.entry.not_before <= now]
+            return replace(page, entries=due)
+
+
+class StaysDueOnceItIsPutBack(_WithLedger):
+    """Each run of the schedule puts an event back once more, until its delivery is over."""
+
+    class Change(_Changed):
+        async def put_back(self, found: VersionedEntry, publish: Callable[[], Awaitable[None]]) -> bool:
+            async def publish_alone() -> None:
+                await publish()
+                raise Conflict
+
+            with suppress(Conflict):
+                return bool(await self.part.put_back(found, publish_alone))
+            return True
+
+
 class DeferralWithoutItsTime(_WithLedger):
     """The event comes back as it came, and so young again."""
 
@@ -466,6 +519,45 @@ class StopsAtWhatItCannotRead(_WithLedger):
             if any(isinstance(one, Unreadable) for one in page.entries):
                 raise ValueError("it cannot be read")
             return page
+
+
+class RecordsOnce(_WithStore):
+    """A new job that the ledger does not take at the first try is given up, and its call counts as one in doubt."""
+
+    class Change(_Changed):
+        async def write(self, entry: LedgerEntry, version: Any, link: LedgerEntry | None = None) -> Any:
+            try:
+                return await self.part.write(entry, version, link)
+            except Transient:
+                if link:
+                    raise TimeoutError from None
+                raise
+
+
+class FollowUpOfWhoeverAsks(_WithLedger):
+    """A follow-up that is published again names the grant of the event that asks for it."""
+
+    class Change(_Changed):
+        async def look(self, job: Any) -> Any:
+            found = await self.part.look(job)
+            if not isinstance(found, NoCallNeeded) or found.found.entry.state != "retried":
+                return found
+            entry = replace(found.found.entry, credential_id=job.credential_id)
+            return NoCallNeeded(replace(found.found, entry=entry))
+
+
+class GrantBeforeBudget(_WithLedger):
+    """A user is asked for consent, though the job has no retry left."""
+
+    class Change(_Changed):
+        async def claim(self, job: Any, owner: str, looked: Claimable | None = None) -> Any:
+            self.token = await self.container.tokens.get(job.credential_id)
+            return await self.part.claim(job, owner, looked)
+
+        async def record(self, claim: Claim, entry: LedgerEntry) -> Any:
+            if entry.reason == Reason.RETRY_BUDGET_EXHAUSTED and isinstance(self.token, Rejection):
+                entry = claim.entry.rejected(self.token)
+            return await self.part.record(claim, entry)
 
 
 # --- the API ---
@@ -504,6 +596,14 @@ class BlamesTheUserForAProxy(_WithPortability):
         def change(self, answer: Answer | Unauthorized, token: str) -> Answer | Unauthorized:
             blamed = isinstance(answer, Fault) and "403" in answer.detail
             return Rejection(Reason.ACCESS_DENIED, "403") if blamed else answer
+
+
+class CooldownInAnotherZone(_WithPortability):
+    """The time that Google names is taken for another zone's."""
+
+    class Change(_Answering):
+        def change(self, answer: Answer | Unauthorized, token: str) -> Answer | Unauthorized:
+            return Cooldown(answer.until + timedelta(hours=1)) if isinstance(answer, Cooldown) else answer
 
 
 class TellsTheToken(_WithPortability):
@@ -626,6 +726,24 @@ class RejectionForEverybody(_WithTokens):
             return got
 
 
+class PutsOffAfterA401(_WithTokens):
+    """After a 401 the delivery is put off, though another access token is to be had."""
+
+    class Change(_Changed):
+        async def replace(self, credential_id: str, used: AccessToken) -> AccessToken | Rejection:
+            await self.part.replace(credential_id, used)
+            raise Transient("its next delivery has another token")
+
+
+class TokenBeforeTheEvent(Container):
+    """The access token is fetched first, whatever the event says."""
+
+    async def retry_failed_job(self, delivery: Delivery, log: LogLine) -> Outcome:
+        with suppress(MalformedEvent, StepError):
+            await self.tokens.get(parse_failed(delivery.data).credential_id)
+        return await super().retry_failed_job(delivery, log)
+
+
 class _OneForAll(_Changed):
     """Tokens, which are got for the first credential that is asked for."""
 
@@ -710,6 +828,20 @@ class NoDedupKey(Container):
                 await self.part.publish(data, {key: said for key, said in attributes.items() if key != "dedupKey"})
 
         return WithoutKey(super().topic(name), self)
+
+
+class RejectedWhenPublished(Container):
+    """A rejection tells when it is published, so that each copy looks like another one."""
+
+    def topic(self, name: str) -> Publisher:
+        class TellingNow(_Changed):
+            async def publish(self, data: bytes, attributes: Mapping[str, str]) -> None:
+                told = json.loads(data)
+                if "rejectedAt" in told:
+                    data = encode(told | {"rejectedAt": timestamp(self.container.now())})
+                await self.part.publish(data, attributes)
+
+        return TellingNow(super().topic(name), self)
 
 
 class AcknowledgesOnError(Container):
@@ -942,6 +1074,17 @@ MUTANTS: Mapping[type[Container], str] = {
     DueAfterThePutBack: "is due once more, though it was put back",
     DeferralWithoutItsEvent: "vanished",
     DeferralWithoutItsTime: "without the time of the failure",
+    DeferralOfKnownFields: "did not come back as it came",
+    DeferralWithoutAttributes: "came back with the attributes",
+    DueByTheInstancesClock: "left it due",
+    StaysDueOnceItIsPutBack: "left it due",
+    RecordsOnce: "with Google's answer not recorded",
+    FollowUpOfWhoeverAsks: "its follow-up tells another",
+    GrantBeforeBudget: "which was not so",
+    CooldownInAnotherZone: "and Google said",
+    PutsOffAfterA401: "was put off, though nothing was wrong",
+    TokenBeforeTheEvent: "asked for a token, though its event",
+    RejectedWhenPublished: "its rejection tells another",
     StopsAtWhatItCannotRead: "raised ValueError",
     ReleasesAfterSending: "retries may be used",
     CountsWhatWasNotSent: "calls in doubt, and it was",
@@ -958,7 +1101,7 @@ MUTANTS: Mapping[type[Container], str] = {
     OneSpoiltSecretStopsAll: "was answered with 500, though no fault was ours",
     UnexpectedException: "raised LookupError",
     PublishesInPassing: "without a durable outcome",
-    NoDedupKey: "the run stopped: KeyError('dedupKey')",
+    NoDedupKey: "or has other attributes",
     AcknowledgesOnError: "without a durable outcome",
     IgnoresSigterm: "after SIGTERM",
     ForgetsAJobAfterADeath: "nobody was told of its end",

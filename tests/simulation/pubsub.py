@@ -114,17 +114,18 @@ class PubSub:
             return self.start(data, attributes, put_back_by=delivery)
         content = msgspec.json.decode(data)
         now, job = self._timeline.now, content["archiveJobId"]
+        who = {"root": content["rootArchiveJobId"], "user": content["userId"], "credential": content["credentialId"]}
+        who |= {"attributes": attributes}
         if topic == RETRIED:
-            root, attempt = content["rootArchiveJobId"], content["attempt"]
-            self._record.add(FollowUp(now, delivery, content["retriedArchiveJobId"], job, root, attempt))
-            assert attributes["dedupKey"] == content["retriedArchiveJobId"]
+            told_at = self._seconds(content["retriedAt"])
+            told = {"new_job": job, "attempt": content["attempt"], "told_at": told_at}
+            self._record.add(FollowUp(now, delivery, content["retriedArchiveJobId"], **who, **told))
             if not self._are_enough(topic, data):
                 self.followed_up(data)
         elif topic == ENDED:
-            user, credential = content["userId"], content["credentialId"]
-            told = (content["rootArchiveJobId"], user, credential, content["attempt"], content["state"])
+            names = ("rootArchiveJobId", "userId", "credentialId", "attempt", "state", "cause")
             ended_at = datetime.fromisoformat(content["endedAt"]).timestamp() - self._epoch
-            self._record.add(EndTold(now, delivery, job, *told, content["cause"], ended_at))
+            self._record.add(EndTold(now, delivery, job, *(content[name] for name in names), ended_at))
             assert attributes["dedupKey"] == job
             assert attributes["state"] == content["state"]
             self.ended(job, content["state"])
@@ -134,6 +135,7 @@ class PubSub:
             whole = event.encode() if content["eventEncoding"] == "text" else base64.b64decode(event)
             said = {name: content[name] for name in ("reason", "attempt", "detail")}
             said |= {"cause": content.get("cause", ""), "calls_in_doubt": content.get("callsInDoubt", 0)}  # 1.0: absent
+            said |= who | {"told_at": self._seconds(content["rejectedAt"])}
             if is_watchs(delivery):
                 source = attributes.get("source", "")
                 self._record.add(WatchRejection(now, delivery, job, event=whole, source=source, **said))
@@ -156,11 +158,11 @@ class PubSub:
         self._messages.append(message)
         event = _event(data)
         failed_at = event.get("failedAt")
-        since = datetime.fromisoformat(failed_at).timestamp() - self._epoch if failed_at else now
+        since = self._seconds(failed_at) if failed_at else now
         job = event.get("archiveJobId", "").removeprefix("archiveJobs/")
         user = event.get("userId", "")
         said = (job, user, event.get("credentialId") or user, event.get("attempt", 0), since, bool(failed_at))
-        self._record.add(EventPublished(now, message.name, *said, put_back_by, data))
+        self._record.add(EventPublished(now, message.name, *said, put_back_by, data, attributes))
         self._timeline.after(0.02 * self._timeline.rng.random(), self._push, message)
         return message.name
 
@@ -171,7 +173,7 @@ class PubSub:
         event = _event(data)
         says = event.get("startedAt") or event.get("retriedAt")
         try:
-            started_at = min(datetime.fromisoformat(says).timestamp() - self._epoch, now) if says else now
+            started_at = min(self._seconds(says), now) if says else now
         except ValueError:
             event, started_at = {}, now
         job, user = event.get("archiveJobId", "").removeprefix("archiveJobs/"), event.get("userId", "")
@@ -186,6 +188,9 @@ class PubSub:
         self._record.add(StartedPublished(now, message.name, *known))
         self._timeline.after(0.02 * self._timeline.rng.random(), self._push, message)
         return message.name
+
+    def _seconds(self, moment: str) -> float:
+        return datetime.fromisoformat(moment).timestamp() - self._epoch
 
     def _push(self, message: _Message) -> None:
         if message.settled:

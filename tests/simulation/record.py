@@ -3,7 +3,7 @@
 `at` is in virtual seconds. A `delivery` is named message#attempt, a `call` by its delivery and its number in it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from typing import Literal
 
@@ -39,6 +39,7 @@ class EventPublished(Effect, frozen=True):
     says_when: bool  # whether it says
     put_back_by: str
     data: bytes
+    attributes: Mapping[str, str]
 
 
 class Delivered(Effect, frozen=True):
@@ -110,6 +111,7 @@ class Entry(Struct, frozen=True):
     kept: str = ""  # the credential of the event that is kept until then
     unknown: str = ""  # a field that only a later version knows
     kept_until: float = 0  # in seconds since the run began: from then on the store may delete it
+    told_at: float = 0  # the time that its messages tell, likewise
 
 
 class ClaimAsked(Effect, frozen=True):
@@ -157,14 +159,15 @@ class CallArrived(Effect, frozen=True):
 
 
 class CallAnswered(Effect, frozen=True):
-    """What the instance can know of the call. `job` is the id that the answer named, `reason` the verdict in it. The
-    meaning is "" where nobody can tell whether the answer reached the instance.
+    """What the instance can know of the call. `job` is the id that the answer named, `reason` the verdict in it,
+    `until` the end of a cooldown. The meaning is "" where nobody can tell whether the answer reached the instance.
     """
 
     call: str
     meaning: Meaning | Literal[""]
     job: str
     reason: str
+    until: float = 0.0
 
 
 class SecretAsked(Effect, frozen=True):
@@ -191,17 +194,21 @@ class Verdict(Effect, frozen=True):
 
 
 class FollowUp(Effect, frozen=True):
-    """Pub/Sub accepted a follow-up."""
+    """Pub/Sub accepted a follow-up. `told_at` is the time that it tells, in seconds since the run began."""
 
     delivery: str
     job: str
     new_job: str
     root: str
     attempt: int
+    user: str
+    credential: str
+    told_at: float
+    attributes: Mapping[str, str]
 
 
 class Rejection(Effect, frozen=True):
-    """Pub/Sub accepted a rejection."""
+    """Pub/Sub accepted a rejection. `told_at` as in a follow-up."""
 
     delivery: str
     job: str
@@ -211,6 +218,11 @@ class Rejection(Effect, frozen=True):
     calls_in_doubt: int
     detail: str
     event: bytes
+    root: str
+    user: str
+    credential: str
+    told_at: float
+    attributes: Mapping[str, str]
 
 
 class GrantChanged(Effect, frozen=True):

@@ -30,6 +30,7 @@ _MOST_STEPS = 300_000
 AFTERMATH = 600.0 + 200.0 + 150.0 + 90.0
 _MOST_REPORTS = 5  # of one failure: each may bring several follow-ups, and each of those another report, without an end
 _RUBBISH = (b"", b"{", b"\xff\xfe", b"null", b'{"archiveJobId": "job-1"}', b'{"archiveJobId": 7, "userId": "user-1"}')
+_ATTRIBUTES = {"from": "the product"}
 _COLLECTION = "projects/p/databases/(default)/documents/archiveJobRetries"
 
 log.addHandler(logging.NullHandler())
@@ -204,7 +205,7 @@ class World:
         rng = self.timeline.rng
         seconds = rng.choice((0.001, 1.0, self.calm_at)) * rng.random()
         if not deviates or self.timeline.happens():
-            self.timeline.after(seconds, self.pubsub.fail, data, {})
+            self.timeline.after(seconds, self.pubsub.fail, data, _ATTRIBUTES)
 
     def _event(self, job: Job, credential: str = "") -> bytes:
         rng = self.timeline.rng
