@@ -146,6 +146,7 @@ class _JobRetry:
     async def _claim(self, looked: Claimable | None) -> Claim | NotYet | NoCallNeeded:
         ledger, job = self._use_case.ledger, self._job
         if self._use_case.shutting_down():
+            self._line.failed("claim")
             raise Transient("the instance is shutting down: no job is claimed any more")
         owner = self._use_case.new_owner()
         try:

@@ -493,6 +493,7 @@ async def test_shutdown_before_the_call_hands_the_job_back(stored: Stored, at: s
     store.after = lambda call, entry: instance.container.shutdown.set() if at == "claim" else None
     assert isinstance(await instance.deliver(attempt=1), RetryLater)
     assert ([], ("open", 0) if at == "claim" else ("", 0)) == (instance.http.retries, await instance.state())
+    assert ("claim" if at == "token" else "retry") == instance.line["failedStep"]
 
 
 async def test_shutdown_during_the_call_lets_it_finish(instance: Instance) -> None:
