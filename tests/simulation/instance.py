@@ -38,6 +38,8 @@ from tests.simulation.wire import Wire
 EPOCH = int(datetime(2026, 11, 23, 18, tzinfo=UTC).timestamp())
 _GRACE = 10.0  # seconds from SIGTERM to SIGKILL, https://cloud.google.com/run/docs/container-contract#lifecycle
 
+_OF_THE_LINE = ("calls", "callsUnknown", "failedStep", "attempt", "rootArchiveJobId", "credentialId")
+
 
 @dataclass(frozen=True, slots=True)
 class Services:
@@ -170,7 +172,8 @@ class FunctionInstance:
             use_case, answered = self._program.retry_failed_job, Answered
         log = LogLine()
         status, said, bug = await _outcome(lambda: use_case(parse_delivery({}, body), log))
-        self._record.add(answered(self._timeline.now, delivery, status, said, bug))
+        line = {name: log.fields[name] for name in _OF_THE_LINE if name in log.fields}
+        self._record.add(answered(self._timeline.now, delivery, status, said, bug, line))
         if grants.MARK in f"{said} {bug} {log.fields}":  # of which line and span are made
             self._record.add(Leak(self._timeline.now, f"the log line of {delivery}"))
         self._open.pop(delivery)(status)

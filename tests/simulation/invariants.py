@@ -144,6 +144,8 @@ class Judge:
         self._lease_over: dict[str, float] = defaultdict(lambda: _NEVER)  # of the latest claim
         self._owners: dict[str, str] = {}  # → the delivery that calls itself so
         self._deferred: dict[str, list[list[float]]] = defaultdict(list)  # job → spells, from and to
+        self._took_over: set[str] = set()  # deliveries that have met a claim that had lapsed
+        self._told: dict[str, FollowUp | Rejection] = {}  # by delivery
         self._takeovers: dict[str, int] = defaultdict(int)
         self._doubts_waited_for: dict[str, int] = defaultdict(int)
         self._pause_over: dict[str, float] = defaultdict(lambda: _NEVER)
@@ -153,7 +155,6 @@ class Judge:
         self._meanings: dict[str, CallAnswered] = {}
         self._made: dict[str, int] = defaultdict(int)  # by job
         self._follow_ups: dict[str, FollowUp] = {}
-        self._published: set[str] = set()  # deliveries that have
         self._decided: dict[str, list[Decided]] = defaultdict(list)  # by job
         self._grants: dict[str, list[GrantChanged]] = defaultdict(list)
         self._verdicts: dict[tuple[str, str], float] = {}  # of a credential, when it was last given
@@ -185,6 +186,7 @@ class Judge:
             self._breaks(at, f"{job}: {sentence}")
         if before.state == "claimed" and _ends_another_claim(before, after):
             self._takeovers[job] += 1
+            self._took_over.add(effect.delivery)
             if self._at_work(self._owners[before.owner]):
                 self._breaks(at, f"{job}: the claim of {before.owner} lapsed while its owner was at work")
         if before.state == "claimed":
@@ -434,7 +436,7 @@ class Judge:
 
     def _sees_FollowUp(self, effect: FollowUp) -> None:
         at, job = effect.at, effect.job
-        self._hears_of(at, job, effect.delivery)
+        self._hears_of(effect, job)
         told = replace(effect, at=0.0, delivery="")
         if told != (first := self._follow_ups.setdefault(job, told)):
             self._breaks(at, f"{job}: its follow-ups differ: {first.new_job} and {effect.new_job}")
@@ -456,17 +458,17 @@ class Judge:
         calls = [sent.call for sent in self._calls[job] if delivery in ("", sent.delivery)]
         return [self._meanings[call] for call in calls if call in self._meanings]
 
-    def _hears_of(self, at: float, job: str, delivery: str) -> None:
-        self._published.add(delivery)
+    def _hears_of(self, effect: FollowUp | Rejection, job: str) -> None:
+        self._told[effect.delivery] = effect
         self._ended.add(job)
-        self._heard_at[job] = at
+        self._heard_at[job] = effect.at
         self._waiting.pop(job, None)
 
     # --- rejections: for Google's own word, which answers for this event, with the event whole ---
 
     def _sees_Rejection(self, effect: Rejection) -> None:
         at, event = effect.at, self._event(effect.delivery)
-        self._hears_of(at, event.job, effect.delivery)
+        self._hears_of(effect, event.job)
         if effect.event != event.data:
             self._breaks(at, f"{event.job}: its rejection does not hold the event as it came")
         answering = list(self._answering(effect, event))
@@ -571,6 +573,24 @@ class Judge:
                 said = f"{delivery} gave up after {at - begun:.0f} s, with Google's answer not recorded"
                 self._breaks(at, f"{job}: {said}")
         self._check_status(effect, job)
+        if effect.line and job and not effect.bug and not self._stood_still(delivery):
+            self._check_line(effect, job)
+
+    def _check_line(self, effect: Answered, job: str) -> None:
+        """What metrics and alerts are made of."""
+        delivery, line = effect.delivery, effect.line
+        sent = [known.meaning for known in self._answers(job, delivery) if known.meaning != "not sent"]
+        unknown = sent.count("unknown") + (delivery in self._took_over)
+        if line["calls"] != len(sent) or (sent and line["callsUnknown"] != unknown):
+            said = f"{line['calls']} calls, {line['callsUnknown']} in doubt, and it was {len(sent)} and {unknown}"
+            self._breaks(effect.at, f"{delivery}: its log line counts {said}")
+        if effect.status != 204 and "failedStep" not in line:
+            self._breaks(effect.at, f"{delivery}: its log line names no step: {effect.outcome}")
+        told = self._told.get(delivery)
+        if effect.status == 204 and told:
+            names = {"attempt": told.attempt, "rootArchiveJobId": told.root, "credentialId": told.credential}
+            if names.items() - line.items() or (isinstance(told, FollowUp) and "failedStep" in line):
+                self._breaks(effect.at, f"{delivery}: its log line is not what it has told: {line}")
 
     def _went_well(self, delivered: Delivered, job: str) -> bool:
         """Whether nothing has gone wrong around this delivery, nor under a request that it may have shared."""
@@ -639,7 +659,7 @@ class Judge:
 
     def _sees_Acked(self, effect: Acked) -> None:
         self._settled.add(effect.message)
-        if effect.delivery in self._published:
+        if effect.delivery in self._told:
             return
         event, begun = self._events[effect.message], self._delivered[effect.delivery].at
         deferred = [since for since, to in self._deferred[event.job] if to >= begun]

@@ -860,6 +860,16 @@ class IgnoresSigterm(Container):
         return replace(super().retry_use_case, shutting_down=lambda: False)
 
 
+class NoStepOnceItEnds(Container):
+    """The log line of what is put off as the instance ends does not say at which step."""
+
+    async def retry_failed_job(self, delivery: Delivery, log: LogLine) -> Outcome:
+        outcome = await super().retry_failed_job(delivery, log)
+        if self.shutdown.is_set():
+            log.fields.pop("failedStep", None)
+        return outcome
+
+
 # --- the watch ---
 
 
@@ -1104,6 +1114,7 @@ MUTANTS: Mapping[type[Container], str] = {
     NoDedupKey: "or has other attributes",
     AcknowledgesOnError: "without a durable outcome",
     IgnoresSigterm: "after SIGTERM",
+    NoStepOnceItEnds: "its log line names no step",
     ForgetsAJobAfterADeath: "nobody was told of its end",
     WatchLosesUnknownFields: "the watch lost a field",
     EndsTwice: "was told as COMPLETE and as CANCELLED",

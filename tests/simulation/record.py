@@ -5,7 +5,7 @@
 
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -49,12 +49,15 @@ class Delivered(Effect, frozen=True):
 
 
 class Answered(Effect, frozen=True):
-    """The instance is done with the delivery. `bug` is an exception that should have been an outcome."""
+    """The instance is done with the delivery. `bug` is an exception that should have been an outcome. `line` has fields
+    of its log line.
+    """
 
     delivery: str
     status: int
     outcome: str
     bug: str
+    line: Mapping[str, Any] = {}
 
 
 class Acked(Effect, frozen=True):
