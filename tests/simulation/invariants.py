@@ -179,6 +179,8 @@ class Judge:
 
     def _sees_ClaimAsked(self, effect: ClaimAsked) -> None:
         self._owners[effect.owner] = effect.delivery
+        if self._delivered[effect.delivery].instance in self._ending and self._terms.settled_at < float("inf"):
+            self._breaks(effect.at, f"{effect.delivery} claimed a job after SIGTERM")
 
     def _sees_Written(self, effect: Written) -> None:
         at, job, before, after = effect.at, effect.job, self._before(effect), effect.after
@@ -560,7 +562,7 @@ class Judge:
         entry = self._entries.get(job, Entry())
         if effect.bug:
             self._breaks(at, f"{delivery}: raised {effect.bug}")
-        elif effect.status == 500 and not self._was_ours(fetched_since, job):
+        elif effect.status == 500 and not self._was_ours(delivered.instance, fetched_since, job):
             self._breaks(at, f"{delivery}: was answered with 500, though no fault was ours: {effect.outcome}")
         is_calm = begun > self._terms.settled_at or self._went_well(delivered, job)
         if effect.status == 503 and is_calm and begun > self._pause_over[job]:
@@ -596,16 +598,17 @@ class Judge:
         """Whether nothing has gone wrong around this delivery, nor under a request that it may have shared."""
         if self._terms.settled_at == float("inf"):  # nobody knows all that is wrong
             return False
-        is_free = delivered.instance not in self._ending and self._entries.get(job, Entry()).state != "claimed"
-        since = delivered.at - AT_WORK
-        return is_free and not self._was_ours(since, job) and self._is_calm(delivered.instance, since, _EVERY_SERVICE)
+        instance, since = delivered.instance, delivered.at - AT_WORK
+        is_free = instance not in self._ending and self._entries.get(job, Entry()).state != "claimed"
+        wrong = self._was_ours(instance, since, job)
+        return is_free and not wrong and self._is_calm(instance, since, _EVERY_SERVICE)
 
     def _sees_Resumed(self, effect: Resumed) -> None:
+        run = self._runs[effect.run]
         if effect.bug:
             self._breaks(effect.at, f"{effect.run}: raised {effect.bug}")
-        elif effect.status == 500 and not self._was_ours(effect.at - AT_WORK, ""):
+        elif effect.status == 500 and not self._was_ours(run.instance, effect.at - AT_WORK, ""):
             self._breaks(effect.at, f"{effect.run}: ended with 500, though no fault was ours: {effect.outcome}")
-        run = self._runs[effect.run]
         if self._is_calm(run.instance, run.at, ("firestore", "pubsub", "account")):
             for job, entry in self._entries.items():
                 if 0 < entry.not_before < run.at and self._is_left(job, entry, effect):
@@ -620,10 +623,13 @@ class Judge:
     def _sees_ResumeStarted(self, effect: ResumeStarted) -> None:
         self._runs[effect.run] = effect
 
-    def _was_ours(self, begun: float, job: str) -> bool:
-        """Whether anything was our fault meanwhile. An entry that cannot be read is one for its job alone."""
+    def _was_ours(self, instance: str, begun: float, job: str) -> bool:
+        """Whether anything was our fault meanwhile, or while something was fetched that the instance still shares. An
+        entry that cannot be read is one for its job alone.
+        """
+        since = begun - (_FELT_FOR if self._freezes.stood_still(instance, begun - _FELT_FOR) else AT_WORK)
         return any(
-            to + _FELT_FOR >= begun
+            to >= since
             for what, spells in self._faults.items()
             for _, to in spells
             if what == job or not what.startswith("job-")

@@ -735,6 +735,24 @@ class PutsOffAfterA401(_WithTokens):
             raise Transient("its next delivery has another token")
 
 
+class RemembersAFaultOfOurs(_WithTokens):
+    """After a fault of ours nobody asks for a token for five minutes, though it is mended meanwhile."""
+
+    class Change(_Changed):
+        until = 0.0
+
+        async def get(self, credential_id: str) -> AccessToken | Rejection:
+            now = asyncio.get_running_loop().time()
+            if now < self.until:
+                raise Misconfigured("as a moment ago")
+            try:
+                got: AccessToken | Rejection = await self.part.get(credential_id)
+            except Misconfigured:
+                self.until = now + 300
+                raise
+            return got
+
+
 class TokenBeforeTheEvent(Container):
     """The access token is fetched first, whatever the event says."""
 
@@ -858,6 +876,17 @@ class IgnoresSigterm(Container):
     @cached_property
     def retry_use_case(self) -> RetryFailedJob:
         return replace(super().retry_use_case, shutting_down=lambda: False)
+
+
+class ClaimsOnceItEnds(Container):
+    """After SIGTERM a job is claimed, for a call that is begun no more."""
+
+    @cached_property
+    def retry_use_case(self) -> RetryFailedJob:
+        def shutting_down() -> bool:
+            return self.shutdown.is_set() and sys._getframe(1).f_code.co_name != "_claim"
+
+        return replace(super().retry_use_case, shutting_down=shutting_down)
 
 
 class NoStepOnceItEnds(Container):
@@ -1092,6 +1121,7 @@ MUTANTS: Mapping[type[Container], str] = {
     FollowUpOfWhoeverAsks: "its follow-up tells another",
     GrantBeforeBudget: "which was not so",
     CooldownInAnotherZone: "and Google said",
+    RemembersAFaultOfOurs: "though no fault was ours",
     PutsOffAfterA401: "was put off, though nothing was wrong",
     TokenBeforeTheEvent: "asked for a token, though its event",
     RejectedWhenPublished: "its rejection tells another",
@@ -1114,6 +1144,7 @@ MUTANTS: Mapping[type[Container], str] = {
     NoDedupKey: "or has other attributes",
     AcknowledgesOnError: "without a durable outcome",
     IgnoresSigterm: "after SIGTERM",
+    ClaimsOnceItEnds: "claimed a job after SIGTERM",
     NoStepOnceItEnds: "its log line names no step",
     ForgetsAJobAfterADeath: "nobody was told of its end",
     WatchLosesUnknownFields: "the watch lost a field",
