@@ -27,6 +27,7 @@ _NOT_PROMISED = {
     r"it was claimed or put back \d+ s after a call in doubt": "it knows no pause",
     r"the event of \S+ that was kept is gone": "its rejections answer for every credential",
     r"is due once more, though it was put back": "it writes over what the schedule has written under its claim",
+    r"claimed a job after SIGTERM": "it hears of that behind what was waiting to go on",
     r"though its event itself is to be rejected": "it claims before it looks at age and budget",
     r"was rejected for \S+, which was not so": "it blames users and jobs for other answers than Google's own",
     r"was answered with 500, though no fault was ours": "it knows neither the canary nor OTHER_CLIENT",
