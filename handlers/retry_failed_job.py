@@ -169,6 +169,7 @@ class _JobRetry:
         if known := policy.judge_entry(entry):
             return Decision(entry.rejected(known))
         if token is None:
+            self._line.failed("claim")
             return Decision(entry.released(), RetryLater("the ledger's entry has changed meanwhile"))
         if isinstance(token, Rejection):
             self._line.failed("token")

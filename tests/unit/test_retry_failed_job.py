@@ -477,6 +477,27 @@ async def test_hanging_publish_ends_at_the_deadline(stored: Stored) -> None:
         assert RetryLater("not over in time: publish") == await instance.deliver()
 
 
+async def test_claim_that_is_given_back_after_the_look_puts_its_job_off() -> None:
+    clock = Clock()
+    store = ScriptedStore(clock)
+    instance = Instance(store=store, clock=clock, RETRY_BUDGET="1")
+    claimed = LedgerEntry(
+        job_id="job", root_job_id="job", retries_before=0, state="claimed", updated_at=START, expire_at=START
+    )
+    await store.write(claimed, None)
+    clock.wait(7200)
+
+    async def give_back() -> None:
+        store.before = lambda call, entry: None
+        found = await store.load("job")
+        assert found
+        await store.write(found.entry.released(), found.version)
+
+    store.before = lambda call, entry: give_back() if call == "claimed" else None
+    assert RetryLater("the ledger's entry has changed meanwhile") == await instance.deliver(attempt=2)
+    assert ("open", "claim") == ((await instance.state())[0], instance.line["failedStep"])
+
+
 # shutdown
 
 
