@@ -98,7 +98,10 @@ class PubSub:
         """Accept the messages."""
         signed = (message.attributes[SIGNATURE] for message in request.messages)
         self._record.together(self._timeline.now, "pubsub", signed)
-        accepted = [self._accept(request.topic, message.data, dict(message.attributes)) for message in request.messages]
+        accepted = [
+            self._accept(request.topic, message.data, dict(sorted(message.attributes.items())))
+            for message in request.messages
+        ]
         return _PublishResponse(message_ids=accepted)
 
     def _accept(self, topic: str, data: bytes, attributes: dict[str, str]) -> str:
@@ -115,17 +118,16 @@ class PubSub:
         content = msgspec.json.decode(data)
         now, job = self._timeline.now, content["archiveJobId"]
         who = {"root": content["rootArchiveJobId"], "user": content["userId"], "credential": content["credentialId"]}
-        who |= {"attributes": attributes}
         if topic == RETRIED:
+            told = {"new_job": job, "attempt": content["attempt"], "attributes": attributes}
             told_at = self._seconds(content["retriedAt"])
-            told = {"new_job": job, "attempt": content["attempt"], "told_at": told_at}
-            self._record.add(FollowUp(now, delivery, content["retriedArchiveJobId"], **who, **told))
+            self._record.add(FollowUp(now, delivery, content["retriedArchiveJobId"], **who, **told, told_at=told_at))
             if not self._are_enough(topic, data):
                 self.followed_up(data)
         elif topic == ENDED:
-            names = ("rootArchiveJobId", "userId", "credentialId", "attempt", "state", "cause")
-            ended_at = datetime.fromisoformat(content["endedAt"]).timestamp() - self._epoch
-            self._record.add(EndTold(now, delivery, job, *(content[name] for name in names), ended_at))
+            told = {name: content[name] for name in ("attempt", "state", "cause")}
+            ended_at = self._seconds(content["endedAt"])
+            self._record.add(EndTold(now, delivery, job, **who, **told, ended_at=ended_at))
             assert attributes["dedupKey"] == job
             assert attributes["state"] == content["state"]
             self.ended(job, content["state"])
@@ -135,7 +137,7 @@ class PubSub:
             whole = event.encode() if content["eventEncoding"] == "text" else base64.b64decode(event)
             said = {name: content[name] for name in ("reason", "attempt", "detail")}
             said |= {"cause": content.get("cause", ""), "calls_in_doubt": content.get("callsInDoubt", 0)}  # 1.0: absent
-            said |= who | {"told_at": self._seconds(content["rejectedAt"])}
+            said |= who | {"told_at": self._seconds(content["rejectedAt"]), "attributes": attributes}
             if is_watchs(delivery):
                 source = attributes.get("source", "")
                 self._record.add(WatchRejection(now, delivery, job, event=whole, source=source, **said))
