@@ -27,20 +27,6 @@ class _Batch(Generic[_T]):
         self.bytes = 0
         self.keys: set[str] = set()
 
-    def answer(self, found: Sequence[Any]) -> None:
-        for (_, answer), one in list(zip(self.items, found, strict=True)):
-            if not answer.done():
-                answer.set_result(one)
-
-    def fail(self, error: Exception) -> None:
-        for _, answer in self.items:
-            if not answer.done():
-                answer.set_exception(error)
-
-    def cancel(self) -> None:
-        for _, answer in self.items:
-            answer.cancel()
-
 
 class Batcher(Generic[_T]):
     """One method of a service, used in one event loop. `call` carries out several items, and answers each of them.
@@ -83,9 +69,6 @@ class Batcher(Generic[_T]):
                 except Exception as error:
                     if len(batch.items) == 1 or not self._is_refused(error):
                         raise
-                    error.__traceback__ = None  # a frame of google-api-core's retry is in it, and holds the error
-                finally:
-                    del answer, batch  # which hold the error, whose traceback holds this frame
         else:
             self._open_window()
         [alone] = await self._call([item])
@@ -105,12 +88,17 @@ class Batcher(Generic[_T]):
             batch.sending = asyncio.create_task(self._send(batch))
 
     async def _send(self, batch: _Batch[_T]) -> None:
+        waiting = [answer for _, answer in batch.items]
         try:
-            batch.answer(await self._call([item for item, _ in batch.items]))
+            found = await self._call([item for item, _ in batch.items])
+            for answer, one in list(zip(waiting, found, strict=True)):
+                if not answer.done():
+                    answer.set_result(one)
         except asyncio.CancelledError:
-            batch.cancel()
+            for answer in waiting:
+                answer.cancel()
             raise
         except Exception as error:
-            batch.fail(error)
-        finally:
-            del batch  # which holds the error, whose traceback holds this frame
+            for answer in waiting:
+                if not answer.done():
+                    answer.set_exception(error)

@@ -26,11 +26,7 @@ def is_refused(error: Exception) -> bool:
 
 
 def to_step_error(error: GoogleAPIError, action: str) -> Transient | Misconfigured:
-    """The fault behind a failed call. Whatever is not transient is ours: a role, a name, a request.
-
-    Takes the error's traceback off: a frame of google-api-core's retry is in it, and holds the error and the request.
-    """
-    error.__traceback__ = None
+    """The fault behind a failed call. Whatever is not transient is ours: a role, a name, a request."""
     code = getattr(error, "grpc_status_code", None)
     said = f"{action}: {code.name if code else 'no answer'}"
     if code is StatusCode.RESOURCE_EXHAUSTED:

@@ -92,6 +92,7 @@ class HttpClient:
                     if len(answer) > _MAX_ANSWER_BYTES:
                         return OutcomeUnknown("the answer is too long")
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            _drop_frames(error)
             # the type alone: its text may quote the request or a proxy's password
             return (OutcomeUnknown if _sent.get() else NotSent)(type(error).__name__)
         except asyncio.CancelledError:
@@ -112,3 +113,10 @@ class HttpClient:
 
     async def close(self) -> None:
         await self._session.close()
+
+
+def _drop_frames(error: BaseException | None) -> None:
+    """aiohttp keeps some errors in their own frames: a refresh token would stay there until the collector comes."""
+    while error:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__

@@ -1,6 +1,7 @@
 """The function as HTTP sees it: a request becomes a use case's call, and its outcome a response and one log line."""
 
 import asyncio
+import gc
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -60,7 +61,10 @@ class Endpoints:
         if request.method != "POST":
             return _response(405, "post", {"Allow": "POST"})
         self._use_cases.enter_worker()
-        return await self._run(request, "schedule", {}, self._use_cases.resume_deferred)
+        try:
+            return await self._run(request, "schedule", {}, self._use_cases.resume_deferred)
+        finally:
+            gc.collect()  # as after a large request
 
     async def _deliver(self, request: Request, topic: str, use_case: _UseCase) -> Response:
         """The body of the response is empty or one fixed word."""
@@ -87,6 +91,9 @@ class Endpoints:
             return _response(400, "malformed")
         finally:
             self._bytes -= size or len(body)
+            if size:
+                # a library's error may hold a frame, and so the event; by itself the collector comes seldom (main.py)
+                gc.collect()
 
     async def _read(self, request: Request, body: bytearray) -> bool:
         """Read the body, which counts as it comes in: what a request announces reserves nothing. False: too much."""

@@ -1,4 +1,4 @@
-"""Nothing of a large request waits for the garbage collector, which runs seldom (main.py): it is gone once answered."""
+"""Nothing of a large request stays until the garbage collector comes by itself, which is seldom (main.py)."""
 
 import asyncio
 import gc
@@ -7,20 +7,19 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from google.api_core.exceptions import GoogleAPIError
 
-from handlers.domain.outcomes import Misconfigured
-from handlers.google.batching import Batcher
-from handlers.google.grpc_errors import is_refused
-from tests.unit.fakes import FakePublisher, grpc_error
-from tests.unit.instance import Instance, failed, push
+from handlers.google.http_client import HttpClient
+from local.processes import free_port
+from local.stage import RESUME
+from tests.unit.fakes import FakePublisher, cooldown, grpc_error
+from tests.unit.instance import Instance, failed, later, push
 
 MIB = 1 << 20
 LARGE = failed(more="x" * (MIB - 1000))
 
 
 async def left(work: Callable[[], Awaitable[object]]) -> int:
-    """Bytes that it leaves behind."""
+    """Bytes that it leaves behind, where the collector does not come by itself."""
     await work()  # what is made once
     gc.collect()
     gc.disable()
@@ -49,37 +48,62 @@ async def test_large_request_leaves_nothing_behind(instance: Instance, body: byt
 
 
 class RefusingPublisher(FakePublisher):
-    """Refuses what it gets, with the retry that a generated client puts around the call."""
+    """Refuses what it gets, `in_vain` times or always, with the retry that a generated client puts around the call."""
+
+    def __init__(self, code: str, in_vain: int) -> None:
+        super().__init__()
+        self.code, self.in_vain = code, in_vain
 
     async def publish(self, request: Any, **options: Any) -> Any:
-        async def refuse() -> None:
-            raise grpc_error("INVALID_ARGUMENT")
+        tries = 0
+
+        async def refuse() -> Any:
+            nonlocal tries
+            tries += 1
+            if tries > self.in_vain:
+                return await super(RefusingPublisher, self).publish(request)
+            try:
+                raise RuntimeError("gRPC's own error")  # noqa: TRY301
+            except RuntimeError as error:
+                raise grpc_error(self.code) from error
 
         return await options["retry"](refuse)()
 
 
-async def test_large_messages_that_are_refused_leave_nothing_behind(instance: Instance) -> None:
-    instance.clients.topics = RefusingPublisher()
-    topic = instance.container.topic("archive-job-retry-rejected")
+@pytest.mark.parametrize(("code", "in_vain", "status"), [("INVALID_ARGUMENT", 99, 500), ("UNAVAILABLE", 1, 204)])
+async def test_large_event_whose_rejection_is_refused_leaves_nothing_behind(
+    instance: Instance, code: str, in_vain: int, status: int
+) -> None:
+    instance.clients.topics = RefusingPublisher(code, in_vain)
 
     async def work() -> None:
-        published = (topic.publish(b"x" * (MIB // 4), {}) for _ in range(4))
-        ends = await asyncio.gather(*published, return_exceptions=True)
-        assert all(isinstance(end, Misconfigured) for end in ends)
+        answers = await asyncio.gather(*(instance.post(push(b"x" * MIB)) for _ in range(3)))
+        assert {status} == {answer.status_code for answer in answers}
+        instance.clients.topics.messages.clear()
 
     assert await left(work) < MIB / 2
 
 
-@pytest.mark.parametrize("code", ["INVALID_ARGUMENT", "UNAVAILABLE"])
-async def test_batch_that_fails_leaves_nothing_behind(code: str) -> None:
-    async def fail(items: list[bytes]) -> list[object]:
-        raise grpc_error(code)
-
-    batcher = Batcher[bytes](fail, size=lambda item: 0, is_refused=is_refused, max_latency=0.001)
+async def test_large_events_that_cannot_be_put_back_leave_nothing_behind(instance: Instance) -> None:
+    jobs = [f"job-{number}" for number in range(20)]
+    for job in jobs:
+        instance.script(job, cooldown(later(3600)))
+        await instance.deliver(failed(job, more="x" * 100_000))
+    instance.clock.wait(3600)
+    instance.clients.topics = RefusingPublisher("INVALID_ARGUMENT", 99)
 
     async def work() -> None:
-        ends = await asyncio.gather(*(batcher(b"x" * MIB) for _ in range(3)), return_exceptions=True)
-        assert all(isinstance(end, GoogleAPIError) for end in ends)
-        await asyncio.sleep(0.002)
+        assert 500 == (await instance.post(b"", entry_point=RESUME)).status_code
 
     assert await left(work) < MIB / 2
+
+
+async def test_request_that_is_not_answered_leaves_nothing_behind() -> None:
+    """It may have a refresh token in it."""
+    http, url = HttpClient(), f"http://127.0.0.1:{free_port()}"
+
+    async def work() -> None:
+        await http.request("POST", url, headers={}, body=b"x" * MIB, seconds=5)
+
+    assert await left(work) < MIB / 2
+    await http.close()
