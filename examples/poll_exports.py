@@ -6,6 +6,7 @@ Poll every 5 to 60 minutes: https://developers.google.com/data-portability/user-
 
 import json
 from datetime import UTC, datetime
+from typing import Any
 
 from google.auth.transport.requests import AuthorizedSession
 from google.cloud import pubsub_v1
@@ -15,16 +16,18 @@ API = "https://dataportability.googleapis.com"
 
 
 def look(
-    publisher: pubsub_v1.PublisherClient, project: str, job_id: str, user_id: str, user: Credentials, api: str = API
+    publisher: pubsub_v1.PublisherClient, project: str, event: dict[str, Any], user: Credentials, api: str = API
 ) -> str:
-    """The job's state. Stop at COMPLETE, CANCELLED and FAILED; a retried job comes on archive-job-retried."""
-    url = f"{api}/v1/archiveJobs/{job_id}/portabilityArchiveState"
+    """The state of the event's job. Stop at COMPLETE, CANCELLED and FAILED; of a retried job `event` is the follow-up.
+
+    Of another job it is its archiveJobId and userId, and the credentialId where that is another.
+    """
+    url = f"{api}/v1/archiveJobs/{event['archiveJobId']}/portabilityArchiveState"
     answer = AuthorizedSession(user).get(url, timeout=30)
     answer.raise_for_status()
     state: str = answer.json().get("state", "")
     if state == "FAILED":
-        failed_at = datetime.now(UTC).isoformat(timespec="seconds")
-        event = {"archiveJobId": job_id, "userId": user_id, "failedAt": failed_at}
+        failed = event | {"failedAt": datetime.now(UTC).isoformat(timespec="seconds")}
         topic = publisher.topic_path(project, "archive-job-failed")
-        publisher.publish(topic, json.dumps(event).encode()).result(timeout=60)
+        publisher.publish(topic, json.dumps(failed).encode()).result(timeout=60)
     return state

@@ -49,17 +49,23 @@ async def test_started_event_of_the_example_ends_as_complete(stage: Stage) -> No
     assert "COMPLETE" == stage.ended[0].data["state"]
 
 
-async def test_failed_job_of_the_poller_is_retried_and_its_follow_up_read(stage: Stage) -> None:
-    token = stage.add_user("user")
+async def test_failed_job_of_the_poller_is_retried_with_its_grant_and_chain(stage: Stage) -> None:
+    token = stage.add_user("second-grant")
     stage.google.script_state("job", [Answer(200, {"state": "FAILED"})])
     await stage.start_function(target=RETRY)
     answer = stage.google.grants.refreshed(token)
     assert isinstance(answer.body, dict)
     user = Credentials(answer.body["access_token"])  # type: ignore[no-untyped-call]
     publisher = pubsub_v1.PublisherClient()
+    event = {"archiveJobId": "job", "userId": "user", "credentialId": "second-grant", "rootArchiveJobId": "first"}
     look = poll_exports.look
-    assert "FAILED" == await asyncio.to_thread(look, publisher, stage.project, "job", "user", user, stage.google.url)
+    said = await asyncio.to_thread(look, publisher, stage.project, event | {"attempt": 1}, user, stage.google.url)
+    assert said == "FAILED"
     await stage.until(lambda: stage.follow_ups)
+    follow_up = stage.follow_ups[0].data
+    assert ("second-grant", "first", 2) == tuple(
+        follow_up[name] for name in ("credentialId", "rootArchiveJobId", "attempt")
+    )
 
 
 async def test_rejected_event_is_retried_after_new_consent(stage: Stage) -> None:
