@@ -8,6 +8,7 @@ Role: roles/pubsub.subscriber on a subscription to each of the topics (docs/mess
 import json
 import os
 import sys
+from typing import Any
 
 from google.cloud import pubsub_v1
 from google.cloud.pubsub_v1.subscriber.message import Message
@@ -16,16 +17,22 @@ seen: set[tuple[str, ...]] = set()  # in your product: a unique key in its datab
 
 
 def handle(message: Message) -> None:
-    """Messages may come twice and in any order; all copies have this key. COMPLETE may follow an UNKNOWN."""
-    key = message.attributes["eventType"], message.attributes["dedupKey"], message.attributes.get("state", "")
-    event = json.loads(message.data)
-    if key not in seen:
-        if "retriedArchiveJobId" in event:
-            print(f"{event['retriedArchiveJobId']} goes on as {event['archiveJobId']}, retry {event['attempt']}")
-        else:
-            print(f"{event['archiveJobId']} of {event['userId']} has ended: {event['state']} {event['cause']}".rstrip())
-        seen.add(key)
+    """Messages may come twice and in any order. COMPLETE or CANCELLED outweighs an UNKNOWN, whichever comes first."""
+    event, kind = json.loads(message.data), message.attributes.get("eventType")
+    if kind in ("archive-job-retried", "archive-job-ended"):
+        state = event.get("state", "")
+        key = kind, message.attributes["dedupKey"], state, event["endedAt"] if state == "UNKNOWN" else ""
+        if key not in seen:
+            print(told(event))
+            seen.add(key)
     message.ack()
+
+
+def told(event: dict[str, Any]) -> str:
+    """Go by retriedArchiveJobId: the new job may be one that you know, and have ended before this message comes."""
+    if "retriedArchiveJobId" in event:
+        return f"{event['retriedArchiveJobId']} goes on as {event['archiveJobId']}, retry {event['attempt']}"
+    return f"{event['archiveJobId']} of {event['userId']} has ended: {event['state']} {event['cause']}".rstrip()
 
 
 if __name__ == "__main__":

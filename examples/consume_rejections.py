@@ -17,28 +17,38 @@ from typing import Any
 from google.cloud import pubsub_v1, secretmanager
 from google.cloud.pubsub_v1.subscriber.message import Message
 
-seen: set[tuple[str, str]] = set()  # in your product: a unique key in its database
+START = "start a new export for {userId}; where the answer is 409, publish the job in its metadata.job_id as started"
+LOOK = "look at the state of {archiveJobId}: it runs: publish it as started; COMPLETE: download it; else a new export"
+RESET = "when all exports of {userId} have ended and are downloaded, reset the authorization and ask for consent"
+ASK = "ask {userId} for consent ({word})"
+NO_TOKEN = "NO_SECRET", "SECRET_DISABLED", "NO_REFRESH_TOKEN", "INVALID_GRANT", "OTHER_CLIENT", "NO_SCOPE"
+WHAT_TO_DO = {
+    **dict.fromkeys(("EVENT_EXPIRED", "RETRY_BUDGET_EXHAUSTED", "JOB_NOT_FOUND"), START),
+    **dict.fromkeys((*NO_TOKEN, "REAUTHORIZATION_REQUIRED", "ACCESS_DENIED"), ASK),
+    "ACCOUNT_STATE": "tell {userId} that the Google account is suspended or closed",
+    "ADMIN_POLICY": "ask the administrator of {userId}",
+    "JOB_NOT_RETRYABLE": LOOK,
+    "MALFORMED_EVENT": "correct the producer: {detail}",
+    "ONE_TIME_GRANT_USED": RESET,
+}
+latest: dict[tuple[str, bool], str] = {}  # in your product: in its database
 
 
 def handle(message: Message) -> None:
-    """A job may be rejected anew for a later event: then dedupKey is the same, and rejectedAt another."""
+    """Of a job's rejections the latest counts; a malformed event says nothing of the job."""
     rejection = json.loads(message.data)
-    key = message.attributes["dedupKey"], rejection["rejectedAt"]
-    if key not in seen:
-        print(f"{rejection['archiveJobId']}: {what_to_do(rejection)}")
-        seen.add(key)
+    if message.attributes.get("eventType") == "archive-job-retry-rejected":
+        key = message.attributes["dedupKey"], rejection["reason"] == "MALFORMED_EVENT"
+        if rejection["rejectedAt"] > latest.get(key, ""):
+            print(f"{rejection['archiveJobId']}: {what_to_do(rejection)}")
+            latest[key] = rejection["rejectedAt"]
     message.ack()
 
 
 def what_to_do(rejection: dict[str, Any]) -> str:
-    """One of: ask the user, look first, start a new export, correct the producer."""
-    if rejection["reason"] == "MALFORMED_EVENT":
-        return f"correct the producer: {rejection['detail']}"
-    if rejection.get("callsInDoubt", 0) or rejection["reason"] == "OUTCOME_UNKNOWN":
-        return f"look whether an export of {rejection['userId']} is running"
-    if rejection["reason"] in ("REAUTHORIZATION_REQUIRED", "ACCESS_DENIED"):
-        return f"ask {rejection['userId']} for consent ({rejection.get('cause') or rejection['reason']})"
-    return f"start a new export for {rejection['userId']}"
+    """Where no follow-up of the job has come: that outweighs its rejections."""
+    word = rejection.get("cause") or rejection["reason"]
+    return WHAT_TO_DO.get(word, "a person looks at {word}: {detail}").format(word=word, **rejection)
 
 
 def consent_given(rejection: dict[str, Any], refresh_token: str, project: str) -> None:

@@ -1,4 +1,5 @@
-"""A producer, with the watch: say once that an export has started. How it ends comes on `archive-job-ended`.
+"""A producer, with the watch: say once that an export has started. Its end comes on `archive-job-ended`; where it
+failed and cannot be retried, on `archive-job-retry-rejected`. Read both.
 
 Role: roles/pubsub.publisher on the topic archive-job-started.
 
