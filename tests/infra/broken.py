@@ -342,7 +342,7 @@ REMEDIES: Mapping[str, str] = {
     "was answered": "wait",
     "Certificate": "`SSL_CERT_FILE`",
     "RETRY_BUDGET_EXHAUSTED": "redrive",
-    "OUTCOME_UNKNOWN": "look whether an export runs",
+    "OUTCOME_UNKNOWN": "the product starts the export",
     "INVALID_GRANT": "asks the user",
     "the ledger": "gcloud firestore databases describe",
     "refresh token": "stores the bare token",
