@@ -43,8 +43,7 @@ def test_what_is_printed(): print("Bear" + "er", MARK)
 def test_what_goes_to_stderr(): print("Bearer", MARK, file=sys.stderr)
 async def test_what_a_delivery_leaves_behind():
     instance = Instance()
-    instance.script("job", (200, {"archiveJobId": MARK}))
-    await instance.deliver()
+    await instance.deliver({"archiveJobId": MARK, "userId": "alice"})
 def test_an_exception_though_it_is_caught():
     with pytest.raises(Quoting): ours("raise Quoting(MARK)")
 """

@@ -9,7 +9,6 @@ import pytest
 from google.api_core.exceptions import NotFound
 
 from local.google_apis import MARK, SecretTold
-from local.scripted import Answer
 from local.stage import Stage
 from local.topics import connected
 
@@ -131,9 +130,8 @@ async def test_a_secret_in_a_message_or_in_the_ledger_fails_the_stage(google_clo
     with pytest.raises(SecretTold, match=said):  # noqa: PT012
         async with Stage(**google_cloud) as stage:
             stage.add_user("user")
-            stage.google.script_retry("job-1", [Answer(200, {"archiveJobId": MARK})])
             await stage.start_function()
-            await stage.publish(event())
+            await stage.publish({"archiveJobId": MARK, "userId": "user"})
             await stage.until(lambda: stage.follow_ups and stage.deliveries)
 
 
