@@ -1,20 +1,16 @@
-"""A consumer of rejections: ask the user again, store the new refresh token, publish the event once more.
+"""A consumer of rejections: what to do about each. store_consent.py goes on where the user has consented.
 
-Roles: roles/pubsub.subscriber on a subscription of your own (docs/messages.md, Subscriptions), roles/pubsub.publisher
-on archive-job-failed, roles/secretmanager.secretVersionAdder on the users' secrets. A secret that is not there yet
-(NO_SECRET) is made as in infra/README.md. A new version may take minutes to be the latest everywhere: where an event is
-rejected once more right after the consent, publish it again before you ask the user.
+Roles: roles/pubsub.subscriber on a subscription of your own (docs/messages.md, Subscriptions).
 
     GOOGLE_CLOUD_PROJECT=my-project python examples/consume_rejections.py SUBSCRIPTION
 """
 
-import base64
 import json
 import os
 import sys
 from typing import Any
 
-from google.cloud import pubsub_v1, secretmanager
+from google.cloud import pubsub_v1
 from google.cloud.pubsub_v1.subscriber.message import Message
 
 START = "start a new export for {userId}; where the answer is 409, publish the job in its metadata.job_id as started"
@@ -49,20 +45,6 @@ def what_to_do(rejection: dict[str, Any]) -> str:
     """Where no follow-up of the job has come: that outweighs its rejections."""
     word = rejection.get("cause") or rejection["reason"]
     return WHAT_TO_DO.get(word, "a person looks at {word}: {detail}").format(word=word, **rejection)
-
-
-def consent_given(rejection: dict[str, Any], refresh_token: str, project: str) -> None:
-    """Call it when the user has consented again. A rejection answers the events before it, so this one is new."""
-    name = f"projects/{project}/secrets/dataportability-refresh-token-{rejection['credentialId']}"
-    client, payload = secretmanager.SecretManagerServiceClient(), {"data": refresh_token.encode()}
-    client.add_secret_version(parent=name, payload=payload, timeout=30)
-    publish_again(pubsub_v1.PublisherClient(), rejection, project)
-
-
-def publish_again(publisher: pubsub_v1.PublisherClient, rejection: dict[str, Any], project: str) -> None:
-    decode = str.encode if rejection["eventEncoding"] == "text" else base64.b64decode
-    topic = publisher.topic_path(project, "archive-job-failed")
-    publisher.publish(topic, decode(rejection["event"])).result(timeout=60)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ class Assumed:
     back_off_most: float = _of(600.0, "infra/: seconds that it waits at most")
     attempts: int = _of(100, "infra/: deliveries until the dead-letter topic takes a message")
     latency: float = _of(0.5, "seconds of one delivery, most of it Google's answers: make bench")
-    cpu: float = _of(0.005, "seconds of CPU of one delivery: twice what make bench measures")
+    cpu: float = _of(0.005, "seconds of CPU of one delivery: about what make bench measures as deployed")
     target: float = _of(0.6, f"share of concurrency and CPU that Cloud Run fills before it adds instances: {SCALING}")
     pending: float = _of(10.0, f"seconds that a request waits for an instance until it is a 429: {SCALING}")
     secret: int = _of(90_000, f"accesses a minute that Secret Manager lets a project have: {SECRETS}")
