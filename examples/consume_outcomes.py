@@ -20,9 +20,10 @@ def handle(message: Message) -> None:
     """Messages may come twice and in any order. COMPLETE or CANCELLED outweighs an UNKNOWN, whichever comes first."""
     event, kind = json.loads(message.data), message.attributes.get("eventType")
     if kind in ("archive-job-retried", "archive-job-ended"):
-        state = event.get("state", "")
-        key = kind, message.attributes["dedupKey"], state, event["endedAt"] if state == "UNKNOWN" else ""
-        if key not in seen:
+        state, job = event.get("state", ""), message.attributes["dedupKey"]
+        key = kind, job, state, event["endedAt"] if state == "UNKNOWN" else ""
+        has_ended = any((kind, job, end, "") in seen for end in ("COMPLETE", "CANCELLED"))
+        if key not in seen and not (state == "UNKNOWN" and has_ended):
             print(told(event))
             seen.add(key)
     message.ack()

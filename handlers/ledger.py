@@ -212,7 +212,7 @@ class Ledger:
     async def due(self, limit: int, start: Any = None) -> Page:
         """Deferrals whose time has come, with their events to put back, and entries that nobody can read."""
         page = await _until_answered(lambda: self._store.due(self._now() + CLOCK_SKEW, limit, start))
-        due = [_with_event(one) for one in page.entries if isinstance(one, Unreadable) or _is_due(one)]
+        due = [with_event(one) for one in page.entries if isinstance(one, Unreadable) or _is_due(one)]
         return Page(due, page.following if len(due) == len(page.entries) else None)
 
     async def put_back(self, found: VersionedEntry, publish: Callable[[], Awaitable[None]]) -> bool:
@@ -282,9 +282,9 @@ def _is_due(found: VersionedEntry) -> bool:
     return found.entry.not_before is None or found.entry.not_before <= found.read_at
 
 
-def _with_event(found: VersionedEntry | Unreadable) -> VersionedEntry | Unreadable:
+def with_event(found: VersionedEntry | Unreadable) -> VersionedEntry | Unreadable:
     """Pub/Sub takes no empty message: such an entry would be tried in vain at each run, before all others."""
     if isinstance(found, Unreadable) or found.entry.event:
         return found
     job_id = found.entry.job_id
-    return Unreadable(job_id, f"ledger entry {job_id} is due, and has no event to put back: was it edited by hand?")
+    return Unreadable(job_id, f"ledger entry {job_id} cannot be read (it is due, and has no event): edited by hand?")

@@ -79,7 +79,7 @@ class _JobRetry:
         self._delivery = delivery
         now = use_case.now()
         if job.failed_at and job.failed_at > now + CLOCK_SKEW:  # a time far ahead would never be too long ago
-            job = replace(job, failed_at=now, tells_time=False)
+            job = replace(job, failed_at=min(job.published_at or now, now), tells_time=False)
         self._job = job
         self._deadlines = deadlines
         self._announcer = Announcer(delivery, deadlines, use_case.ledger, use_case.retried, use_case.rejected)

@@ -103,8 +103,8 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
 
     @property
     def ledger_days(self) -> float:
-        """How long an entry is kept after its last write: as long as a message can come whose event is not too old. It
-        can be redelivered or redriven for 31 days (https://cloud.google.com/pubsub/docs/subscription-message-retention).
+        """How long an entry is kept after its last write: the age of the oldest event that is taken, and the 31 days in
+        which it may come again (https://cloud.google.com/pubsub/docs/subscription-message-retention).
         """
         return self.event_max_age_days + 31
 

@@ -166,7 +166,7 @@ class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=
         return replace(kept, state="deferred", reason=COOLDOWN, cause="", not_before=until)
 
     def with_event_of(self, stored: "LedgerEntry") -> "LedgerEntry":
-        """Due for what `stored` is due for, or no longer."""
+        """With the deferral of `stored`: its time and its event, or none."""
         return replace(self, not_before=stored.not_before, event=stored.event, attributes=stored.attributes)
 
     def ended(self, state: str, cause: str) -> "LedgerEntry":

@@ -117,6 +117,7 @@ class HttpClient:
 
 def _drop_frames(error: BaseException | None) -> None:
     """aiohttp keeps some errors in their own frames: a refresh token would stay there until the collector comes."""
-    while error:
-        error.__traceback__ = None
-        error = error.__cause__ or error.__context__
+    for _ in range(10):  # a chain may lead back to itself
+        if error:
+            error.__traceback__ = None
+            error = error.__cause__ or error.__context__

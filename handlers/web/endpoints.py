@@ -19,8 +19,9 @@ from handlers.web.push_request import NotADelivery, parse_delivery
 
 _WORDS = {500: "fault", 503: "later"}
 
-# Bytes of large request bodies in flight. What is made of one takes up to ten times its event's size: these and the
-# process fit into the 512 MiB of infra/. One alone is always read; Cloud Run lets none through above 32 MiB.
+# Bytes of request bodies in flight, above which no large one is read. What is made of one takes up to ten times its
+# event's size: these and the process fit into the 512 MiB of infra/. One alone is always read; Cloud Run lets none
+# through above 32 MiB.
 _MAX_BYTES = 40 << 20
 _REQUEST_SECONDS = 30.0  # for a body to come in
 _LARGE_BODY = 128 << 10  # bytes: what takes more than a few milliseconds to parse

@@ -11,6 +11,7 @@ from handlers.bootstrap import WATCH_SUFFIX
 from handlers.domain.decisions import RetryPolicy
 from handlers.domain.outcomes import Misconfigured
 from handlers.google.grpc_errors import to_step_error
+from handlers.ledger import with_event
 from handlers.ports import Store, VersionedEntry
 from ops.checks import BOOTSTRAP, Check, CheckResult, failed, not_checked, ok
 from ops.cloud import Cloud
@@ -55,7 +56,7 @@ async def _entries(cloud: Cloud, where: str) -> list[CheckResult]:
 
 async def _due(store: Store, subject: str, policy: RetryPolicy, now: datetime, hint: str = "") -> list[CheckResult]:
     """Entries are due until the schedule has put them back: the oldest one tells whether it runs."""
-    found = (await store.due(now, _DUE_READ)).entries
+    found = [with_event(one) for one in (await store.due(now, _DUE_READ)).entries]
     entries = [one for one in found if isinstance(one, VersionedEntry)]
     broken = [one for one in found if not isinstance(one, VersionedEntry)]
     results = [failed(subject, one.detail, _ONLY_COPY) for one in broken]

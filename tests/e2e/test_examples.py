@@ -130,10 +130,11 @@ def test_consumer_reads_each_outcome_once(capsys: pytest.CaptureFixture[str]) ->
     }
     unknown = ended | {"state": "UNKNOWN", "cause": "INVALID_GRANT"}
     later = unknown | {"cause": "NO_SCOPE", "endedAt": "2026-11-24T18:00:00Z"}
+    latest = unknown | {"endedAt": "2026-11-25T18:00:00Z"}
     messages = [Delivered(follow_up, eventType="archive-job-retried", dedupKey="old") for _ in range(2)]
     messages += [
         Delivered(event, eventType="archive-job-ended", dedupKey="new", state=event["state"])
-        for event in (unknown, later, ended, ended | {"endedAt": "2026-11-24T18:00:00Z"}, unknown, later)
+        for event in (unknown, later, ended, ended | {"endedAt": "2026-11-24T18:00:00Z"}, unknown, later, latest)
     ]
     for message in messages:
         consume_outcomes.handle(message)

@@ -241,7 +241,7 @@ async def test_pubsub_that_does_not_answer_is_named_and_hides_nothing_else(googl
 
 async def test_overdue_entry_tells_that_the_schedule_does_not_run(google_cloud: Any) -> None:
     due = NOW - timedelta(hours=3)
-    times: Any = {"not_before": due, "updated_at": due, "expire_at": NOW + timedelta(days=1)}
+    times: Any = {"not_before": due, "updated_at": due, "expire_at": NOW + timedelta(days=1), "event": b"an event"}
     deferred = LedgerEntry(job_id="job", root_job_id="job", retries_before=0, state="deferred", **times)
     now = datetime.now(UTC) + timedelta(hours=3)  # by the store's clock, which tells when an entry was written
     async with stage_and_api(google_cloud) as (stage, _), cloud_of(stage, DOUBT_PAUSE_SECONDS="120") as cloud:
@@ -253,6 +253,8 @@ async def test_overdue_entry_tells_that_the_schedule_does_not_run(google_cloud: 
         with_look = failures(await run_all(cloud, now))
         async with cloud_of(stage, WATCH="off") as without_watch:
             assert ["due entries"] == list(failures(await run_all(without_watch, now)))
+        await cloud.ledger("Watch").write(replace(deferred, job_id="edited", event=b""), None)
+        assert "edited cannot be read (it is due, and has no event)" in str(failures(await run_all(cloud, NOW)))
     assert (["due entries"], ["due entries", "due looks"]) == (list(found), list(with_look))
     assert "Is the watch switched off?" in with_look["due looks"]
     assert "1 wait to be put back, the oldest for 3 h → Look at the schedule's job" in found["due entries"]

@@ -47,7 +47,7 @@ async def test_rejection_says_all_that_is_known(instance: Instance) -> None:
 
 
 @pytest.mark.parametrize("delivery", [{}, {"published_at": datetime(9999, 1, 1, tzinfo=UTC)}], ids=["event", "publish"])
-async def test_failure_far_in_the_future_counts_as_one_of_now(instance: Instance, delivery: Any) -> None:
+async def test_failure_far_in_the_future_counts_from_the_publish(instance: Instance, delivery: Any) -> None:
     """It would never be too long ago, and be put back after each cooldown for ever."""
     instance.script("job", cooldown(later(3600)))
     await instance.deliver(failed(failedAt="2999-01-01T00:00:00Z"), **delivery)
@@ -57,6 +57,7 @@ async def test_failure_far_in_the_future_counts_as_one_of_now(instance: Instance
     assert event["failedAt"] == timestamp(START)
     instance.clock.wait(15 * 86_400)
     assert "EVENT_EXPIRED" == await instance.reason(event)
+    assert "EVENT_EXPIRED" == await instance.reason(failed("other", failedAt="2999-01-01T00:00:00Z"))
 
 
 @pytest.mark.parametrize(

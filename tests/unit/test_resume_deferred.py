@@ -48,7 +48,7 @@ async def test_due_entry_without_an_event_is_named_and_passed_by(instance: Insta
     await instance.container.store.write(replace(found.entry, event=b""), found.version)
     assert Resumed(1) == await instance.resume()
     assert ["job"] == [event["archiveJobId"] for event in instance.published(FAILED)]
-    assert ["ledger entry edited is due, and has no event to put back: was it edited by hand?"] == [
+    assert ["ledger entry edited cannot be read (it is due, and has no event): edited by hand?"] == [
         line["message"] for line in logged.lines if line["severity"] == "WARNING"
     ]
 
