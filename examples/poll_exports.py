@@ -20,7 +20,7 @@ def look(
 ) -> str:
     """The state of the event's job. Stop at COMPLETE, CANCELLED and FAILED; of a retried job `event` is the follow-up.
 
-    Of another job it is its archiveJobId and userId, and the credentialId where that is another.
+    Of any other job give archiveJobId, userId and, where it is not the user's id, credentialId.
     """
     url = f"{api}/v1/archiveJobs/{event['archiveJobId']}/portabilityArchiveState"
     answer = AuthorizedSession(user).get(url, timeout=30)

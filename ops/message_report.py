@@ -53,8 +53,9 @@ def show_end(report: Report, work: Work, result: ScanResult, done: str, end: str
         report.say(f"Nothing was changed. With --go, {len(result.messages) - len(work.skipped)} of these are {done}.")
     elif end == "done" or work.handled:
         report.say(f"{len(work.handled)} of {len(result.messages)} {done}.", "bold")
-    named = [(f"message {one.message.message_id}, job {one.message.job_id or '?'}", one.why) for one in work.skipped]
-    report.say_each([f"Skipped: {name}: {why}." for name, why in named], "red")
+    skipped = ((one.message, one.why) for one in work.skipped)
+    texts = [f"Skipped: message {one.message_id}, job {one.job_id or '?'}: {why}." for one, why in skipped]
+    report.say_each(texts, "red")
 
 
 def _show_counts(report: Report, result: ScanResult, now: datetime) -> None:

@@ -178,6 +178,16 @@ class _OnLoad(_Changed):
         raise NotImplementedError
 
 
+class _OpenOnLoad(_OnLoad):
+    """Entries of this state are read as open ones."""
+
+    state = ""
+
+    def change(self, found: VersionedEntry) -> VersionedEntry:
+        is_open = found.entry.state == self.state
+        return replace(found, entry=replace(found.entry, state="open")) if is_open else found
+
+
 class LeaseByTheWallClock(_WithStore):
     """A lease is measured by comparing two instances' clocks."""
 
@@ -189,10 +199,8 @@ class LeaseByTheWallClock(_WithStore):
 class AsksAgain(_WithStore):
     """A job that is answered can be claimed once more."""
 
-    class Change(_OnLoad):
-        def change(self, found: VersionedEntry) -> VersionedEntry:
-            retried = found.entry.state == "retried"
-            return replace(found, entry=replace(found.entry, state="open")) if retried else found
+    class Change(_OpenOnLoad):
+        state = "retried"
 
 
 class RejectionForEver(_WithStore):
@@ -926,10 +934,8 @@ class EndsTwice(_WithPortability):
 
     @cached_property
     def watch_store(self) -> Any:
-        class Forgets(_OnLoad):
-            def change(self, found: VersionedEntry) -> VersionedEntry:
-                ended = found.entry.state == "ended"
-                return replace(found, entry=replace(found.entry, state="open")) if ended else found
+        class Forgets(_OpenOnLoad):
+            state = "ended"
 
         return Forgets(super().watch_store, self)
 
@@ -993,10 +999,8 @@ class UnknownForEver(_WithWatchStore):
 class UnknownAnswersNothing(_WithWatchStore):
     """A message that comes again after an UNKNOWN is looked at, and tells it once more."""
 
-    class Change(_OnLoad):
-        def change(self, found: VersionedEntry) -> VersionedEntry:
-            rejected = found.entry.state == "rejected"
-            return replace(found, entry=replace(found.entry, state="open")) if rejected else found
+    class Change(_OpenOnLoad):
+        state = "rejected"
 
 
 class LookForgetsAnotherCredential(Container):
